@@ -1,0 +1,30 @@
+"""ingestd: digital preservation ingest as one asyncio service.
+
+As a library, with no broker::
+
+    async with ingestd.open() as ingest:
+        preservation = await ingest.preserve("photographs/", name="Photographs")
+        async for event in preservation:
+            print(event.type, event.data.link)
+        result = await preservation
+        print(result.outcome, result.aip)
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ingestd.config import Settings
+    from ingestd.ingest import Ingest
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "open"]
+
+
+def open(settings: Settings | None = None) -> AbstractAsyncContextManager[Ingest]:  # noqa: A001  `ingestd.open`
+    """Open ingest in this process. `settings` default to those of the environment (`ingestd.config.Settings.load`)."""
+    from ingestd.app import open_ingest
+
+    return open_ingest(settings)

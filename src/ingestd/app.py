@@ -1,0 +1,96 @@
+"""The composition root: everything that lives is made here, and closed in reverse order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Iterator
+from importlib import resources
+from pathlib import Path
+
+import structlog
+
+from ingestd.config import Settings
+from ingestd.engine import Engine
+from ingestd.fpr.registry import Registry
+from ingestd.handlers import HANDLERS
+from ingestd.ingest import Ingest
+from ingestd.job import Services
+from ingestd.journal import ServiceJournal
+from ingestd.messages import ProcessingConfig
+from ingestd.storage import Locations
+from ingestd.tools import Toolbox
+from ingestd.workflow import Workflow
+
+log = structlog.get_logger(__name__)
+
+
+def workflow_path(settings: Settings) -> Path:
+    """The workflow in force: the one that is set, or the one that ingestd ships."""
+    if settings.workflow is not None:
+        return settings.workflow
+    packaged = Path(str(resources.files("ingestd").joinpath("_data/workflow.json")))
+    beside_source = Path(__file__).parents[2] / "workflow.json"
+    return packaged if packaged.exists() else beside_source
+
+
+def load_workflow(settings: Settings) -> Workflow:
+    """Read the workflow and prove it. Raises `SystemFault` with every fault."""
+    return Workflow.load(workflow_path(settings), handlers=HANDLERS, options=list(ProcessingConfig.model_fields))
+
+
+@contextlib.asynccontextmanager
+async def open_ingest(settings: Settings | None = None) -> AsyncIterator[Ingest]:
+    """Open ingest in this process, with no broker. Leaving stops what is in hand; it can be resumed."""
+    settings = settings or Settings.load()
+    workflow = load_workflow(settings)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    async with contextlib.AsyncExitStack() as stack:
+        tools = await stack.enter_async_context(Toolbox(settings))
+        services = Services(
+            settings=settings,
+            tools=tools,
+            registry=await asyncio.to_thread(Registry.load),
+            locations=Locations.open(settings.all_locations, settings.default_location),
+        )
+        journal = await ServiceJournal.open(settings.journal_path)
+        stack.push_async_callback(journal.close)
+        engine = Engine(workflow, HANDLERS, services)
+        yield await stack.enter_async_context(Ingest(engine, services, journal))
+
+
+async def serve(settings: Settings, stop: asyncio.Event | None = None) -> None:
+    """Run the service on RabbitMQ until SIGTERM, SIGINT or `stop`."""
+    from ingestd.monitor import Monitor
+    from ingestd.transport.amqp.service import AmqpService
+
+    stop = stop or asyncio.Event()
+    with _stopping(stop):
+        async with open_ingest(settings) as ingest:
+            broker = AmqpService(ingest, settings.amqp, drain_seconds=settings.shutdown_seconds / 2)
+            monitor = Monitor(ingest, broker)
+            ingest.observers.append(monitor.observe)
+            async with monitor.serving(settings.http_host, settings.http_port):
+                taken_up = await ingest.take_up_interrupted()
+                log.info("serving", concurrent_packages=settings.concurrent_packages, taken_up=taken_up)
+                drained = asyncio.Event()
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(broker.run(stop, drained))
+                    await stop.wait()
+                    log.info("stopping", in_hand=len(ingest.in_hand()))
+                    await ingest.halt()
+                    drained.set()
+    log.info("stopped")
+
+
+@contextlib.contextmanager
+def _stopping(stop: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

@@ -1,0 +1,117 @@
+"""`ingest` and `resume`: one package in this process, with no broker."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import getpass
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from ingestd.app import open_ingest
+from ingestd.cli.main import FAILED, INTERRUPTED, OK, REFUSED
+from ingestd.cli.progress import Progress
+from ingestd.cli.report import print_result
+from ingestd.config import Settings
+from ingestd.errors import Code, RequestError, Violation
+from ingestd.ingest import Preservation
+from ingestd.messages import EventData, Outcome
+from ingestd.results import package_id_of
+
+
+async def ingest(options: argparse.Namespace, settings: Settings) -> int:
+    settings = _with_output(settings, options.output)
+    async with open_ingest(settings) as service:
+        preservation = await service.preserve(
+            _location(options.source), again=options.again, requester=_requester(), **request_fields(options)
+        )
+        return await _see_through(preservation, as_json=options.json)
+
+
+async def resume(options: argparse.Namespace, settings: Settings) -> int:
+    package = package_id_of(Path(options.package.rstrip("/")).name)
+    if package is None:
+        raise RequestError(
+            f"{options.package!r} is neither a package's id nor its working folder",
+            code=Code.REQUEST_IDENTIFIER_INVALID,
+        )
+    settings = _with_output(settings, options.output)
+    async with open_ingest(settings) as service:
+        return await _see_through(await service.resume(package), as_json=options.json)
+
+
+def request_fields(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a preservation request that `ingest` and `submit` share."""
+    fields: dict[str, Any] = {
+        "name": options.name,
+        "processing": dict(_pair(text, "--set") for text in options.set),
+        "accession": options.accession,
+        "external_identifier": options.identifier,
+    }
+    if options.dc:
+        dc: dict[str, list[str]] = {}
+        for element, value in (_pair(text, "--dc") for text in options.dc):
+            dc.setdefault(element, []).append(value)
+        fields["metadata"] = {"dc": dc}
+    if options.checksum:
+        algorithm, _, value = options.checksum.partition(":")
+        fields["checksum"] = {"algorithm": algorithm.lower(), "value": value.lower()}
+    return {name: value for name, value in fields.items() if value}
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not sign or not name:
+        raise RequestError(
+            f"{option} takes NAME=VALUE",
+            violations=(Violation(path=option, rule="name_value", expected="NAME=VALUE", actual=text),),
+        )
+    return name, value
+
+
+def _location(source: str) -> str:
+    return source if "://" in source else str(Path(source).absolute())
+
+
+def _requester() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "unknown"
+    return f"urn:ingestd:cli:{user}@{socket.gethostname()}"
+
+
+def _with_output(settings: Settings, output: Path | None) -> Settings:
+    if output is None:
+        return settings
+    locations = {**settings.all_locations, "output": output.absolute().as_uri()}
+    return settings.model_copy(update={"locations": locations, "default_location": "output"})
+
+
+async def _see_through(preservation: Preservation, *, as_json: bool) -> int:
+    """Show progress to the end; SIGTERM and Ctrl-C stop so that the same command goes on later."""
+    loop = asyncio.get_running_loop()
+    current = asyncio.current_task()
+    assert current is not None  # noqa: S101  we run in one
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, current.cancel)
+    try:
+        with Progress(sys.stderr) as progress:
+            async for event in preservation:
+                progress.show(event)
+        data = await preservation
+    except asyncio.CancelledError:
+        print(f"interrupted; run the same command again, or: ingestd resume {preservation.package}", file=sys.stderr)
+        return INTERRUPTED
+    print_result(data, as_json=as_json)
+    return exit_code(data)
+
+
+def exit_code(data: EventData) -> int:
+    """0 for success, 2 for what was refused before any work, 1 for everything else."""
+    if data.outcome in {Outcome.SUCCEEDED, Outcome.SUCCEEDED_WITH_WARNINGS}:
+        return OK
+    return REFUSED if data.outcome is Outcome.REJECTED else FAILED

@@ -1,0 +1,187 @@
+"""The commands of `ingestd` and their options."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from ingestd import __version__
+from ingestd.config import Settings
+from ingestd.errors import IngestError
+from ingestd.messages import ProcessingConfig
+
+OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+
+_EPILOG = """\
+Settings come from INGESTD_... variables and from the TOML file that --config or INGESTD_CONFIG names;
+`ingestd config` shows those in force. Exit codes: 0 success, 1 failed, 2 rejected or bad usage."""
+
+Command = Callable[[argparse.Namespace, Settings], Coroutine[Any, Any, int]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; give its exit code."""
+    options = parser().parse_args(arguments)
+    from ingestd.cli.report import print_error
+    from ingestd.logs import configure
+
+    try:
+        settings = Settings.load(options.config)
+        level = options.log_level or (settings.log_level if options.command == "serve" else "error")
+        configure(level=level, style=settings.log_format)
+        return asyncio.run(_command(options.command)(options, settings))
+    except IngestError as error:
+        print_error(error, as_json=getattr(options, "json", False))
+        return REFUSED if error.code.category in {"request", "system", "source", "policy"} else FAILED
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return OK
+
+
+def _command(name: str) -> Command:
+    from ingestd.cli import broker, embedded, inspect
+
+    commands: dict[str, Command] = {
+        "ingest": embedded.ingest,
+        "resume": embedded.resume,
+        "serve": broker.serve,
+        "submit": broker.submit,
+        "watch": broker.watch,
+        "topology": broker.topology,
+        "doctor": inspect.doctor,
+        "workflow": inspect.workflow,
+        "config": inspect.config,
+        "schemas": inspect.schemas,
+    }
+    return commands[name]
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands with their help."""
+    top = argparse.ArgumentParser(
+        prog="ingestd",
+        description="Turn what an archive receives into a stored, verified Archival Information Package (AIP).",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"ingestd {__version__}")
+    top.add_argument("--config", type=Path, metavar="FILE", help="TOML file with settings")
+    top.add_argument("--log-level", choices=["debug", "info", "warning", "error"], help="what is logged to stderr")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _embedded(commands)
+    _broker(commands)
+    _inspect(commands)
+    return top
+
+
+def _add(commands: Any, name: str, text: str, *, more: str = "") -> argparse.ArgumentParser:
+    added: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=f"{text}. {more}".strip(), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    return added
+
+
+def _embedded(commands: Any) -> None:
+    ingest = _add(
+        commands,
+        "ingest",
+        "preserve one source here and now, with no broker",
+        more="""
+SOURCE is a folder, a file, or an archive (zip, tar, tar.gz/bz2/xz/zst, 7z, rar), as a path or file:// URL, or an
+http(s):// URL of a file or archive. The AIP goes to the default storage location, or below --output.
+An ingest that was interrupted goes on when the same command is run again.
+
+  ingestd ingest photographs/ --name "Photographs 1931" --output /srv/aips
+  ingestd ingest letters.zip --set aip_compression_algorithm=tar_zstd --set normalize=false""",
+    )
+    _source(ingest)
+    ingest.add_argument("--output", type=Path, metavar="DIR", help="store the AIP below this folder")
+    ingest.add_argument("--again", action="store_true", help="do not go on with an interrupted ingest; start anew")
+    ingest.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
+    resume = _add(
+        commands,
+        "resume",
+        "go on with a package that failed or was interrupted, at the link where it stopped",
+        more="PACKAGE is its id or its working folder, which the error named.",
+    )
+    resume.add_argument("package", metavar="PACKAGE")
+    resume.add_argument("--output", type=Path, metavar="DIR", help="store the AIP below this folder")
+    resume.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
+
+
+def _source(command: argparse.ArgumentParser) -> None:
+    command.add_argument("source", metavar="SOURCE", help="what to preserve")
+    command.add_argument("--name", help="the package's name (default: the source's)")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="OPTION=VALUE",
+        help=f"a processing option, repeatable: {', '.join(ProcessingConfig.model_fields)}",
+    )
+    command.add_argument(
+        "--checksum", metavar="ALGORITHM:HEX", help="what a file or archive must be, e.g. sha256:9f86…"
+    )
+    command.add_argument("--accession", metavar="NUMBER", help="accession number, recorded in the AIP")
+    command.add_argument("--identifier", metavar="ID", help="your own identifier, repeated in events and in the bag")
+    command.add_argument(
+        "--dc",
+        action="append",
+        default=[],
+        metavar="ELEMENT=VALUE",
+        help="Dublin Core of the whole package, repeatable",
+    )
+
+
+def _broker(commands: Any) -> None:
+    _add(
+        commands,
+        "serve",
+        "run the service on RabbitMQ",
+        more="Takes requests while it has a free slot; stops cleanly on SIGTERM and SIGINT.",
+    )
+    submit = _add(
+        commands,
+        "submit",
+        "publish a preservation request",
+        more="The source must be readable by the service. With --wait, follow it to its result.",
+    )
+    _source(submit)
+    submit.add_argument("--tenant", default="default", help="on whose behalf (a word of the routing keys)")
+    submit.add_argument("--collection", default="default", help="what it belongs to (a word of the routing keys)")
+    submit.add_argument("--location", help="where the AIP is to be stored: a location of the service's settings")
+    submit.add_argument("--key", metavar="KEY", help="idempotency key: the same key makes the same AIP, once")
+    submit.add_argument("--requester", default="urn:ingestd:cli", metavar="URI", help="who asks")
+    submit.add_argument("--wait", action="store_true", help="print its events and end with its result")
+    submit.add_argument("--json", action="store_true", help="print events as JSON lines")
+    watch = _add(
+        commands,
+        "watch",
+        "print events and results as they come",
+        more="Bindings are topic patterns, e.g. 'acme.*.succeeded', '#.failed', '*.link.failed'.",
+    )
+    watch.add_argument("bindings", nargs="*", default=["#"], metavar="BINDING", help="topic patterns (default: all)")
+    watch.add_argument("--json", action="store_true", help="print events as JSON lines")
+    _add(commands, "topology", "declare exchanges, queues and bindings on the broker")
+
+
+def _inspect(commands: Any) -> None:
+    doctor = _add(commands, "doctor", "list every tool and library: version, purpose, and what is missing")
+    doctor.add_argument("--json", action="store_true", help="print as JSON")
+    workflow = _add(commands, "workflow", "prove or draw the workflow")
+    workflow.add_argument("action", choices=["check", "graph"], help="check: prove it sound; graph: draw it")
+    workflow.add_argument("file", nargs="?", type=Path, help="a workflow file (default: the one in force)")
+    workflow.add_argument(
+        "--output", type=Path, metavar="FILE", help="graph: write here (.svg, or .dot without Graphviz)"
+    )
+    config = _add(commands, "config", "print the settings in force, secrets hidden")
+    config.add_argument("--describe", action="store_true", help="say what each setting is for")
+    schemas = _add(commands, "schemas", "write the published JSON Schemas and the AsyncAPI document")
+    schemas.add_argument("folder", type=Path, help="where to write them")

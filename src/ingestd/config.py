@@ -1,0 +1,241 @@
+"""Settings: one documented model, filled from a TOML file and from `INGESTD_…` variables of the environment.
+
+The environment wins over the file, the file over the defaults. A nested setting is named with two underscores
+(`INGESTD_AMQP__URL`); lists and tables are written as JSON. This is the only module that reads the environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from ingestd.errors import Code, SystemFault, Violation
+from ingestd.premis import DigestAlgorithm
+
+PREFIX = "INGESTD_"
+CPUS = len(os.sched_getaffinity(0))
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+def _data_dir() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")  # noqa: TID251  the one door
+    return Path(base) / "ingestd"
+
+
+class AmqpSettings(Model):
+    """The message broker."""
+
+    url: SecretStr = SecretStr("amqp://guest:guest@127.0.0.1:5672/")
+    """Where RabbitMQ is: `amqp://USER:PASSWORD@HOST:PORT/VHOST`, or `amqps://` for TLS."""
+    requests: str = "ingestd.requests"
+    """Exchange and queue of preservation requests."""
+    inflight: str = "ingestd.inflight"
+    """Queue in which requests in hand are parked."""
+    control: str = "ingestd.control"
+    """Exchange of commands to workers."""
+    events: str = "ingestd.events"
+    """Exchange of progress events."""
+    results: str = "ingestd.results"
+    """Exchange of results."""
+    unrouted: str = "ingestd.unrouted"
+    """Exchange and queue that keep results which nobody has bound."""
+    dead_letter_exchange: str = "ingestd.dlx"
+    """Exchange of messages that could not be taken."""
+    dead: str = "ingestd.dead"
+    """Queue of messages that could not be taken."""
+    declare: bool = True
+    """Declare the topology at start; switch off where the service may not declare, and run `ingestd topology` once."""
+    delivery_limit: Annotated[int, Field(ge=1)] = 20
+    """How often the broker delivers one message before it goes to the dead-letter queue."""
+    park_seconds: Annotated[float, Field(gt=0)] = 300
+    """How long a request in hand stays parked before it comes back (it is then parked anew)."""
+    reconnect_min_seconds: Annotated[float, Field(gt=0)] = 0.5
+    """First wait before connecting again; it doubles, with jitter, up to the longest."""
+    reconnect_max_seconds: Annotated[float, Field(gt=0)] = 30
+    """Longest wait before connecting again."""
+    heartbeat_seconds: Annotated[int, Field(ge=0)] = 30
+    """AMQP heartbeat."""
+
+
+class ToolSettings(Model):
+    """Limits of the external programs."""
+
+    processes: Annotated[int, Field(ge=1)] = CPUS
+    """How many programs may run at once, over all packages in hand (default: the processors this process may use)."""
+    wall_seconds: Annotated[float, Field(gt=0)] = 3600
+    """Longest run of one program."""
+    idle_seconds: Annotated[float, Field(gt=0)] = 600
+    """Longest time in which a program neither writes output nor uses the processor."""
+    memory_bytes: Annotated[int, Field(ge=16 * 2**20)] = 4 * 2**30
+    """Most address space that one program may take (RLIMIT_AS)."""
+    output_bytes: Annotated[int, Field(ge=1024)] = 64 * 2**20
+    """Most that one program may write to its standard output."""
+    file_bytes: Annotated[int, Field(ge=2**20)] = 2**40
+    """Largest file that one program may write (RLIMIT_FSIZE)."""
+
+
+class UnpackSettings(Model):
+    """Limits for archives, against bombs."""
+
+    max_entries: Annotated[int, Field(ge=1)] = 2_000_000
+    """Most files and folders in one archive."""
+    max_bytes: Annotated[int, Field(ge=1)] = 2 * 2**40
+    """Most bytes that one archive may unpack to."""
+    max_ratio: Annotated[float, Field(ge=1)] = 1000
+    """Most bytes out for a byte in, once `ratio_from_bytes` are out."""
+    ratio_from_bytes: Annotated[int, Field(ge=0)] = 256 * 2**20
+    """How many bytes must be out before the ratio counts."""
+    max_depth: Annotated[int, Field(ge=1)] = 200
+    """Most folders within one another."""
+
+
+class SourceSettings(Model):
+    """Where sources may come from."""
+
+    schemes: tuple[str, ...] = ("file", "http", "https")
+    """URL schemes that requests may name."""
+    roots: tuple[Path, ...] = ()
+    """Folders below which `file` sources must lie. Requests from the broker may read nothing outside; the command line
+    and the library, which run as their user, may read everything when this is empty."""
+    hosts: tuple[str, ...] = ()
+    """Hosts that `http(s)` sources may be fetched from; empty for every public one. An address that is not public
+    (loopback, private, link-local, such as cloud metadata) must be named here."""
+    max_bytes: Annotated[int, Field(ge=1)] = 2 * 2**40
+    """Largest source."""
+    max_files: Annotated[int, Field(ge=1)] = 2_000_000
+    """Most files in one source."""
+    http_timeout_seconds: Annotated[float, Field(gt=0)] = 60
+    """Longest silence of an HTTP server."""
+    http_attempts: Annotated[int, Field(ge=1)] = 5
+    """How often an interrupted download is taken up again."""
+
+
+class OrganizationSettings(Model):
+    """The organization that runs the repository: a PREMIS agent in every AIP, and the bag's Source-Organization."""
+
+    identifier: str = "ORG"
+    """Its identifier, for instance an ISIL."""
+    name: str = "Your Organization Name Here"
+    """Its name."""
+
+
+class Settings(Model):
+    """Everything that can be set."""
+
+    data_dir: Path = Field(default_factory=_data_dir)
+    """Where packages are worked on and the service's journal is kept. Must survive a restart."""
+    locations: Mapping[str, str] = Field(default_factory=dict)
+    """Archival storage, by name: `{"primary": "file:///srv/aips"}`. Empty: `aips` in the data folder, as `primary`."""
+    default_location: str = "primary"
+    """Where an AIP goes whose request names no location."""
+    concurrent_packages: Annotated[int, Field(ge=1)] = max(1, (CPUS + 1) // 2)
+    """How many packages are worked on at once."""
+    workflow: Path | None = None
+    """Another workflow than the one ingestd ships."""
+    digest_algorithm: DigestAlgorithm = DigestAlgorithm.SHA256
+    """Message digest of files and of the bag's manifests."""
+    organization: OrganizationSettings = OrganizationSettings()
+    removable_files: tuple[str, ...] = ("Thumbs.db", "Icon", "Icon\r", ".DS_Store", "desktop.ini")
+    """Names of files that operating systems leave behind and that are removed."""
+    keep_work: bool = False
+    """Keep a package's working folder after its AIP is stored."""
+    shutdown_seconds: Annotated[float, Field(gt=0)] = 25
+    """How long a stop may take (Kubernetes waits 30 seconds by default)."""
+    processing: Mapping[str, bool | int | str] = Field(default_factory=dict)
+    """Processing options that differ from the defaults, for every request that does not name them itself."""
+    amqp: AmqpSettings = AmqpSettings()
+    tools: ToolSettings = ToolSettings()
+    unpack: UnpackSettings = UnpackSettings()
+    sources: SourceSettings = SourceSettings()
+    http_host: str = "127.0.0.1"
+    """Address of the health and metrics port."""
+    http_port: Annotated[int, Field(ge=0, le=65535)] = 9464
+    """Port of `/healthz`, `/readyz` and `/metrics`; 0 switches it off."""
+    log_format: Annotated[str, Field(pattern="^(json|console|auto)$")] = "auto"
+    """`json`, `console`, or `auto`: console on a terminal, JSON elsewhere."""
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+    """What is logged."""
+
+    @classmethod
+    def load(cls, file: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read settings from `file` (or the one that INGESTD_CONFIG names) and from the environment.
+
+        Raises `SystemFault` (`system.configuration`) that names every setting that is wrong.
+        """
+        env = dict(os.environ if environ is None else environ)  # noqa: TID251  the one door
+        path = file or (Path(env[f"{PREFIX}CONFIG"]) if env.get(f"{PREFIX}CONFIG") else None)
+        values = _read_toml(path) if path else {}
+        _merge(values, _from_environ(env))
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            violations = tuple(
+                Violation(path=".".join(map(str, item["loc"])), rule=item["type"], expected=item["msg"])
+                for item in error.errors(include_input=False)
+            )
+            names = ", ".join(violation.path for violation in violations)
+            raise SystemFault(
+                f"settings are not valid: {names}", code=Code.SYSTEM_CONFIGURATION, violations=violations
+            ) from error
+
+    @property
+    def work_dir(self) -> Path:
+        return self.data_dir / "work"
+
+    @property
+    def journal_path(self) -> Path:
+        return self.data_dir / "service.db"
+
+    @property
+    def all_locations(self) -> Mapping[str, str]:
+        """Locations by name, with the default one where none is set."""
+        return self.locations or {"primary": (self.data_dir / "aips").absolute().as_uri()}
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SystemFault(f"cannot read settings from {path}: {error}", code=Code.SYSTEM_CONFIGURATION) from error
+
+
+def _from_environ(env: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, text in sorted(env.items()):
+        if not name.startswith(PREFIX) or name == f"{PREFIX}CONFIG" or text == "":
+            continue
+        keys = name.removeprefix(PREFIX).lower().split("__")
+        _merge(values, _nest(keys, _parse(text)))
+    return values
+
+
+def _nest(keys: list[str], value: Any) -> dict[str, Any]:
+    for key in reversed(keys):
+        value = {key: value}
+    return dict(value)
+
+
+def _parse(text: str) -> Any:
+    if text[:1] in "[{":
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            return text
+    return text
+
+
+def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value

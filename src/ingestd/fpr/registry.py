@@ -1,0 +1,195 @@
+"""The format policy registry in force: the shipped layer, a site's folders over it, a request's choices over those.
+
+A record of an upper layer with the id of a lower one takes its place, as does a record that `replaces` it; both stay in
+the history. A record is *active* that is enabled and not replaced. What refers to a replaced record means the one that
+has its place now.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Self, TypeVar
+
+from ingestd.errors import Code, SystemFault, Violation
+from ingestd.fpr.check import check_layers, check_records
+from ingestd.fpr.layers import Disabled, Entry, Layer, shipped_layer, site_layer
+from ingestd.fpr.records import (
+    DEFAULT_OF,
+    SINGLE,
+    UNKNOWN,
+    Command,
+    Format,
+    FormatVersion,
+    Group,
+    IdentificationCommand,
+    IdentificationRule,
+    Kind,
+    Purpose,
+    Record,
+    Rule,
+    Tool,
+)
+
+R = TypeVar("R", bound=Record)
+
+
+class Registry:
+    """All records, and which of them are in force. It does not change once it is made."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        """Lay `layers` over one another, the lowest first.
+
+        Raises `SystemFault` (`system.configuration`) with a violation for every record that is wrong.
+        """
+        self._layers = tuple(layers)
+        self._entries: dict[Kind, dict[str, list[Entry]]] = {kind: {} for kind in Kind}
+        self._records: dict[Kind, dict[str, Record]] = {kind: {} for kind in Kind}
+        self._disabled: dict[tuple[Kind, str], Disabled] = {}
+        problems = list(check_layers(layers))
+        for layer in layers:
+            self._lay(layer)
+        self._replaced = {
+            kind: {record.replaces: record.id for record in records.values() if record.replaces}
+            for kind, records in self._records.items()
+        }
+        problems += check_records(self)
+        _refuse(problems)
+        self._puids = {version.puid: version for version in self.active(FormatVersion) if version.puid}
+        self._rules: dict[tuple[Purpose, str], list[Rule]] = {}
+        for rule in self.active(Rule):
+            version = self.find(FormatVersion, rule.format)
+            if version and self.is_active(version):
+                self._rules.setdefault((rule.purpose, version.id), []).append(rule)
+        self.version = hashlib.sha256(":".join(layer.digest for layer in layers).encode()).hexdigest()[:16]
+
+    @classmethod
+    def load(cls, site_folders: Sequence[Path] = ()) -> Self:
+        """Read the shipped registry and the site's folders over it, the lowest first. Raises as the constructor."""
+        return cls([shipped_layer(), *(site_layer(folder) for folder in site_folders)])
+
+    def format_version(self, puid: str) -> FormatVersion | None:
+        """Give the active format version of a PUID."""
+        return self._puids.get(puid)
+
+    def group(self, puid: str) -> Group | None:
+        """Give the group that the format of a PUID is in."""
+        version = self.format_version(puid)
+        return self.group_of(version) if version else None
+
+    def group_of(self, version: FormatVersion) -> Group | None:
+        kept = self.find(Format, version.format)
+        return self.find(Group, kept.group) if kept else None
+
+    def rules(self, purpose: Purpose, puid: str) -> Sequence[Rule]:
+        """Give the active rules of a purpose for exactly this PUID, in the order of the registry."""
+        version = self.format_version(puid)
+        return tuple(self._rules.get((purpose, version.id), ())) if version else ()
+
+    def default_rules(self, purpose: Purpose) -> Sequence[Rule]:
+        """Give the active rules that stand in where no rule of `purpose` is right, or where its command failed."""
+        default = DEFAULT_OF.get(purpose)
+        rules = self._rules.get((default, UNKNOWN), ()) if default else ()
+        return tuple(rules[:1] if purpose in SINGLE else rules)
+
+    def choose(self, purpose: Purpose, puid: str) -> Sequence[Rule]:
+        """Give the rules to run: those for the PUID, or else the defaults; one, where a purpose runs only one.
+
+        `puid` is empty for a file that was not identified, which only defaults can be for.
+        """
+        rules = self.rules(purpose, puid)
+        if not rules:
+            return self.default_rules(purpose)
+        return rules[:1] if purpose in SINGLE else rules
+
+    def command(self, id: str) -> Command | None:  # noqa: A002  the field's own word
+        """Give the command of this id, or the one that has its place now."""
+        return self.find(Command, id)
+
+    def tool(self, id: str) -> Tool | None:  # noqa: A002
+        """Give the tool of this id, or the one that has its place now."""
+        return self.find(Tool, id)
+
+    @property
+    def groups(self) -> Sequence[Group]:
+        return tuple(self.every(Group))
+
+    @property
+    def formats(self) -> Sequence[Format]:
+        return tuple(self.every(Format))
+
+    @property
+    def versions(self) -> Sequence[FormatVersion]:
+        return tuple(self.every(FormatVersion))
+
+    @property
+    def tools(self) -> Sequence[Tool]:
+        return tuple(self.every(Tool))
+
+    @property
+    def commands(self) -> Sequence[Command]:
+        return tuple(self.every(Command))
+
+    @property
+    def all_rules(self) -> Sequence[Rule]:
+        return tuple(self.every(Rule))
+
+    @property
+    def identification_commands(self) -> Sequence[IdentificationCommand]:
+        return tuple(self.every(IdentificationCommand))
+
+    @property
+    def identification_rules(self) -> Sequence[IdentificationRule]:
+        return tuple(self.every(IdentificationRule))
+
+    def every(self, record: type[R]) -> Iterable[R]:
+        """All records of a type, active or not, in the order in which they were read."""
+        return (item for item in self._records[record.kind].values() if isinstance(item, record))
+
+    def active(self, record: type[R]) -> Iterable[R]:
+        """The active records of a type, in the order in which they were read."""
+        return (item for item in self.every(record) if self.is_active(item))
+
+    def find(self, record: type[R], id: str) -> R | None:  # noqa: A002
+        """Give the record of this id, or the one that has its place now."""
+        replaced, seen = self._replaced[record.kind], {id}
+        while id in replaced and replaced[id] not in seen:
+            id = replaced[id]  # noqa: A001
+            seen.add(id)
+        found = self._records[record.kind].get(id)
+        return found if isinstance(found, record) else None
+
+    def is_active(self, record: Record) -> bool:
+        return record.enabled and record.id not in self._replaced[record.kind]
+
+    def where(self, record: Record) -> str:
+        """Say which file of which layer the record in force stands in."""
+        entry = self._entries[record.kind][record.id][-1]
+        return f"{entry.layer}/{entry.file}"
+
+    def _lay(self, layer: Layer) -> None:
+        for entry in layer.entries:
+            record = entry.record
+            self._records[record.kind][record.id] = record
+            self._entries[record.kind].setdefault(record.id, []).append(entry)
+            self._disabled.pop((record.kind, record.id), None)
+        for item in layer.disabled:
+            records = self._records[item.kind]
+            if item.id in records:
+                records[item.id] = records[item.id].model_copy(update={"enabled": False})
+                self._disabled[item.kind, item.id] = item
+
+
+def _refuse(problems: Sequence[Violation]) -> None:
+    if not problems:
+        return
+    first = problems[0]
+    said = " ".join(filter(None, (first.path, first.rule, first.actual)))
+    more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+    raise SystemFault(
+        f"the format policy registry is not valid: {said}{more}",
+        code=Code.SYSTEM_CONFIGURATION,
+        violations=tuple(problems),
+        remediation="Correct the records that the violations name; a site's are in its registry folders.",
+    )

@@ -1,0 +1,332 @@
+"""The AIP: METS, README, bag, package, and its verification and storage."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import html
+import os
+import shutil
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+import aiofiles
+
+from ingestd import __version__
+from ingestd.bag import Payload, read_manifest, walk, walked, write_tags
+from ingestd.errors import Code, StorageError, SystemFault, Violation
+from ingestd.fixity import digest_file, digest_many
+from ingestd.job import Outcome, Services, Task, ToolUse
+from ingestd.messages import CompressionAlgorithm
+from ingestd.mets import validate, write
+from ingestd.oais import Facts, File, Warning_, escape_name
+from ingestd.premis import DigestAlgorithm, now
+from ingestd.tools.packed import Member, digests
+from ingestd.tools.packing import pack, suffix
+
+_LISTED = 100
+
+
+def mets_name(task: Task) -> str:
+    return f"METS.{task.package.id}.xml"
+
+
+async def generate_mets(task: Task, services: Services) -> Outcome:
+    """Write the AIP's METS and prove it: METS and PREMIS schemas, Archivematica's schematron."""
+    recorded = (await task.history.facts()).get("mets_created_at")
+    created_at = datetime.fromisoformat(recorded) if recorded else now()
+    path = task.at(mets_name(task))
+    written = await write(
+        task.history,
+        task.package,
+        path,
+        created_at=created_at,
+        document_empty_directories=task.options["normative-structmap"] == "yes",
+        algorithm=services.settings.digest_algorithm,
+    )
+    violations = await validate(path)
+    if violations:
+        raise SystemFault(
+            f"the METS that was written is not valid: {violations[0].rule} {violations[0].actual}",
+            violations=tuple(violations[:_LISTED]),
+        )
+    warnings = [
+        Warning_(code=Code.TOOL_BAD_OUTPUT, detail=f"left out of the METS: {problem.actual}", path=problem.path)
+        for problem in written.problems
+    ]
+    facts = {"mets_created_at": created_at.isoformat(), "mets_digest": written.digest.value}
+    return Outcome(facts=Facts(package=facts, warnings=warnings))
+
+
+async def add_readme(task: Task, services: Services) -> Outcome:
+    """Write `README.html`: what this package is, for somebody who finds it in fifty years."""
+    template = Template(resources.files(__package__).joinpath("README.html").read_text(encoding="utf-8"))
+    text = template.substitute(
+        name=html.escape(task.package.name),
+        id=task.package.id,
+        label=task.package.label,
+        mets=mets_name(task),
+        algorithm=services.settings.digest_algorithm,
+        version=__version__,
+        organization=html.escape(services.settings.organization.name),
+        date=task.package.created_at.date().isoformat(),
+    )
+    async with aiofiles.open(task.at("README.html"), "w", encoding="utf-8", newline="\n") as out:
+        await out.write(text)
+    return Outcome()
+
+
+async def write_logs(task: Task, services: Services) -> Outcome:
+    """Write into `logs/` what the METS does not say: which names changed and which files were removed."""
+    await asyncio.to_thread(task.at("logs").mkdir, exist_ok=True)
+    async with aiofiles.open(task.at("logs/filenameChange.log"), "w", encoding="utf-8", newline="\n") as out:
+        async for files in task.history.files():
+            changed = [file for file in files if file.path != file.original]
+            await out.write("".join(f"{escape_name(file.original)} -> {file.path}\n" for file in changed))
+    async with aiofiles.open(task.at("logs/removedFiles.log"), "w", encoding="utf-8", newline="\n") as out:
+        async for files in task.history.files(removed=True):
+            events = await task.history.events([file.id for file in files])
+            lines = [f"{event.at.isoformat()} {event.detail}\n" for f in files for event in events.get(f.id, ())[-1:]]
+            await out.write("".join(lines))
+    await asyncio.to_thread(_drop_empty, [task.at("logs/filenameChange.log"), task.at("logs/removedFiles.log")])
+    return Outcome()
+
+
+def _drop_empty(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if not path.stat().st_size:
+            path.unlink()
+
+
+# --- bag -------------------------------------------------------------------------------------------------------------
+
+
+def bag_folder(task: Task) -> Path:
+    return task.folder / "aip" / task.package.label
+
+
+async def prepare_aip(task: Task, services: Services) -> Outcome:
+    """Make the bag: the transfer becomes its payload by one rename, tags are written from the recorded digests."""
+    algorithm = services.settings.digest_algorithm
+    bag = bag_folder(task)
+    await asyncio.to_thread(_become_payload, task.root, bag)
+    information: dict[str, Sequence[str]] = {
+        "External-Identifier": [text for text in (str(task.package.id), task.package.external_identifier) if text],
+        "Bag-Software-Agent": [f"ingestd {__version__}"],
+        "Source-Organization": [services.settings.organization.name],
+    }
+    created_at = datetime.fromisoformat((await task.history.facts())["mets_created_at"])
+    payload = _payload(task, bag / "data", algorithm)
+    async with aclosing(payload):
+        made = await write_tags(bag, payload, algorithm=algorithm, info=information, bagging_date=created_at.date())
+    return Outcome(
+        facts=Facts(
+            package={
+                "payload_files": str(made.files),
+                "payload_bytes": str(made.size_bytes),
+                "bag_digest": made.digest,
+            }
+        )
+    )
+
+
+def _become_payload(root: Path, bag: Path) -> None:
+    data = bag / "data"
+    if data.exists():
+        return
+    bag.mkdir(parents=True, exist_ok=True)
+    root.rename(data)
+
+
+async def _payload(task: Task, data: Path, algorithm: DigestAlgorithm) -> AsyncGenerator[list[Payload], None]:
+    """Give every file of the payload with its digest: the recorded one, or, for what was written since, a new one.
+
+    What is on disk and what is recorded must be the same, both ways.
+    """
+    seen = 0
+    async for paths in walked(data):
+        files = await task.history.files_at(paths)
+        strange = [path for path in paths if path.startswith("objects/") and path not in files]
+        if strange:
+            raise SystemFault(f"{escape_name(strange[0])} is in the AIP but not in the records")
+        seen += len(files)
+        others = [path for path in paths if path not in files]
+        sizes = await asyncio.to_thread(_sizes, data, paths)
+        known = {path: file.digest.value for path, file in files.items() if file.digest}
+        known |= await _digests(data, others, algorithm)
+        _same_sizes(files, sizes)
+        yield [Payload(path=path, digest=known[path], size_bytes=sizes[path]) for path in paths]
+    recorded = (await task.history.totals()).files
+    if seen != recorded:
+        raise SystemFault(f"{recorded} files are recorded and {seen} are in the AIP")
+
+
+def _sizes(root: Path, paths: Sequence[str]) -> dict[str, int]:
+    return {path: os.lstat(root / path).st_size for path in paths}
+
+
+async def _digests(root: Path, paths: Sequence[str], algorithm: DigestAlgorithm) -> dict[str, str]:
+    full = [root / path for path in paths]
+    values = [value async for batch in digest_many(full, algorithm) for _, value in batch]
+    return dict(zip(paths, values, strict=True))
+
+
+def _same_sizes(files: Mapping[str, File], sizes: Mapping[str, int]) -> None:
+    for path, file in files.items():
+        if file.size_bytes != sizes[path]:
+            raise SystemFault(f"{path} has {sizes[path]} bytes; {file.size_bytes} were received")
+
+
+# --- package ---------------------------------------------------------------------------------------------------------
+
+
+def _algorithm(task: Task) -> CompressionAlgorithm:
+    return CompressionAlgorithm(str(task.package.processing["aip_compression_algorithm"]))
+
+
+def packed_path(task: Task) -> Path:
+    """Where the AIP is before it is stored: the packed file, or the bag's folder."""
+    algorithm = _algorithm(task)
+    if algorithm is CompressionAlgorithm.UNCOMPRESSED:
+        return bag_folder(task)
+    return task.folder / "aip" / f"{task.package.label}{suffix(algorithm)}"
+
+
+async def compress_aip(task: Task, services: Services) -> Outcome:
+    """Pack the bag as the request asks, or leave it a folder."""
+    algorithm = _algorithm(task)
+    path = packed_path(task)
+    if algorithm is CompressionAlgorithm.UNCOMPRESSED:
+        facts = await task.history.facts()
+        size = await asyncio.to_thread(_folder_size, path)
+        packed = {"aip_digest": facts["bag_digest"], "aip_size": str(size), "packed_with": ""}
+        return Outcome(facts=Facts(package=packed))
+    await asyncio.to_thread(path.unlink, missing_ok=True)
+    made = await pack(services.pool, bag_folder(task), path, algorithm, int(task.options["level"]))
+    digest_algorithm = services.settings.digest_algorithm
+    digest = (await digest_file(path, [digest_algorithm]))[digest_algorithm]
+    size = (await asyncio.to_thread(path.stat)).st_size
+    return Outcome(
+        facts=Facts(package={"aip_digest": digest, "aip_size": str(size), "packed_with": made.detail}),
+        tools=[ToolUse(name=made.program, version=made.version, used_for="packing")],
+        now_with=made.program,
+    )
+
+
+def _folder_size(folder: Path) -> int:
+    return sum(os.lstat(folder / path).st_size for path in walk(folder))
+
+
+# --- verification and storage ----------------------------------------------------------------------------------------
+
+
+async def verify_aip(task: Task, services: Services) -> Outcome:
+    """Read the packed AIP from its first byte to its last; hold every file against the bag's manifests, both ways."""
+    algorithm = services.settings.digest_algorithm
+    bag = bag_folder(task)
+    expected = await _Expected.of(task, bag, algorithm)
+    unpacked = _algorithm(task) is CompressionAlgorithm.UNCOMPRESSED
+    members = _folder_members(bag, algorithm) if unpacked else digests(packed_path(task), algorithm)
+    async for window in members:
+        await expected.meet(window)
+    violations = expected.violations()
+    if violations:
+        raise StorageError(
+            f"the packed AIP differs from its bag in {len(violations)} place(s)",
+            code=Code.STORAGE_VERIFY_MISMATCH,
+            violations=tuple(violations[:_LISTED]),
+        )
+    return Outcome(facts=Facts(package={"verified_at": now().isoformat(), "verified_files": str(expected.met)}))
+
+
+async def _folder_members(bag: Path, algorithm: DigestAlgorithm) -> AsyncIterator[Sequence[Member]]:
+    async for paths in walked(bag):
+        values = await _digests(bag, paths, algorithm)
+        sizes = await asyncio.to_thread(_sizes, bag, paths)
+        yield [Member(path=f"{bag.name}/{path}", size_bytes=sizes[path], digest=values[path]) for path in paths]
+
+
+class _Expected:
+    """What must be in the package: recorded files by the journal, the few others by the manifests."""
+
+    def __init__(self, task: Task, bag: str, others: dict[str, str], total: int) -> None:
+        self._task = task
+        self._prefix = f"{bag}/"
+        self._others = others
+        self._total = total
+        self._found: list[Violation] = []
+        self.met = 0
+
+    @classmethod
+    async def of(cls, task: Task, bag: Path, algorithm: DigestAlgorithm) -> _Expected:
+        others, total = await asyncio.to_thread(_other_files, bag, algorithm)
+        return cls(task, bag.name, others, total)
+
+    async def meet(self, members: Sequence[Member]) -> None:
+        paths = {member.path.removeprefix(self._prefix): member for member in members}
+        payload = [path.removeprefix("data/") for path in paths if path.startswith("data/")]
+        files = await self._task.history.files_at(payload)
+        for path, member in paths.items():
+            file = files.get(path.removeprefix("data/")) if path.startswith("data/") else None
+            expected = file.digest.value if file and file.digest else self._others.get(path)
+            self.met += 1
+            if expected is None:
+                self._found.append(Violation(path=escape_name(path), rule="manifest", actual="not in the manifests"))
+            elif expected != member.digest:
+                violation = Violation(path=escape_name(path), rule="digest", expected=expected, actual=member.digest)
+                self._found.append(violation)
+
+    def violations(self) -> list[Violation]:
+        if self.met != self._total:
+            count = Violation(path="", rule="count", expected=str(self._total), actual=str(self.met))
+            return [*self._found, count]
+        return self._found
+
+
+def _other_files(bag: Path, algorithm: DigestAlgorithm) -> tuple[dict[str, str], int]:
+    """The files of a bag that are not under `data/objects`, with their digests; how many files there are in all."""
+    tag_manifest = bag / f"tagmanifest-{algorithm}.txt"
+    others = dict(read_manifest(tag_manifest))
+    total = len(others) + 1
+    for path, digest in read_manifest(bag / f"manifest-{algorithm}.txt"):
+        total += 1
+        if not path.startswith("data/objects/"):
+            others[path] = digest
+    others[tag_manifest.name] = hashlib.new(algorithm, tag_manifest.read_bytes()).hexdigest()
+    return others, total
+
+
+async def store_aip(task: Task, services: Services) -> Outcome:
+    """Hand the AIP to archival storage, which proves that it has it; then the working copy may go."""
+    facts = await task.history.facts()
+    path = packed_path(task)
+    stored = await services.locations.get(task.target).store(
+        path,
+        package=task.package.id,
+        name=path.name,
+        size_bytes=int(facts["aip_size"]),
+        algorithm=services.settings.digest_algorithm,
+        digest=facts["aip_digest"],
+    )
+    await asyncio.to_thread(shutil.rmtree, bag_folder(task), ignore_errors=True)
+    return Outcome(
+        facts=Facts(
+            package={
+                "stored_location": task.target,
+                "stored_url": stored.url,
+                "stored_at": stored.stored_at.isoformat(),
+                "stored_verified_at": stored.verified_at.isoformat(),
+                "stored_verified_by": stored.verified_by,
+            }
+        )
+    )
+
+
+async def keep_failed_package(task: Task, services: Services) -> Outcome:
+    """The package failed. Its folder is kept as it is, to be looked at and resumed; what was only scratch goes."""
+    await asyncio.to_thread(shutil.rmtree, task.folder / "scratch", ignore_errors=True)
+    return Outcome()

@@ -1,0 +1,146 @@
+"""What the files are: format identification, modification dates, characterization."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from ingestd.errors import Code, IngestError
+from ingestd.fpr.records import Adapter, Purpose
+from ingestd.fpr.registry import Registry
+from ingestd.job import Outcome, Services, Task, ToolUse
+from ingestd.oais import Extension, Facts, File, Warning_
+from ingestd.premis import Event, EventOutcome, EventType, Format, now, program
+from ingestd.tools.siegfried import Identification
+
+UNIDENTIFIED = Format(name="Unknown")
+
+
+async def identify_file_format(task: Task, services: Services) -> Outcome:
+    """Identify formats by signature with Siegfried; `format identification` events."""
+    siegfried = services.tools.siegfried
+    version = await siegfried.version()
+    answers = await siegfried.identify([task.at(file.path) for file in task.files])
+    at = now()
+    detail = program("Siegfried", version, signature=await siegfried.signature())
+    files = [
+        replace(file, format=_format(answer, services.registry))
+        for file, answer in zip(task.files, answers, strict=True)
+    ]
+    events = [
+        Event(
+            object=file.id,
+            type=EventType.FORMAT_IDENTIFICATION,
+            at=at,
+            detail=detail,
+            outcome=EventOutcome.POSITIVE if answer.format else EventOutcome.NOT_IDENTIFIED,
+            note=answer.format.puid if answer.format else "No Matching Format",
+        )
+        for file, answer in zip(files, answers, strict=True)
+    ]
+    warnings = [
+        Warning_(code="tool.identification_failed", detail=answer.error, path=file.path, link="Identify formats")
+        for file, answer in zip(files, answers, strict=True)
+        if answer.error
+    ]
+    use = ToolUse(name="Siegfried", version=version, used_for="format identification")
+    facts = Facts(files=files, events=events, warnings=warnings)
+    return Outcome(facts=facts, tools=[use], now_with="Siegfried")
+
+
+def _format(answer: Identification, registry: Registry) -> Format:
+    """Name a format as the registry does where it knows it, else as PRONOM does."""
+    if answer.format is None:
+        return UNIDENTIFIED
+    known = registry.format_version(answer.format.puid)
+    if known is None:
+        return answer.format
+    return replace(answer.format, name=known.description, version=known.version or answer.format.version)
+
+
+async def store_file_modification_dates(task: Task, services: Services) -> Outcome:
+    """Take the modification date of each file that has none yet: it becomes PREMIS dateCreatedByApplication."""
+
+    def look(file: File) -> File:
+        stamp = task.at(file.path).stat().st_mtime
+        return replace(file, modified_at=datetime.fromtimestamp(stamp, UTC))
+
+    files = [file for file in task.files if file.modified_at is None]
+    return Outcome(facts=Facts(files=await asyncio.to_thread(lambda: [look(file) for file in files])))
+
+
+class _Described(Protocol):
+    @property
+    def xml(self) -> str: ...
+
+    @property
+    def error(self) -> str: ...
+
+
+class _Describer(Protocol):
+    async def describe(self, paths: Sequence[Path]) -> Sequence[_Described]: ...
+
+    async def version(self) -> str: ...
+
+
+@dataclass(kw_only=True, slots=True)
+class _Found:
+    """What the tools of one window told."""
+
+    extensions: dict[tuple[int, int], Extension] = field(default_factory=dict)
+    warnings: list[Warning_] = field(default_factory=list)
+    tools: list[ToolUse] = field(default_factory=list)
+
+
+async def characterize_file(task: Task, services: Services) -> Outcome:
+    """Run the registry's characterization tools; their XML goes into objectCharacteristicsExtension, in rule order."""
+    wanted = _tools_of(task.files, services.registry)
+    found = _Found()
+    for (adapter, name), numbers in wanted.items():
+        await _describe(task, getattr(services.tools, adapter.value), name, numbers, found)
+    extensions = [found.extensions[key] for key in sorted(found.extensions)]
+    facts = Facts(files=(), extensions=extensions, warnings=found.warnings)
+    return Outcome(facts=facts, tools=found.tools, now_with=", ".join(tool.name for tool in found.tools))
+
+
+def _tools_of(files: Sequence[File], registry: Registry) -> Mapping[tuple[Adapter, str], Mapping[int, int]]:
+    """For each tool and its name, which files of the window it describes (by index) and as which rule of theirs."""
+    wanted: dict[tuple[Adapter, str], dict[int, int]] = {}
+    for index, file in enumerate(files):
+        puid = file.format.puid if file.format else ""
+        for order, rule in enumerate(registry.rules(Purpose.CHARACTERIZATION, puid) if puid else ()):
+            command = registry.command(rule.command)
+            if command is not None and command.adapter is not None:
+                tool = registry.tool(command.tool)
+                wanted.setdefault((command.adapter, tool.name if tool else command.tool), {})[index] = order
+    return wanted
+
+
+async def _describe(task: Task, describer: _Describer, name: str, numbers: Mapping[int, int], found: _Found) -> None:
+    files = [task.files[index] for index in numbers]
+    try:
+        version = await describer.version()
+        answers = await describer.describe([task.at(file.path) for file in files])
+    except IngestError as error:
+        if error.code is not Code.TOOL_NOT_INSTALLED:
+            raise
+        found.warnings.append(_missing(name))
+        return
+    found.tools.append(ToolUse(name=name, version=version, used_for="characterization"))
+    for (index, order), file, answer in zip(numbers.items(), files, answers, strict=True):
+        if answer.xml:
+            found.extensions[index, order] = Extension(file=file.id, tool=name, xml=answer.xml)
+        else:
+            warning = Warning_(code="tool.characterization_failed", detail=f"{name}: {answer.error}", path=file.path)
+            found.warnings.append(warning)
+
+
+def _missing(name: str) -> Warning_:
+    return Warning_(
+        code=Code.TOOL_NOT_INSTALLED,
+        detail=f"{name} is not installed: files that it should describe have no technical metadata from it",
+    )

@@ -1,0 +1,259 @@
+"""From what was received to a transfer of the usual layout: receive, tidy, restructure, verify."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import aiofiles
+
+from ingestd.bag import walked
+from ingestd.errors import Code, ContentError, SourceError, Violation
+from ingestd.fixity import digest_file
+from ingestd.job import Outcome, Services, Task
+from ingestd.oais import Directory, Facts, File, FileUse, Rename, Warning_, escape_name
+from ingestd.premis import Digest, Event, EventType, now
+from ingestd.sources import Received, Source, receive
+
+TOP_LEVEL = ("logs", "metadata", "objects")
+"""The only folders of a transfer, as Archivematica lays it out."""
+_SUBMISSION_DOCUMENTATION = "metadata/submissionDocumentation"
+_LISTED = 100
+
+
+async def receive_transfer(task: Task, services: Services) -> AsyncIterator[Outcome]:
+    """Bring the source into the working folder; digests are calculated in the same read."""
+    settings = services.settings
+    found = 0
+    windows = receive(
+        Source(location=task.source.location, checksum=task.source.checksum),
+        task.root,
+        settings=settings.sources,
+        unpack=settings.unpack,
+        algorithm=settings.digest_algorithm,
+        pool=services.pool,
+        trusted=task.trusted,
+        known=task.history.taken,
+        scratch=task.folder / "scratch",
+    )
+    async for window in windows:
+        found += len(window)
+        yield Outcome(facts=_received(task, window))
+    if not found and not (await task.history.totals()).files:
+        raise ContentError("the source holds no file", code=Code.CONTENT_EMPTY)
+
+
+def _received(task: Task, window: Sequence[Received]) -> Facts:
+    here = [item for item in window if not item.left_out]
+    return Facts(
+        directories=[Directory(path=item.path, original=item.path) for item in here if item.directory],
+        files=[
+            File(
+                id=uuid.uuid5(task.package.id, f"file:{escape_name(item.path)}"),
+                path=item.path,
+                original=item.path,
+                size_bytes=item.size_bytes,
+                digest=item.digest,
+                modified_at=item.modified_at,
+            )
+            for item in here
+            if not item.directory
+        ],
+        warnings=[
+            Warning_(code=item.note.code, detail=item.note.detail, path=escape_name(item.path))
+            for item in window
+            if item.note
+        ],
+    )
+
+
+async def remove_hidden_files_and_directories(task: Task, services: Services) -> AsyncIterator[Outcome]:
+    """Remove files and directories whose name begins with a dot or ends with `~`, with a trace of each file."""
+    async for files in task.history.files():
+        hidden = [file for file in files if any(_hidden(part) for part in PurePosixPath(file.path).parts)]
+        if hidden:
+            yield await _remove(task, hidden)
+    async for directories in task.history.directories():
+        gone = [replace(d, removed=True) for d in directories if any(map(_hidden, PurePosixPath(d.path).parts))]
+        if gone:
+            yield Outcome(facts=Facts(directories=gone))
+            for directory in sorted(gone, key=lambda d: d.path.count("/"), reverse=True):
+                await asyncio.to_thread(_remove_folder, task.at(directory.path))
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name.endswith("~")
+
+
+async def remove_unneeded_files(task: Task, services: Services) -> Outcome:
+    """Remove what operating systems leave behind, by name (setting `removable_files`)."""
+    names = services.settings.removable_files
+    return await _remove(task, [file for file in task.files if PurePosixPath(file.path).name in names])
+
+
+async def _remove(task: Task, files: Sequence[File]) -> Outcome:
+    for file in files:
+        await asyncio.to_thread(task.at(file.path).unlink, missing_ok=True)
+    return Outcome(
+        facts=Facts(
+            files=[replace(file, removed=True) for file in files],
+            events=[
+                Event(object=f.id, type=EventType.FILE_REMOVED, at=now(), detail=f"removed from: {escape_name(f.path)}")
+                for f in files
+            ],
+        )
+    )
+
+
+def _remove_folder(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
+        path.rmdir()
+
+
+async def restructure_for_compliance(task: Task, services: Services) -> AsyncIterator[Outcome]:
+    """Move everything that is not `logs`, `metadata` or `objects` into `objects`.
+
+    Each move is recorded before it is made: what is at the top of the folder is what is still to be moved.
+    """
+    entries = await asyncio.to_thread(lambda: sorted((path.name for path in task.root.iterdir()), key=os.fsencode))
+    await _refuse_misplaced(task, entries)
+    for window in _windows([name for name in entries if name not in TOP_LEVEL], 256):
+        moved = await task.history.taken([f"objects/{name}" for name in window])
+        new = [name for name in window if f"objects/{name}" not in moved]
+        yield Outcome(facts=Facts(renames=[Rename(old=n, new=f"objects/{n}", as_received=True) for n in new]))
+        await asyncio.to_thread(_move_into_objects, task.root, window)
+    for folder in (*TOP_LEVEL, _SUBMISSION_DOCUMENTATION):
+        await asyncio.to_thread(task.at(folder).mkdir, parents=True, exist_ok=True)
+    yield Outcome(
+        facts=Facts(
+            directories=[Directory(path=p, original=p) for p in (*TOP_LEVEL, _SUBMISSION_DOCUMENTATION)],
+        )
+    )
+    async for files in task.history.files(under="metadata"):
+        yield Outcome(facts=Facts(files=[replace(file, use=_metadata_use(file.path)) for file in files]))
+
+
+def _metadata_use(path: str) -> FileUse:
+    inside = path.startswith(f"{_SUBMISSION_DOCUMENTATION}/")
+    return FileUse.SUBMISSION_DOCUMENTATION if inside else FileUse.METADATA
+
+
+async def _refuse_misplaced(task: Task, entries: Sequence[str]) -> None:
+    def look() -> list[Violation]:
+        found = []
+        for name in entries:
+            if name in TOP_LEVEL:
+                if not task.at(name).is_dir():
+                    found.append(Violation(path=name, rule="folder", expected="a folder", actual="a file"))
+            elif os.path.lexists(task.root / "objects" / name):
+                place = f"objects/{name}"
+                found.append(Violation(path=escape_name(name), rule="unique", expected=f"nothing else at {place}"))
+        return found
+
+    violations = await asyncio.to_thread(look)
+    if violations:
+        raise ContentError(
+            "two things would have the same place in objects/, or a folder's name is a file's",
+            code=Code.CONTENT_NAME_COLLISION,
+            violations=tuple(violations[:_LISTED]),
+        )
+
+
+def _move_into_objects(root: Path, names: Sequence[str]) -> None:
+    (root / "objects").mkdir(exist_ok=True)
+    for name in names:
+        (root / name).rename(root / "objects" / name)
+
+
+async def verify_transfer_compliance(task: Task, services: Services) -> Outcome:
+    """Hold the folder against the records both ways; every difference is listed."""
+    violations = await asyncio.to_thread(_unexpected_at_top, task.root)
+    totals = await task.history.totals(under="objects")
+    if not totals.files:
+        raise ContentError("after hidden and system files were removed, nothing is left", code=Code.CONTENT_EMPTY)
+    on_disk = 0
+    async for paths in walked(task.root):
+        on_disk += len(paths)
+        taken = await task.history.taken(paths)
+        unknown = [path for path in paths if path not in taken]
+        violations += [Violation(path=escape_name(path), rule="recorded", actual="on disk only") for path in unknown]
+    recorded = (await task.history.totals()).files
+    if recorded != on_disk:
+        async for files in task.history.files():
+            violations += await asyncio.to_thread(_missing, task.root, files)
+    if violations:
+        raise SourceError(
+            f"{len(violations)} difference(s) between what was received and what is here",
+            code=Code.SOURCE_CHANGED,
+            violations=tuple(violations[:_LISTED]),
+        )
+    return Outcome()
+
+
+def _unexpected_at_top(root: Path) -> list[Violation]:
+    return [
+        Violation(path=escape_name(name), rule="top_level", expected="only logs, metadata, objects")
+        for name in sorted(path.name for path in root.iterdir())
+        if name not in TOP_LEVEL
+    ]
+
+
+def _missing(root: Path, files: Sequence[File]) -> list[Violation]:
+    return [
+        Violation(path=escape_name(file.path), rule="present", actual="recorded only")
+        for file in files
+        if not (root / file.path).is_file()
+    ]
+
+
+async def check_transfer_directory_for_objects(task: Task, services: Services) -> Outcome:
+    """At least one object is left to preserve."""
+    if not (await task.history.totals(under="objects")).files:
+        raise ContentError("there is no file among the objects", code=Code.CONTENT_EMPTY)
+    return Outcome()
+
+
+async def save_directory_tree(task: Task, services: Services) -> Outcome:
+    """Write a listing of the objects as they were received to `metadata/directory_tree.txt`."""
+    path = task.at("metadata/directory_tree.txt")
+    async with aiofiles.open(path, "w", encoding="utf-8", newline="\n") as out:
+        async for window in _tree(task):
+            await out.write("".join(f"{line}\n" for line in window))
+    algorithm = services.settings.digest_algorithm
+    value = (await digest_file(path, [algorithm]))[algorithm]
+    place = "metadata/directory_tree.txt"
+    file = File(
+        id=uuid.uuid5(task.package.id, f"file:{place}"),
+        path=place,
+        original=place,
+        use=FileUse.METADATA,
+        size_bytes=(await asyncio.to_thread(path.stat)).st_size,
+        digest=Digest(algorithm=algorithm, value=value, calculated_at=now()),
+        modified_at=now(),
+    )
+    return Outcome(facts=Facts(files=[file]))
+
+
+async def _tree(task: Task) -> AsyncIterator[list[str]]:
+    """Give the lines of the listing: folders end in a slash, names are indented by their depth."""
+    yield ["objects/"]
+    listed: list[str] = []
+    async for files in task.history.files(under="objects", by_path=True):
+        lines = []
+        for file in files:
+            *folders, name = escape_name(file.path).split("/")[1:]
+            common = next((i for i, (a, b) in enumerate(zip(listed, folders, strict=False)) if a != b), None)
+            kept = min(len(listed), len(folders)) if common is None else common
+            lines += [f"{'    ' * (depth + 1)}{folders[depth]}/" for depth in range(kept, len(folders))]
+            lines.append(f"{'    ' * (len(folders) + 1)}{name}")
+            listed = folders
+        yield lines
+
+
+def _windows(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for at in range(0, len(names), size):
+        yield names[at : at + size]

@@ -1,0 +1,369 @@
+"""OAIS Ingest: take preservation requests, see each to its one result, and say so.
+
+The same request makes the same AIP: requests are journalled by the AIP's id, which is made of tenant and idempotency
+key. Transports pull: they `take` requests in and fetch events from the `outbox`; `ingest` knows none of them. An
+embedding program uses `preserve`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Self
+
+import structlog
+
+from ingestd.attempt import Attempt, FolderBusy
+from ingestd.engine import Engine
+from ingestd.errors import Code, IngestError, RequestError, SystemFault
+from ingestd.job import Services
+from ingestd.journal import OutboxItem, RequestRecord, ServiceJournal
+from ingestd.journal.service import EMBEDDED
+from ingestd.logs import bound
+from ingestd.messages import (
+    ErrorData,
+    Event,
+    EventData,
+    EventType,
+    Outcome,
+    PreservationRequest,
+    RequestEnvelope,
+    RequestSource,
+    RequestState,
+    parse_request,
+)
+
+log = structlog.get_logger(__name__)
+
+
+class Disposition(StrEnum):
+    """What became of a request that a transport brought."""
+
+    TAKEN = "taken"
+    """Journalled now, new or to be gone on with."""
+    IN_HAND = "in_hand"
+    """This service is at work on it."""
+    DONE = "done"
+    """It has its result, and the result is confirmed."""
+    DONE_UNCONFIRMED = "done_unconfirmed"
+    """It has its result, which is still to be published."""
+    REJECTED = "rejected"
+    """Refused; the result that says so is to be published."""
+
+
+Observer = Callable[[Event], None]
+
+
+class Preservation:
+    """One request in this process: await it for its result, or iterate over its events; both may be done."""
+
+    def __init__(self, package: uuid.UUID) -> None:
+        self.package = package
+        self._events: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._result: asyncio.Future[EventData] = asyncio.get_running_loop().create_future()
+
+    def __await__(self) -> Generator[Any, None, EventData]:
+        return asyncio.shield(self._result).__await__()
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while (event := await self._events.get()) is not None:
+            yield event
+
+    def tell(self, event: Event) -> None:
+        self._events.put_nowait(event)
+        if event.kind.terminal:
+            self._events.put_nowait(None)
+            if not self._result.done():
+                self._result.set_result(event.data)
+
+    def stop(self) -> None:
+        """The service stops before there is a result."""
+        self._events.put_nowait(None)
+        if not self._result.done():
+            self._result.cancel()
+
+
+class Ingest:
+    """The service, without any way in but its methods. Enter it, and leave it to stop what is in hand."""
+
+    def __init__(self, engine: Engine, services: Services, journal: ServiceJournal) -> None:
+        self.settings = services.settings
+        self.observers: list[Observer] = []
+        self._engine = engine
+        self._services = services
+        self._journal = journal
+        self._slots = asyncio.Semaphore(self.settings.concurrent_packages)
+        self._group = asyncio.TaskGroup()
+        self._tasks: dict[uuid.UUID, asyncio.Task[None]] = {}
+        self._records: dict[uuid.UUID, RequestRecord] = {}
+        self._listeners: dict[uuid.UUID, list[Preservation]] = {}
+        self._outbox_grew = asyncio.Event()
+        self._slot_freed = asyncio.Condition()
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.halt()
+        await self._group.__aexit__(None, None, None)
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                listener.stop()
+
+    async def halt(self) -> None:
+        """Stop the packages in hand where they are: each can be taken up later at the link that it was in."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- for programs that embed this --------------------------------------------------------------------------------
+
+    async def preserve(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        processing: Mapping[str, Any] | None = None,
+        checksum: Mapping[str, str] | None = None,
+        requester: str = "",
+        again: bool = False,
+        **more: Any,
+    ) -> Preservation:
+        """Begin to preserve `source` (a path or URL). `more` are other fields of a preservation request.
+
+        An unfinished ingest of the same source with the same options, whose process died, is taken up where it was,
+        unless `again`. Raises `RequestError` when the request is not valid.
+        """
+        where = {"location": os.fspath(source), "checksum": checksum}
+        data = {"source": where, "processing": dict(processing or {}), **more}
+        if name is not None:
+            data["name"] = name
+        raw = {"id": str(uuid.uuid4()), "source": requester or "urn:ingestd:embedded", "data": data}
+        envelope = parse_request(raw)
+        record = None if again else await self._interrupted(envelope)
+        if record is None:
+            if envelope.data.idempotency_key is None:
+                unique = envelope.data.model_copy(update={"idempotency_key": str(uuid.uuid4())})
+                envelope = envelope.model_copy(update={"data": unique})
+            record = await self._journal.add(envelope, origin=EMBEDDED)
+        return self._begin(record)
+
+    async def resume(self, package: uuid.UUID) -> Preservation:
+        """Go on with a package that failed, at the link that failed, or that was interrupted."""
+        record = await self._journal.get(package)
+        if record is None:
+            raise RequestError(
+                f"there is no package {package} here",
+                code=Code.REQUEST_IDENTIFIER_INVALID,
+                remediation=f"The working folders of this service are below {self.settings.work_dir}.",
+            )
+        if record.finished_at is not None and record.state is not RequestState.FAILED:
+            raise RequestError(
+                f"package {package} is {record.state}: there is nothing to go on with",
+                code=Code.REQUEST_IDENTIFIER_INVALID,
+                remediation="Only failed and interrupted packages can be resumed.",
+            )
+        return self._begin(record)
+
+    async def requests(self) -> Sequence[RequestRecord]:
+        """The requests without a result."""
+        return await self._journal.unfinished()
+
+    async def _interrupted(self, envelope: RequestEnvelope) -> RequestRecord | None:
+        """An embedded ingest of the same content that has no result, and that no other process is at work on."""
+        found = await self._journal.unfinished(origin=EMBEDDED, content_digest=envelope.data.content_digest())
+        for record in found:
+            if record.package not in self._tasks and not Attempt.busy(self.settings, record.package):
+                return record
+        return None
+
+    # --- for transports ----------------------------------------------------------------------------------------------
+
+    async def take(
+        self,
+        envelope: RequestEnvelope,
+        *,
+        returning: bool,
+        reply_to: str | None = None,
+        correlation_id: str | None = None,
+        attempt: int = 1,
+        origin: str = "amqp",
+    ) -> Disposition:
+        """Journal a request that came in, and begin with it. `returning`: it was parked and came back."""
+        package = envelope.data.package_id()
+        record = await self._journal.get(package)
+        if record is None:
+            record = await self._journal.add(
+                envelope, origin=origin, reply_to=reply_to, correlation=correlation_id, attempt=attempt
+            )
+            self._begin(record)
+            return Disposition.TAKEN
+        if record.content_digest != envelope.data.content_digest():
+            conflict = RequestError(
+                f"the idempotency key {envelope.data.key!r} belongs to another request, {record.request}",
+                code=Code.REQUEST_IDEMPOTENCY_CONFLICT,
+            )
+            return await self._refuse(envelope.id, envelope.data, conflict, reply_to, correlation_id)
+        if package in self._tasks:
+            return Disposition.IN_HAND
+        if record.result is None:
+            self._begin(record)
+            return Disposition.TAKEN
+        if not await self._journal.result_confirmed(package):
+            return Disposition.DONE_UNCONFIRMED
+        if not returning:
+            await self._say_again(record, reply_to, correlation_id)
+        return Disposition.DONE
+
+    async def reject(
+        self,
+        body: bytes,
+        error: IngestError,
+        *,
+        reply_to: str | None,
+        correlation_id: str | None,
+        message_id: str | None,
+    ) -> Disposition:
+        """Refuse a message that names itself (by `id`, or the transport's `message_id`) but is no valid request."""
+        raw = json.loads(body)
+        data = raw.get("data", raw)
+        context = data.get("client_context") if isinstance(data, dict) else None
+        refused = PreservationRequest.model_construct(
+            source=RequestSource.model_construct(location=""),
+            client_context=context if isinstance(context, dict) else {},
+            tenant=_text(data, "tenant"),
+            collection=_text(data, "collection"),
+        )
+        identity = str(raw.get("id") or message_id or "")[:200]
+        return await self._refuse(identity, refused, error, reply_to, correlation_id)
+
+    async def outbox(self, limit: int = 100) -> Sequence[OutboxItem]:
+        """Events that are not confirmed yet, in order; waits until there is one."""
+        while True:
+            self._outbox_grew.clear()
+            items = await self._journal.outbox(limit)
+            if items:
+                return items
+            await self._outbox_grew.wait()
+
+    async def confirm(self, items: Sequence[int]) -> None:
+        """These outbox rows are published."""
+        await self._journal.confirm(items)
+
+    async def unconfirmed(self) -> int:
+        return await self._journal.count_unconfirmed()
+
+    def has_slot(self) -> bool:
+        return len(self._tasks) < self.settings.concurrent_packages
+
+    async def wait_for_slot(self) -> None:
+        async with self._slot_freed:
+            await self._slot_freed.wait_for(self.has_slot)
+
+    def in_hand(self) -> Sequence[RequestEnvelope]:
+        """Requests without a result that this service took, be they at work or stopped by `halt`."""
+        return [record.envelope for record in self._records.values()]
+
+    async def take_up_interrupted(self, origin: str = "amqp") -> int:
+        """After a restart: go on with the requests of this service that have no result. Gives how many."""
+        records = await self._journal.unfinished(origin=origin)
+        for record in records:
+            if record.package not in self._tasks:
+                self._begin(record)
+        return len(records)
+
+    async def _refuse(
+        self,
+        request_id: str,
+        data: PreservationRequest,
+        error: IngestError,
+        reply_to: str | None,
+        correlation_id: str | None,
+    ) -> Disposition:
+        event = Event(
+            type=EventType.REQUEST_REJECTED.full,
+            subject=request_id,
+            data=EventData(
+                request_id=request_id,
+                sequence=1,
+                state=RequestState.REJECTED,
+                outcome=Outcome.REJECTED,
+                error=ErrorData.of(error),
+                tenant=data.tenant,
+                collection=data.collection,
+                client_context=data.client_context,
+                correlation_id=correlation_id,
+            ),
+        )
+        await self._journal.publish(event, package=None, reply_to=reply_to, correlation=correlation_id)
+        self._outbox_grew.set()
+        self._tell(None, event)
+        return Disposition.REJECTED
+
+    async def _say_again(self, record: RequestRecord, reply_to: str | None, correlation_id: str | None) -> None:
+        """Publish the result of a finished request once more, with its own CloudEvents id, to whoever asks again."""
+        assert record.result is not None  # noqa: S101  a finished request has one
+        await self._journal.publish(
+            record.result, package=record.package, reply_to=reply_to, correlation=correlation_id
+        )
+        self._outbox_grew.set()
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    def _begin(self, record: RequestRecord) -> Preservation:
+        if record.package in self._tasks:
+            raise SystemFault(f"package {record.package} is in hand already")
+        handle = Preservation(record.package)
+        self._listeners.setdefault(record.package, []).append(handle)
+        self._records[record.package] = record
+        self._tasks[record.package] = self._group.create_task(self._run(record), name=str(record.package))
+        return handle
+
+    async def _run(self, record: RequestRecord) -> None:
+        """See one request to its result, whatever happens within."""
+        publish = record.origin != EMBEDDED
+
+        async def advance(state: RequestState, event: Event, attempt: int | None = None) -> Event:
+            event = await self._journal.advance(record.package, state, event, publish=publish, attempt=attempt)
+            if publish:
+                self._outbox_grew.set()
+            self._tell(record.package, event)
+            return event
+
+        def glance(event: Event) -> None:
+            self._tell(record.package, event)
+
+        attempt = Attempt(record, self._engine, self._services, advance, glance)
+        try:
+            async with self._slots:
+                with bound(package=str(record.package)):
+                    await attempt.run()
+            self._records.pop(record.package, None)
+        except FolderBusy:
+            self._records.pop(record.package, None)
+            log.warning("package is in hand elsewhere", package=str(record.package))
+        finally:
+            self._tasks.pop(record.package, None)
+            for handle in self._listeners.pop(record.package, []):
+                handle.stop()
+            with contextlib.suppress(RuntimeError):
+                async with self._slot_freed:
+                    self._slot_freed.notify_all()
+
+    def _tell(self, package: uuid.UUID | None, event: Event) -> None:
+        for observer in self.observers:
+            observer(event)
+        for handle in self._listeners.get(package, []) if package else []:
+            handle.tell(event)
+
+
+def _text(raw: object, key: str) -> str:
+    value = raw.get(key) if isinstance(raw, dict) else None
+    return value if isinstance(value, str) and value else "default"

@@ -1,0 +1,93 @@
+"""What a step is: told everything by its task, tells everything by its outcome.
+
+A step never writes to a journal, never publishes and never calls another step. Three shapes, one type each:
+
+- `FilesHandler`: works on one window of files; links with `linkTaskManagerFiles`.
+- `PackageHandler`: works on the package at once and returns one outcome.
+- `WalkHandler`: works through the package and yields outcomes, each recorded in its own transaction before the next
+  is asked for. After a crash it is called again with the last `cursor` it yielded.
+
+A step may be run again after it was half done: it plans from what is recorded, and finds its own traces on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ingestd.config import Settings
+from ingestd.oais import Facts, File, History, Package
+
+if TYPE_CHECKING:
+    from ingestd.fpr.registry import Registry
+    from ingestd.messages import RequestSource
+    from ingestd.storage import Locations
+    from ingestd.tools import Toolbox
+    from ingestd.tools.pool import Pool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Services:
+    """What steps work with; made once by `app`, shared by all packages in hand."""
+
+    settings: Settings
+    tools: Toolbox
+    registry: Registry
+    locations: Locations
+
+    @property
+    def pool(self) -> Pool:
+        return self.tools.pool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """Everything a step is told.
+
+    `folder` is the package's working folder, `root` the transfer within it: what paths in records are relative to.
+    `options` are the link's arguments. `files` is the window of a files job. `cursor` is where a walk goes on.
+    """
+
+    package: Package
+    folder: Path
+    root: Path
+    history: History
+    source: RequestSource
+    target: str
+    trusted: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
+    files: Sequence[File] = ()
+    cursor: int = 0
+
+    def at(self, path: str) -> Path:
+        """Where a recorded path is on disk."""
+        return self.root / path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolUse:
+    """A program or library that worked on the package: it is named in the result and in the PREMIS events."""
+
+    name: str
+    version: str
+    used_for: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """Everything a step tells: an exit code, which chooses the next link, and facts to record."""
+
+    exit_code: int = 0
+    facts: Facts = Facts()
+    cursor: int = 0
+    tools: Sequence[ToolUse] = ()
+    now_with: str = ""
+    """For whoever watches: the tool at work."""
+
+
+FilesHandler = Callable[[Task, Services], Awaitable[Outcome]]
+PackageHandler = Callable[[Task, Services], Awaitable[Outcome]]
+WalkHandler = Callable[[Task, Services], AsyncIterator[Outcome]]
+Handler = FilesHandler | WalkHandler

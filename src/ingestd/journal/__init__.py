@@ -1,0 +1,11 @@
+"""OAIS Data Management: what is known, durably. The only package that knows aiosqlite.
+
+Two kinds of database. The *service journal* (`service.py`) holds requests and the outbox of events. Each package has a
+*journal of its own* (`package.py`) in its working folder: packages never contend, a finished one costs one
+`rmtree`, and a package resumes wherever its folder is.
+"""
+
+from ingestd.journal.package import JobRecord, PackageJournal
+from ingestd.journal.service import OutboxItem, RequestRecord, ServiceJournal
+
+__all__ = ["JobRecord", "OutboxItem", "PackageJournal", "RequestRecord", "ServiceJournal"]

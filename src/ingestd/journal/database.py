@@ -1,0 +1,110 @@
+"""One SQLite connection as both journals use it: write-ahead log, explicit transactions, SQL kept in `.sql` files."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Self
+
+import aiosqlite
+
+from ingestd.errors import Code, ResourceError, SystemFault
+
+Row = Sequence[Any]
+
+
+class Database:
+    """A connection with one writer at a time.
+
+    Raises `ResourceError` (`resource.disk`) when the disk is full and `SystemFault` for every other fault of SQLite.
+    """
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+        self._writing = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, path: Path, schema: str) -> Self:
+        """Open (and make, if need be) the database at `path` with the tables of `schema`, a file beside this module."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = await aiosqlite.connect(path, isolation_level=None)
+        self = cls(connection)
+        try:
+            await connection.execute("PRAGMA journal_mode = WAL")
+            await connection.execute("PRAGMA synchronous = NORMAL")
+            await connection.execute("PRAGMA busy_timeout = 10000")
+            await connection.execute("PRAGMA foreign_keys = ON")
+            sql = resources.files(__package__).joinpath(schema).read_text(encoding="utf-8")
+            await connection.executescript(sql)
+        except BaseException:
+            await connection.close()
+            raise
+        return self
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+    async def rows(self, sql: str, parameters: Iterable[Any] = ()) -> Sequence[Row]:
+        with _translated():
+            return list(await self._connection.execute_fetchall(sql, parameters))
+
+    async def row(self, sql: str, parameters: Iterable[Any] = ()) -> Row | None:
+        found = await self.rows(sql, parameters)
+        return found[0] if found else None
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, *, durable: bool = False) -> AsyncIterator[Transaction]:
+        """Everything written within becomes true at once, or not at all. `durable` waits for the disk (a power cut may
+        otherwise take back the last transactions, never a part of one).
+        """
+        async with self._writing:
+            with _translated():
+                if durable:
+                    await self._connection.execute("PRAGMA synchronous = FULL")
+                await self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield Transaction(self._connection)
+                    await self._connection.execute("COMMIT")
+                except BaseException:
+                    with contextlib.suppress(sqlite3.Error):
+                        await self._connection.execute("ROLLBACK")
+                    raise
+                finally:
+                    if durable:
+                        await self._connection.execute("PRAGMA synchronous = NORMAL")
+
+
+class Transaction:
+    """Writing, within a transaction."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+
+    async def execute(self, sql: str, parameters: Iterable[Any] = ()) -> int:
+        """Run one statement; gives the row id that it inserted."""
+        cursor = await self._connection.execute(sql, parameters)
+        return cursor.lastrowid or 0
+
+    async def many(self, sql: str, parameters: Sequence[Iterable[Any]]) -> None:
+        if parameters:
+            await self._connection.executemany(sql, parameters)
+
+    async def row(self, sql: str, parameters: Iterable[Any] = ()) -> Row | None:
+        found = list(await self._connection.execute_fetchall(sql, parameters))
+        return found[0] if found else None
+
+
+@contextlib.contextmanager
+def _translated() -> Any:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "full" in str(error) or "disk I/O" in str(error):
+            raise ResourceError(f"the journal cannot be written: {error}", code=Code.RESOURCE_DISK) from error
+        raise SystemFault(f"the journal failed: {error}") from error
+    except sqlite3.Error as error:
+        raise SystemFault(f"the journal refused what was to be recorded: {error}") from error

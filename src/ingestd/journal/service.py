@@ -1,0 +1,239 @@
+"""The service's journal: which requests there are and how far they are, and the outbox of what is to be published."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+from ingestd.journal.database import Database, Row, Transaction
+from ingestd.messages import Event, RequestEnvelope, RequestState
+from ingestd.premis import now
+
+EMBEDDED = "embedded"
+_COLUMNS = (
+    "package, request, origin, content_digest, envelope, state, attempt, sequence, reply_to, correlation,"
+    " created_at, started_at, finished_at, result"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RequestRecord:
+    """A request and where it stands. `package` is the AIP's id."""
+
+    package: uuid.UUID
+    request: str
+    origin: str
+    content_digest: str
+    envelope: RequestEnvelope
+    state: RequestState
+    attempt: int
+    sequence: int
+    reply_to: str | None
+    correlation: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    result: Event | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutboxItem:
+    """An event that is to be published. `id` is the outbox row."""
+
+    id: int
+    event: Event
+    reply_to: str | None
+    correlation_id: str | None
+
+
+class ServiceJournal:
+    """Requests and outbox, in one database, so that a change of state and its event become true together."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    @classmethod
+    async def open(cls, path: Path) -> Self:
+        return cls(await Database.open(path, "service.sql"))
+
+    async def close(self) -> None:
+        await self._db.close()
+
+    async def add(
+        self,
+        envelope: RequestEnvelope,
+        *,
+        origin: str,
+        reply_to: str | None = None,
+        correlation: str | None = None,
+        attempt: int = 1,
+    ) -> RequestRecord:
+        """Journal a request that is new here."""
+        package = envelope.data.package_id()
+        async with self._db.transaction(durable=True) as transaction:
+            await transaction.execute(
+                "INSERT INTO request (package, request, origin, content_digest, envelope, state, attempt, sequence,"
+                " reply_to, correlation, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?)",
+                (
+                    str(package),
+                    envelope.id,
+                    origin,
+                    envelope.data.content_digest(),
+                    envelope.model_dump_json(),
+                    RequestState.RECEIVED,
+                    attempt,
+                    reply_to,
+                    correlation,
+                    now().isoformat(),
+                ),
+            )
+        found = await self.get(package)
+        assert found is not None  # noqa: S101  just written
+        return found
+
+    async def get(self, package: uuid.UUID) -> RequestRecord | None:
+        row = await self._db.row(f"SELECT {_COLUMNS} FROM request WHERE package = ?", (str(package),))  # noqa: S608  constant
+        return _request(row) if row else None
+
+    async def unfinished(self, origin: str | None = None, content_digest: str | None = None) -> Sequence[RequestRecord]:
+        """Requests without a terminal state, the oldest first."""
+        sql = f"SELECT {_COLUMNS} FROM request WHERE finished_at IS NULL"  # noqa: S608  constant
+        parameters = []
+        for column, value in (("origin", origin), ("content_digest", content_digest)):
+            if value is not None:
+                sql += f" AND {column} = ?"
+                parameters.append(value)
+        return [_request(row) for row in await self._db.rows(f"{sql} ORDER BY created_at", parameters)]
+
+    async def next_sequence(self, package: uuid.UUID) -> int:
+        """Take the next number of this attempt's events."""
+        async with self._db.transaction() as transaction:
+            return await _next_sequence(transaction, package)
+
+    async def advance(
+        self, package: uuid.UUID, state: RequestState, event: Event, *, publish: bool, attempt: int | None = None
+    ) -> Event:
+        """Change a request's state and write the event that says so, in one transaction.
+
+        The event's `sequence` is set here; the complete event is returned. A terminal state keeps it as the
+        request's result and is waited for on disk. `publish` puts it in the outbox.
+        """
+        async with self._db.transaction(durable=state.terminal) as transaction:
+            if attempt is not None:
+                await transaction.execute(
+                    "UPDATE request SET attempt = ?, sequence = 0, result = NULL, finished_at = NULL WHERE package = ?",
+                    (attempt, str(package)),
+                )
+            sequence = await _next_sequence(transaction, package)
+            data = event.data.model_copy(update={"sequence": sequence, "state": state})
+            event = event.model_copy(update={"data": data})
+            if publish:
+                await _to_outbox(transaction, package, event)
+            await _set_state(transaction, package, state, event)
+        return event
+
+    async def publish(
+        self, event: Event, *, package: uuid.UUID | None, reply_to: str | None, correlation: str | None
+    ) -> None:
+        """Put an event in the outbox that changes no state: the answer to a message that was refused at the door, or
+        the result of a finished request once more.
+        """
+        async with self._db.transaction(durable=True) as transaction:
+            await _to_outbox(transaction, package, event, reply_to=reply_to, correlation=correlation)
+
+    async def outbox(self, limit: int) -> Sequence[OutboxItem]:
+        """What is not confirmed yet, in order."""
+        rows = await self._db.rows(
+            "SELECT row, event, reply_to, correlation FROM outbox WHERE confirmed_at IS NULL ORDER BY row LIMIT ?",
+            (limit,),
+        )
+        return [
+            OutboxItem(id=row, event=Event.model_validate_json(event), reply_to=reply_to, correlation_id=correlation)
+            for row, event, reply_to, correlation in rows
+        ]
+
+    async def confirm(self, rows: Sequence[int]) -> None:
+        """The broker has them. What is not a result is forgotten; results stay until the request is forgotten."""
+        async with self._db.transaction() as transaction:
+            await transaction.many("DELETE FROM outbox WHERE row = ? AND terminal = 0", [(row,) for row in rows])
+            stamp = now().isoformat()
+            await transaction.many("UPDATE outbox SET confirmed_at = ? WHERE row = ?", [(stamp, row) for row in rows])
+
+    async def result_confirmed(self, package: uuid.UUID) -> bool:
+        row = await self._db.row(
+            "SELECT count(*) FROM outbox WHERE package = ? AND terminal = 1 AND confirmed_at IS NULL", (str(package),)
+        )
+        return row is not None and row[0] == 0
+
+    async def count_unconfirmed(self) -> int:
+        row = await self._db.row("SELECT count(*) FROM outbox WHERE confirmed_at IS NULL")
+        return int(row[0]) if row else 0
+
+
+async def _next_sequence(transaction: Transaction, package: uuid.UUID) -> int:
+    row = await transaction.row(
+        "UPDATE request SET sequence = sequence + 1 WHERE package = ? RETURNING sequence", (str(package),)
+    )
+    return int(row[0]) if row else 1
+
+
+async def _to_outbox(
+    transaction: Transaction,
+    package: uuid.UUID | None,
+    event: Event,
+    *,
+    reply_to: str | None = None,
+    correlation: str | None = None,
+) -> None:
+    if package is not None and reply_to is None:
+        row = await transaction.row("SELECT reply_to, correlation FROM request WHERE package = ?", (str(package),))
+        reply_to, correlation = (row[0], correlation or row[1]) if row else (None, correlation)
+    await transaction.execute(
+        "INSERT INTO outbox (event, terminal, package, reply_to, correlation) VALUES (?, ?, ?, ?, ?)",
+        (
+            event.model_dump_json(),
+            int(event.kind.terminal),
+            str(package) if package else None,
+            reply_to,
+            correlation,
+        ),
+    )
+
+
+async def _set_state(transaction: Transaction, package: uuid.UUID, state: RequestState, event: Event) -> None:
+    stamp = now().isoformat()
+    await transaction.execute("UPDATE request SET state = ? WHERE package = ?", (state, str(package)))
+    if state is RequestState.RUNNING:
+        await transaction.execute(
+            "UPDATE request SET started_at = coalesce(started_at, ?) WHERE package = ?", (stamp, str(package))
+        )
+    if state.terminal:
+        await transaction.execute(
+            "UPDATE request SET finished_at = ?, result = ? WHERE package = ?",
+            (stamp, event.model_dump_json(), str(package)),
+        )
+
+
+def _request(row: Row) -> RequestRecord:
+    (package, request, origin, digest, envelope, state, attempt, sequence, reply_to, correlation) = row[:10]
+    created, started, finished, result = row[10:]
+    return RequestRecord(
+        package=uuid.UUID(package),
+        request=request,
+        origin=origin,
+        content_digest=digest,
+        envelope=RequestEnvelope.model_validate_json(envelope),
+        state=RequestState(state),
+        attempt=attempt,
+        sequence=sequence,
+        reply_to=reply_to,
+        correlation=correlation,
+        created_at=datetime.fromisoformat(created),
+        started_at=datetime.fromisoformat(started) if started else None,
+        finished_at=datetime.fromisoformat(finished) if finished else None,
+        result=Event.model_validate_json(result) if result else None,
+    )

@@ -1,0 +1,30 @@
+-- The service's journal: requests by package (the same request makes the same AIP), and the outbox.
+CREATE TABLE IF NOT EXISTS request (
+    package        TEXT PRIMARY KEY,  -- the AIP's UUID: v5 of tenant and idempotency key
+    request        TEXT NOT NULL,     -- the id that the request gave itself
+    origin         TEXT NOT NULL,     -- 'embedded' or the transport's name
+    content_digest TEXT NOT NULL,     -- what was asked for
+    envelope       TEXT NOT NULL,     -- the request, as JSON
+    state          TEXT NOT NULL,
+    attempt        INTEGER NOT NULL,
+    sequence       INTEGER NOT NULL,
+    reply_to       TEXT,
+    correlation    TEXT,
+    created_at     TEXT NOT NULL,
+    started_at     TEXT,
+    finished_at    TEXT,
+    result         TEXT               -- the terminal event, as JSON
+);
+CREATE INDEX IF NOT EXISTS request_state ON request (state);
+CREATE INDEX IF NOT EXISTS request_content ON request (content_digest);
+
+CREATE TABLE IF NOT EXISTS outbox (
+    row          INTEGER PRIMARY KEY AUTOINCREMENT,
+    event        TEXT NOT NULL,
+    terminal     INTEGER NOT NULL,
+    package      TEXT,
+    reply_to     TEXT,
+    correlation  TEXT,
+    confirmed_at TEXT
+);
+CREATE INDEX IF NOT EXISTS outbox_unconfirmed ON outbox (row) WHERE confirmed_at IS NULL;

@@ -1,0 +1,24 @@
+"""METS and PREMIS XML: writing, validating and reading the document that describes an AIP.
+
+The only package that knows metsrw and lxml.
+"""
+
+from __future__ import annotations
+
+from ingestd.mets.reader import ReadAgent, ReadDescription, ReadEntity, ReadEvent, ReadFile, Record, Summary, read
+from ingestd.mets.validation import validate
+from ingestd.mets.writer import Written, write
+
+__all__ = [
+    "ReadAgent",
+    "ReadDescription",
+    "ReadEntity",
+    "ReadEvent",
+    "ReadFile",
+    "Record",
+    "Summary",
+    "Written",
+    "read",
+    "validate",
+    "write",
+]

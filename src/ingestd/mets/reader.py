@@ -1,0 +1,464 @@
+"""Reading the METS of an AIP of ingestd, Archivematica or a3m, in flat memory.
+
+A METS says of one file in four places what belongs together. A first pass over the document notes in a temporary
+database which amdSec and which dmdSecs belong to which path; a second one reads these and gives whole records. PREMIS 2
+and 3 are read alike, by the elements' local names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import sqlite3
+from collections import Counter
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+from xml.parsers import expat
+
+from lxml import etree
+
+from ingestd.errors import Code, ContentError, Violation
+from ingestd.mets.validation import DoctypeFound, refuse_doctype
+from ingestd.mets.vocabulary import METS, NORMATIVE_LABEL, XLINK
+from ingestd.oais import unescape_name
+from ingestd.premis import Format
+
+WINDOW = 256
+_M = f"{{{METS}}}"
+_HREF = f"{{{XLINK}}}href"
+_AGENTS = 1000
+
+
+class _NotMets(ValueError):
+    """XML, but no METS."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadEvent:
+    """A PREMIS event as it is written, whatever vocabulary its writer used."""
+
+    identifier: str
+    type: str
+    at: str
+    detail: str
+    outcome: str
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadFile:
+    """A file of the fileSec with what its amdSec says of it.
+
+    `path` is relative to the AIP's root. `original_name` is as written, with `%transferDirectory%` and escapes.
+    `derived_from` is the identifier of the file that this one was made of, or empty. `size_bytes` is None, and
+    `digests` (algorithm → value) are empty, where the METS does not say.
+    """
+
+    identifier: str
+    path: str
+    use: str
+    original_name: str = ""
+    size_bytes: int | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
+    format: Format | None = None
+    modified_at: str = ""
+    derived_from: str = ""
+    source_of: Sequence[str] = ()
+    events: Sequence[ReadEvent] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadAgent:
+    identifier_type: str
+    identifier: str
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadEntity:
+    """The PREMIS intellectual entity of the package (`path` is empty) or of a directory."""
+
+    identifier: str
+    original_name: str
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadDescription:
+    """Descriptive metadata of what is at `path`; `kind` and `pairs` are as in `oais.Description`."""
+
+    kind: str
+    path: str
+    pairs: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """What the document holds, in numbers. `directories` counts empty ones where the document names them."""
+
+    created_at: str
+    label: str
+    files: int
+    bytes: int
+    directories: int
+    events: int
+    agents: int
+    entities: int
+    descriptions: int
+    by_use: Mapping[str, int]
+    by_format: Mapping[str, int]
+    by_event: Mapping[str, int]
+
+
+Record: TypeAlias = ReadFile | ReadAgent | ReadEntity | ReadDescription | Summary
+
+
+async def read(path: Path, *, window: int = WINDOW) -> AsyncIterator[Sequence[Record]]:
+    """Read a METS as windows of records: what it describes as it comes, each agent once, a `Summary` last.
+
+    Raises `ContentError` (`content.metadata_invalid`) for what is not well formed, declares a document type, or is not
+    a METS; `OSError` if the file cannot be read.
+    """
+    loop = asyncio.get_running_loop()
+    # One thread for the whole reading: neither SQLite's nor lxml's objects like to change theirs.
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="mets") as thread:
+        records = _records(path)
+        try:
+            while some := await loop.run_in_executor(thread, lambda: list(itertools.islice(records, window))):
+                yield some
+        except (_NotMets, DoctypeFound, expat.ExpatError, etree.XMLSyntaxError) as error:
+            violation = Violation(path=path.name, rule="mets.xml", actual=str(error))
+            raise ContentError(
+                f"{path.name} cannot be read as METS: {error}",
+                code=Code.CONTENT_METADATA_INVALID,
+                violations=(violation,),
+            ) from error
+        finally:
+            await loop.run_in_executor(thread, records.close)
+
+
+def _records(path: Path) -> Generator[Record, None, None]:
+    with contextlib.closing(sqlite3.connect("", isolation_level=None)) as places:
+        first = _Places(places)
+        for event, element in _elements(
+            path, ("start", "end"), ("amdSec", "dmdSec", "file", "div", "structMap", "metsHdr")
+        ):
+            first.note(event, element)
+        second = _Reading(places)
+        for _, element in _elements(path, ("end",), ("amdSec", "dmdSec", "file", "structMap")):
+            yield from second.records(element)
+        yield from second.files_without_section()
+        yield second.summary(first)
+
+
+def _elements(path: Path, events: Sequence[str], names: Sequence[str]) -> Iterator[tuple[str, etree._Element]]:
+    with path.open("rb") as file:
+        refuse_doctype(file)
+        reading = etree.iterparse(
+            file,
+            events=events,
+            tag=[f"{_M}{name}" for name in ("mets", *names)],
+            huge_tree=True,
+            resolve_entities=False,
+            no_network=True,
+            remove_comments=True,
+            remove_pis=True,
+        )
+        for event, element in reading:
+            yield event, element
+            if event == "end":
+                _forget(element)
+        if reading.root is None or reading.root.tag != f"{_M}mets":
+            raise _NotMets("the document is not a METS")
+
+
+def _forget(element: etree._Element) -> None:
+    element.clear()
+    parent = element.getparent()
+    while parent is not None and parent[0] is not element:
+        del parent[0]
+
+
+class _Places:
+    """The first pass: what belongs to which path."""
+
+    def __init__(self, places: sqlite3.Connection) -> None:
+        self._places = places
+        self._labels: list[str] = []
+        self._directories = [0, 0]
+        self._normative = False
+        self.created_at = ""
+        self.label = ""
+        places.executescript(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
+            "CREATE TABLE file (id TEXT PRIMARY KEY, path TEXT, use TEXT, source TEXT, seen INTEGER NOT NULL);"
+            "CREATE TABLE section (id TEXT PRIMARY KEY, file TEXT NOT NULL) WITHOUT ROWID;"
+            "CREATE TABLE described (id TEXT PRIMARY KEY, path TEXT NOT NULL) WITHOUT ROWID;"
+            "BEGIN;"
+        )
+
+    @property
+    def directories(self) -> int:
+        """Directories below the root, of the normative map where there is one."""
+        return max(0, *(count - 1 for count in self._directories))
+
+    def note(self, event: str, element: etree._Element) -> None:
+        name = element.tag.removeprefix(_M)
+        if name == "div":
+            (self._enter if event == "start" else self._leave)(element)
+        elif name == "structMap" and event == "start":
+            self._normative = element.get("LABEL") == NORMATIVE_LABEL
+        elif name == "metsHdr" and event == "end":
+            self.created_at = element.get("CREATEDATE", "")
+        elif name == "file" and event == "end":
+            self._file(element)
+
+    def _enter(self, div: etree._Element) -> None:
+        self._labels.append(_unescaped(div.get("LABEL", "")))
+        if div.get("TYPE", "").lower() == "directory":
+            self._directories[self._normative] += 1
+        if len(self._labels) == 1 and not self.label:
+            self.label = self._labels[0]
+
+    def _leave(self, div: etree._Element) -> None:
+        described = div.get("DMDID", "").split()
+        pointer = div.find(f"{_M}fptr")
+        if described:
+            found = self._path_of(pointer.get("FILEID", "")) if pointer is not None else None
+            path = found or "/".join(self._labels[1:])
+            self._insert("INSERT OR IGNORE INTO described VALUES (?, ?)", [(dmd, path) for dmd in described])
+        self._labels.pop()
+
+    def _path_of(self, file: str) -> str | None:
+        row = self._places.execute("SELECT path FROM file WHERE id = ?", (file,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def _file(self, file: etree._Element) -> None:
+        identifier = file.get("ID", "")
+        location = file.find(f"{_M}FLocat")
+        group = file.getparent()
+        use = "" if group is None else group.get("USE", "")
+        href = "" if location is None else location.get(_HREF, "")
+        path = _stored(unescape_name(href))
+        source = file.get("GROUPID", "").removeprefix("Group-")
+        self._insert("INSERT OR IGNORE INTO file VALUES (?, ?, ?, ?, 0)", [(identifier, path, use, source)])
+        sections = [(section, identifier) for section in file.get("ADMID", "").split()]
+        self._insert("INSERT OR IGNORE INTO section VALUES (?, ?)", sections)
+        described = [(dmd, path) for dmd in file.get("DMDID", "").split()]
+        self._insert("INSERT OR IGNORE INTO described VALUES (?, ?)", described)
+
+    def _insert(self, sql: str, rows: Sequence[tuple[str, ...]]) -> None:
+        self._places.executemany(sql, rows)
+
+
+class _Reading:
+    """The second pass: sections into records."""
+
+    def __init__(self, places: sqlite3.Connection) -> None:
+        self._places = places
+        self._agents: set[ReadAgent] = set()
+        self._counts: Counter[str] = Counter()
+        self._uses: Counter[str] = Counter()
+        self._formats: Counter[str] = Counter()
+        self._events: Counter[str] = Counter()
+
+    def records(self, element: etree._Element) -> Iterator[Record]:
+        if element.tag == f"{_M}dmdSec":
+            yield from self._described(element)
+        elif element.tag == f"{_M}amdSec":
+            yield from self._administered(element)
+
+    def files_without_section(self) -> Iterator[ReadFile]:
+        """The files of the fileSec whose amdSec is not there: nothing is known of them but where they are."""
+        for identifier, path, use in self._places.execute(
+            "SELECT id, path, use FROM file WHERE seen = 0 ORDER BY rowid"
+        ):
+            self._count(use, None, 0)
+            yield ReadFile(identifier=_uuid_of(identifier), path=_restored(path), use=use)
+
+    def summary(self, places: _Places) -> Summary:
+        return Summary(
+            created_at=places.created_at,
+            label=places.label,
+            files=self._counts["files"],
+            bytes=self._counts["bytes"],
+            directories=places.directories,
+            events=self._counts["events"],
+            agents=len(self._agents),
+            entities=self._counts["entities"],
+            descriptions=self._counts["descriptions"],
+            by_use=dict(self._uses),
+            by_format=dict(self._formats),
+            by_event=dict(self._events),
+        )
+
+    def _described(self, section: etree._Element) -> Iterator[Record]:
+        wrap = section.find(f"{_M}mdWrap")
+        data = None if wrap is None else wrap.find(f"{_M}xmlData")
+        if wrap is None or data is None:
+            return
+        row = self._places.execute("SELECT path FROM described WHERE id = ?", (section.get("ID", ""),)).fetchone()
+        path = _restored(row[0]) if row else ""
+        entity = data.find("{*}object")
+        if entity is not None:
+            self._counts["entities"] += 1
+            name = _text(entity, "{*}originalName")
+            yield ReadEntity(identifier=_object_uuid(entity), original_name=name, path=path)
+            return
+        self._counts["descriptions"] += 1
+        kind = wrap.get("OTHERMDTYPE") or wrap.get("MDTYPE") or ""
+        yield ReadDescription(kind=kind, path=path, pairs=_pairs(data))
+
+    def _administered(self, section: etree._Element) -> Iterator[Record]:
+        for found in section.iterfind(f"{_M}digiprovMD/{_M}mdWrap/{_M}xmlData/{{*}}agent"):
+            agent = _agent(found)
+            if agent not in self._agents and len(self._agents) < _AGENTS:
+                self._agents.add(agent)
+                yield agent
+        row = self._places.execute(
+            "SELECT file.id, path, use, source FROM section JOIN file ON file.id = section.file"
+            " WHERE section.id = ? AND seen = 0",
+            (section.get("ID", ""),),
+        ).fetchone()
+        described = _current_object(section)
+        if row is None or described is None:
+            return
+        self._places.execute("UPDATE file SET seen = 1 WHERE id = ?", (row[0],))
+        events = tuple(_event(found) for found in section.iterfind(f"{_M}digiprovMD/{_M}mdWrap/{_M}xmlData/{{*}}event"))
+        self._counts["events"] += len(events)
+        self._events.update(event.type for event in events)
+        file = _file(described, row, events)
+        self._count(file.use, file.format, file.size_bytes or 0)
+        yield file
+
+    def _count(self, use: str, found: Format | None, size_bytes: int) -> None:
+        self._counts["files"] += 1
+        self._counts["bytes"] += size_bytes
+        self._uses[use] += 1
+        self._formats[" ".join(filter(None, (found.name, found.version, found.puid))) if found else "Unknown"] += 1
+
+
+def _file(described: etree._Element, row: tuple[str, str, str, str], events: Sequence[ReadEvent]) -> ReadFile:
+    file_id, path, use, group = row
+    identifier = _object_uuid(described) or _uuid_of(file_id)
+    characteristics = described.find("{*}objectCharacteristics")
+    size = _text(characteristics, "{*}size")
+    sources = _related(described, "has source")
+    return ReadFile(
+        identifier=identifier,
+        path=_restored(path),
+        use=use,
+        original_name=_text(described, "{*}originalName"),
+        size_bytes=int(size) if size.isascii() and size.isdigit() else None,
+        digests=_digests(characteristics),
+        format=_format(characteristics),
+        modified_at=_text(characteristics, "{*}creatingApplication/{*}dateCreatedByApplication"),
+        derived_from=sources[0] if sources else (group if group not in ("", identifier) else ""),
+        source_of=_related(described, "is source of"),
+        events=events,
+    )
+
+
+def _current_object(section: etree._Element) -> etree._Element | None:
+    """The PREMIS object of an amdSec; the last one that no later one supersedes."""
+    found = None
+    for technical in section.iterchildren(f"{_M}techMD"):
+        if technical.get("STATUS") != "superseded":
+            described = technical.find(f"{_M}mdWrap/{_M}xmlData/{{*}}object")
+            found = found if described is None else described
+    return found
+
+
+def _digests(characteristics: etree._Element | None) -> Mapping[str, str]:
+    if characteristics is None:
+        return {}
+    return {
+        _text(fixity, "{*}messageDigestAlgorithm"): _text(fixity, "{*}messageDigest")
+        for fixity in characteristics.iterfind("{*}fixity")
+    }
+
+
+def _format(characteristics: etree._Element | None) -> Format | None:
+    found = None if characteristics is None else characteristics.find("{*}format")
+    if found is None:
+        return None
+    return Format(
+        name=_text(found, "{*}formatDesignation/{*}formatName"),
+        version=_text(found, "{*}formatDesignation/{*}formatVersion"),
+        puid=_text(found, "{*}formatRegistry/{*}formatRegistryKey"),
+    )
+
+
+def _related(described: etree._Element, subtype: str) -> tuple[str, ...]:
+    return tuple(
+        value.text or ""
+        for relationship in described.iterfind("{*}relationship")
+        if _text(relationship, "{*}relationshipSubType") == subtype
+        for value in relationship.iterfind("*/*")
+        if value.tag.rpartition("}")[2] in ("relatedObjectIdentifierValue", "relatedObjectIdentificationValue")
+    )
+
+
+def _event(found: etree._Element) -> ReadEvent:
+    return ReadEvent(
+        identifier=_text(found, "{*}eventIdentifier/{*}eventIdentifierValue"),
+        type=_text(found, "{*}eventType"),
+        at=_text(found, "{*}eventDateTime"),
+        detail=_text(found, "{*}eventDetailInformation/{*}eventDetail") or _text(found, "{*}eventDetail"),
+        outcome=_text(found, "{*}eventOutcomeInformation/{*}eventOutcome"),
+        note=_text(found, "{*}eventOutcomeInformation/{*}eventOutcomeDetail/{*}eventOutcomeDetailNote"),
+    )
+
+
+def _agent(found: etree._Element) -> ReadAgent:
+    return ReadAgent(
+        identifier_type=_text(found, "{*}agentIdentifier/{*}agentIdentifierType"),
+        identifier=_text(found, "{*}agentIdentifier/{*}agentIdentifierValue"),
+        name=_text(found, "{*}agentName"),
+        type=_text(found, "{*}agentType"),
+    )
+
+
+def _pairs(data: etree._Element) -> tuple[tuple[str, str], ...]:
+    """Elements and values: those of a `dublincore` wrapper with their prefixes, any others by their names."""
+    wrapper = data.find("{*}dublincore")
+    holder = data if wrapper is None else wrapper
+    pairs = []
+    for element in holder.iterchildren(tag=etree.Element):
+        namespace, _, name = element.tag.rpartition("}")
+        prefix = "" if wrapper is None else ("dcterms." if namespace.endswith("/terms/") else "dc.")
+        pairs.append((f"{prefix}{name}", element.text or ""))
+    return tuple(pairs)
+
+
+def _object_uuid(described: etree._Element) -> str:
+    for identifier in described.iterfind("{*}objectIdentifier"):
+        if _text(identifier, "{*}objectIdentifierType") == "UUID":
+            return _text(identifier, "{*}objectIdentifierValue")
+    return ""
+
+
+def _uuid_of(file_id: str) -> str:
+    return file_id[-36:]
+
+
+def _text(element: etree._Element | None, path: str) -> str:
+    return "" if element is None else (element.findtext(path) or "")
+
+
+def _unescaped(label: str) -> str:
+    return _stored(unescape_name(label))
+
+
+def _stored(name: str) -> str:
+    """Names may hold bytes that are not UTF-8, which SQLite does not take as text."""
+    return name.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+def _restored(stored: str) -> str:
+    return stored.encode("latin-1").decode("utf-8", "surrogateescape")

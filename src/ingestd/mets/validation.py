@@ -1,0 +1,245 @@
+"""Validation of a METS file in flat memory: schemas, Archivematica's schematron, identifiers and references.
+
+The schemas are METS, PREMIS 3 and XLink combined: against METS alone a broken PREMIS event passes, and a valid PREMIS
+object does not. A document type declaration is refused before anything else is read: without one there are no entities,
+no bombs made of them, and nothing to fetch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.resources
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+from xml.parsers import expat
+
+from lxml import etree
+
+from ingestd.errors import Violation
+from ingestd.mets.identifiers import Identifiers, Kind
+from ingestd.mets.schematron import M, Schematron, Shape, div_shape, frame_shape, section_shape
+from ingestd.mets.vocabulary import METS, PREMIS
+
+LIMIT = 200
+"""How many violations are told, at most about; reading stops there."""
+
+_REFERENCES = {"ADMID": Kind.ADMINISTRATIVE, "DMDID": Kind.DESCRIPTIVE, "FILEID": Kind.FILE}
+_SECTIONS = ("metsHdr", "dmdSec", "amdSec")
+_FRAMES = {"fileGrp": "file", "fileSec": "fileGrp", "structMap": "div"}
+_WRAPPER = f"""<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema">
+<xs:import namespace="{METS}" schemaLocation="schema:/mets.xsd"/>
+<xs:import namespace="{PREMIS}" schemaLocation="schema:/premis.xsd"/>
+</xs:schema>"""
+_SCHEMAS = {"mets.xsd": ("metsrw", "resources"), "premis.xsd": (__package__, "xsd"), "xlink.xsd": (__package__, "xsd")}
+
+
+class DoctypeFound(ValueError):
+    """The document has a document type declaration."""
+
+
+async def validate(path: Path) -> Sequence[Violation]:
+    """Find what is wrong with a METS of PREMIS 3: nothing, if it is valid.
+
+    `Violation.path` is `#` and the identifier of the section, where there is one; `rule` is `mets.xml` (not well
+    formed, or a document type declaration), `mets.xsd`, `mets.schematron`, `mets.id.duplicate` or `mets.id.dangling`.
+    Event types that `premis.EventType` names are valid, though the schematron does not know all of them.
+    Raises `OSError` if the file cannot be read.
+    """
+    return await asyncio.to_thread(_validate, path)
+
+
+def _validate(path: Path) -> Sequence[Violation]:
+    with Identifiers() as identifiers:
+        check = _Check(identifiers)
+        try:
+            with path.open("rb") as file:
+                refuse_doctype(file)
+                check.read(file)
+        except (DoctypeFound, expat.ExpatError, etree.XMLSyntaxError) as error:
+            check.report("", "mets.xml", str(error))
+        return tuple(check.violations)
+
+
+def refuse_doctype(file: BinaryIO) -> None:
+    """Raise `DoctypeFound` if an XML file has a document type declaration; leaves the file at its beginning.
+
+    Raises `expat.ExpatError` if it is not well formed before its first element.
+    """
+    parser = expat.ParserCreate()
+    started: list[str] = []
+
+    def refuse(name: str, *_: object) -> None:
+        raise DoctypeFound(f"a document type declaration: {name[:100]}")
+
+    def start(name: str, _attributes: dict[str, str]) -> None:
+        started.append(name)
+
+    parser.StartDoctypeDeclHandler = refuse
+    parser.StartElementHandler = start
+    while not started and (chunk := file.read(4096)):
+        try:
+            parser.Parse(chunk)
+        except expat.ExpatError:
+            if not started:
+                raise
+    file.seek(0)
+
+
+def combined_schema() -> etree.XMLSchema:
+    """METS, PREMIS 3 and XLink as one schema, read from the packages that ship them and never from the network."""
+    parser = etree.XMLParser(no_network=True)
+    parser.resolvers.add(_Shipped())
+    return etree.XMLSchema(etree.fromstring(_WRAPPER, parser))
+
+
+class _Shipped(etree.Resolver):
+    """Gives a schema by the last part of its location; one that is not shipped is empty, and the import fails."""
+
+    def resolve(self, system_url: str, public_id: str, context: Any) -> Any:  # type: ignore[override]  # noqa: ARG002
+        name = system_url.rpartition("/")[2]
+        if name not in _SCHEMAS:
+            return self.resolve_empty(context)  # type: ignore[attr-defined]
+        package, folder = _SCHEMAS[name]
+        source = importlib.resources.files(package) / folder / name
+        return self.resolve_string(source.read_bytes(), context, base_url=f"schema:/{name}")
+
+
+class _Check:
+    """One pass over one document."""
+
+    def __init__(self, identifiers: Identifiers) -> None:
+        self.violations: list[Violation] = []
+        self._identifiers = identifiers
+        self._schematron = Schematron()
+        self._counts = dict.fromkeys(("metsHdr", "amdSec", "fileSec", "structMap"), 0)
+        self._filled: list[bool] = []
+        self._normative = False
+
+    def report(self, identifier: str, rule: str, actual: str, expected: str = "") -> None:
+        path = f"#{identifier}" if identifier else ""
+        self.violations.append(Violation(path=path, rule=rule, expected=expected, actual=actual[:1000]))
+
+    def read(self, file: BinaryIO) -> None:
+        """Read the document section by section, throwing each away. Raises `etree.XMLSyntaxError`."""
+        events = etree.iterparse(
+            file,
+            events=("start", "end"),
+            tag=[f"{M}{name}" for name in ("mets", "file", "div", *_SECTIONS, *_FRAMES)],
+            schema=combined_schema(),
+            huge_tree=True,
+            resolve_entities=False,
+            no_network=True,
+            remove_comments=True,
+            remove_pis=True,
+        )
+        try:
+            for event, element in events:
+                self._step(event, element)
+                if len(self.violations) + len(events.error_log) >= LIMIT:
+                    break
+            else:
+                self._finish(events.root)
+        except etree.XMLSyntaxError:
+            if not events.error_log or events.error_log.last_error.domain_name != "SCHEMASV":
+                raise
+            self._finish(events.root)
+        for entry in list(events.error_log)[:LIMIT]:
+            self.report("", "mets.xsd" if entry.domain_name == "SCHEMASV" else "mets.xml", entry.message)
+
+    def _step(self, event: str, element: etree._Element) -> None:
+        name = element.tag.removeprefix(M)
+        if event == "start":
+            self._start(name, element)
+            return
+        if name == "mets":
+            return
+        _JUDGES.get(name, _Check._frame)(self, name, element)
+        if name in self._counts:
+            self._counts[name] += 1
+        _forget(element)
+
+    def _start(self, name: str, element: etree._Element) -> None:
+        if name in _FRAMES:
+            if self._filled:
+                self._filled[-1] = True
+            self._filled.append(False)
+        elif self._filled:
+            self._filled[-1] = True
+        if name == "structMap":
+            self._normative = element.get("TYPE") == "logical"
+
+    def _section(self, name: str, element: etree._Element) -> None:
+        kind = Kind.DESCRIPTIVE if name == "dmdSec" else Kind.ADMINISTRATIVE if name == "amdSec" else Kind.OTHER
+        identifier = element.get("ID", "")
+        self._note(kind, element, identifier)
+        self._judge(section_shape(element), identifier)
+
+    def _file(self, _name: str, element: etree._Element) -> None:
+        identifier = element.get("ID", "")
+        self._note(Kind.FILE, element, identifier)
+        self._judge(section_shape(element), identifier)
+
+    def _div(self, _name: str, element: etree._Element) -> None:
+        identifier = element.get("ID", "")
+        self._note(Kind.OTHER, element, identifier)
+        self._judge(div_shape(element, normative=self._normative), identifier)
+
+    def _frame(self, name: str, element: etree._Element) -> None:
+        identifier = element.get("ID", "")
+        self._note(Kind.OTHER, element, identifier)
+        filled = self._filled.pop()
+        self._judge(frame_shape(element, _FRAMES[name] if filled else None), identifier)
+
+    def _note(self, kind: Kind, element: etree._Element, place: str) -> None:
+        for identifier in _IDS(element):
+            if not self._identifiers.add(kind, identifier):
+                self.report(identifier, "mets.id.duplicate", f"the identifier {identifier} is used twice")
+        for holder in _REFERRING(element):
+            for attribute, target in _REFERENCES.items():
+                for name in holder.get(attribute, "").split():
+                    self._identifiers.refer(target, name, place or element.get("LABEL", ""))
+
+    def _judge(self, shape: Shape, identifier: str) -> None:
+        for failure in self._schematron.judge(shape):
+            self.report(identifier, "mets.schematron", failure)
+
+    def _finish(self, root: etree._Element | None) -> None:
+        if root is not None and root.tag != f"{M}mets":
+            self.report("", "mets.xsd", f"the document is a {root.tag}", expected=f"{M}mets")
+            return
+        for failure in self._schematron.outline(
+            headers=self._counts["metsHdr"],
+            amd_secs=self._counts["amdSec"],
+            file_secs=self._counts["fileSec"],
+            struct_maps=self._counts["structMap"],
+        ):
+            self.report("", "mets.schematron", failure)
+        for kind, name, place in self._some_dangling():
+            self.report(
+                place, "mets.id.dangling", f"{place or 'an element'} refers to the {kind} {name}, which is not there"
+            )
+
+    def _some_dangling(self) -> Iterator[tuple[Kind, str, str]]:
+        for number, found in enumerate(self._identifiers.dangling()):
+            if number >= LIMIT:
+                return
+            yield found
+
+
+_NAMESPACES = {"m": METS}
+_IDS: Any = etree.XPath("descendant-or-self::m:*/@ID", namespaces=_NAMESPACES, smart_strings=False)
+_REFERRING: Any = etree.XPath("descendant-or-self::m:*[@ADMID or @DMDID or @FILEID]", namespaces=_NAMESPACES)
+_JUDGES: dict[str, Callable[[_Check, str, etree._Element], None]] = {
+    **dict.fromkeys(_SECTIONS, _Check._section),  # noqa: SLF001  this module's own table
+    "file": _Check._file,  # noqa: SLF001
+    "div": _Check._div,  # noqa: SLF001
+}
+
+
+def _forget(element: etree._Element) -> None:
+    """Free what was read; the element itself goes when its successor is read."""
+    element.clear()
+    parent = element.getparent()
+    while parent is not None and parent[0] is not element:
+        del parent[0]

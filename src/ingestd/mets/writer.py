@@ -1,0 +1,244 @@
+"""Writing the METS of an AIP, in flat memory however many files there are.
+
+The history is walked once for each section: dmdSecs, amdSecs, fileSec (once for each use), structMaps. The same history
+and the same time give the same bytes. What a reader finds where is Archivematica's convention.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from ingestd import premis
+from ingestd.errors import Violation
+from ingestd.mets import sections
+from ingestd.mets.sections import AmdSecs, Problems, Window
+from ingestd.mets.tree import Node, StructMap, as_folders, merged
+from ingestd.mets.vocabulary import OBJECTS, PACKAGE_DMD, REQUEST_DMD, description_dmd, directory_dmd
+from ingestd.oais import Description, File, FileUse, History, Package
+from ingestd.premis import Digest, DigestAlgorithm
+
+WINDOW = 64
+"""Files at once: tool output of each is in memory meanwhile."""
+_CHUNK_CHARACTERS = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Written:
+    """A METS that is on disk: its digest and size, and what had to be left out of it.
+
+    `problems` has the first thousand; `left_out` counts all.
+    """
+
+    digest: Digest
+    size_bytes: int
+    files: int
+    problems: Sequence[Violation] = ()
+    left_out: int = 0
+
+
+async def write(
+    history: History,
+    package: Package,
+    path: Path,
+    *,
+    created_at: datetime,
+    document_empty_directories: bool,
+    algorithm: DigestAlgorithm = DigestAlgorithm.SHA256,
+) -> Written:
+    """Write the METS of the files under `objects/` to `path`, whole or not at all.
+
+    Tool output that cannot stand in the METS is left out and reported in `Written.problems`.
+    Raises `OSError` from the disk, `SystemFault` if the history is out of order.
+    """
+    problems = Problems()
+    document = _Document(history, package, created_at, problems, normative=document_empty_directories)
+    partial = path.with_name(f"{path.name}.part")
+    sink = await asyncio.to_thread(_Sink, partial, algorithm)
+    try:
+        async for text in document.parts():
+            sink.parts.append(text)
+            sink.characters += len(text)
+            if sink.characters >= _CHUNK_CHARACTERS:
+                await asyncio.to_thread(sink.flush)
+        await asyncio.to_thread(sink.finish, path)
+    finally:
+        await asyncio.to_thread(sink.close)
+    return Written(
+        digest=Digest(algorithm=algorithm, value=sink.hash.hexdigest(), calculated_at=premis.now()),
+        size_bytes=sink.size_bytes,
+        files=document.files,
+        problems=tuple(problems.kept),
+        left_out=problems.count,
+    )
+
+
+class _Sink:
+    """A file that takes its name only when it is whole and on disk. Its methods block."""
+
+    def __init__(self, partial: Path, algorithm: DigestAlgorithm) -> None:
+        self.parts: list[str] = []
+        self.characters = 0
+        self.size_bytes = 0
+        self.hash = hashlib.new(algorithm, usedforsecurity=False)
+        self._partial = partial
+        self._file: BinaryIO = partial.open("wb")
+
+    def flush(self) -> None:
+        chunk = "".join(self.parts).encode()
+        self.parts.clear()
+        self.characters = 0
+        self._file.write(chunk)
+        self.hash.update(chunk)
+        self.size_bytes += len(chunk)
+
+    def finish(self, path: Path) -> None:
+        self.flush()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._partial.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def close(self) -> None:
+        """Leave nothing half-written; does nothing after `finish`."""
+        self._file.close()
+        with contextlib.suppress(FileNotFoundError):
+            self._partial.unlink()
+
+
+class _Document:
+    """The parts of one METS, in order."""
+
+    def __init__(
+        self, history: History, package: Package, created_at: datetime, problems: Problems, *, normative: bool
+    ) -> None:
+        self._history = history
+        self._package = package
+        self._created_at = created_at
+        self._problems = problems
+        self._normative = normative
+        self.files = 0
+
+    async def parts(self) -> AsyncIterator[str]:
+        yield sections.head(self._created_at)
+        for section in (self._package_dmd_secs(), self._directory_dmd_secs(), self._file_dmd_secs()):
+            async for text in section:
+                yield text
+        async for text in self._amd_secs():
+            yield text
+        async for text in self._file_sec():
+            yield text
+        for normative in (False, True) if self._normative else (False,):
+            async for text in self._struct_map(normative=normative):
+                yield text
+        yield "</mets:mets>\n"
+
+    # dmdSecs: the AIP, what is said of it, its directories, its files
+
+    async def _package_dmd_secs(self) -> AsyncIterator[str]:
+        package = self._package
+        yield sections.package_entity(PACKAGE_DMD, package, self._created_at)
+        if package.metadata:
+            yield sections.request_description(REQUEST_DMD, package.metadata, self._created_at)
+        for row, said in await self._said_of_package():
+            yield sections.description(description_dmd(row), said, self._created_at)
+
+    async def _said_of_package(self) -> Sequence[tuple[int, Description]]:
+        return (await self._history.descriptions([self._package.id])).get(self._package.id, ())
+
+    async def _directory_dmd_secs(self) -> AsyncIterator[str]:
+        async for window in self._history.directories(under=OBJECTS):
+            ids = [directory.id for directory in window if directory.id]
+            descriptions = await self._history.descriptions(ids)
+            for directory in window:
+                if directory.id is None:
+                    continue
+                dmd = directory_dmd(directory.row)
+                yield sections.directory_entity(dmd, directory.id, directory.original, self._created_at)
+                for row, said in descriptions.get(directory.id, ()):
+                    yield sections.description(description_dmd(row), said, self._created_at)
+
+    async def _file_dmd_secs(self) -> AsyncIterator[str]:
+        async for window in self._history.files(under=OBJECTS):
+            descriptions = await self._history.descriptions([file.id for file in window])
+            for file in window:
+                for row, said in descriptions.get(file.id, ()):
+                    yield sections.description(description_dmd(row), said, self._created_at)
+
+    # amdSecs: one for each file
+
+    async def _amd_secs(self) -> AsyncIterator[str]:
+        writer = AmdSecs(await self._history.agents(), self._problems)
+        async for files in self._history.files(under=OBJECTS, window=WINDOW):
+            window = await self._window(files)
+            self.files += len(files)
+            yield await asyncio.to_thread(writer.write, window)
+
+    async def _window(self, files: Sequence[File]) -> Window:
+        ids = [file.id for file in files]
+        sources = [file.derived_from for file in files if file.derived_from]
+        return Window(
+            files=files,
+            events=await self._history.events(list(dict.fromkeys([*ids, *sources]))),
+            extensions=await self._history.extensions(ids),
+            derivatives=await self._history.derivatives(ids),
+        )
+
+    # fileSec: a group for each use that has files
+
+    async def _file_sec(self) -> AsyncIterator[str]:
+        if not self.files:
+            return  # METS wants at least one group in a fileSec
+        yield "  <mets:fileSec>\n"
+        for use in FileUse:
+            opened = False
+            async for window in self._history.files(under=OBJECTS, uses=(use,)):
+                if window and not opened:
+                    opened = True
+                    yield f'    <mets:fileGrp USE="{use}">\n'
+                yield "".join(sections.file_entry(file) for file in window)
+            if opened:
+                yield "    </mets:fileGrp>\n"
+        yield "  </mets:fileSec>\n"
+
+    # structMaps
+
+    async def _struct_map(self, *, normative: bool) -> AsyncIterator[str]:
+        whole = [REQUEST_DMD] if self._package.metadata else []
+        whole += [description_dmd(row) for row, _ in await self._said_of_package()]
+        struct_map = StructMap(
+            label=self._package.label, root_dmd=PACKAGE_DMD, top_dmds={OBJECTS: whole}, normative=normative
+        )
+        yield struct_map.start
+        async for node in merged(as_folders(self._directory_nodes()), self._file_nodes()):
+            yield struct_map.add(node)
+        yield struct_map.end()
+
+    async def _directory_nodes(self) -> AsyncIterator[Node]:
+        async for window in self._history.directories(under=OBJECTS, by_path=True):
+            descriptions = await self._history.descriptions([directory.id for directory in window if directory.id])
+            for directory in window:
+                dmds: list[str] = []
+                if directory.id:
+                    said = descriptions.get(directory.id, ())
+                    dmds = [directory_dmd(directory.row), *(description_dmd(row) for row, _ in said)]
+                yield Node(entry=directory, dmds=dmds)
+
+    async def _file_nodes(self) -> AsyncIterator[Node]:
+        async for window in self._history.files(under=OBJECTS, by_path=True):
+            descriptions = await self._history.descriptions([file.id for file in window])
+            for file in window:
+                said = descriptions.get(file.id, ())
+                yield Node(entry=file, dmds=[description_dmd(row) for row, _ in said])

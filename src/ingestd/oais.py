@@ -1,0 +1,270 @@
+"""OAIS packages as records, and the names of what is in them.
+
+A package goes from what was received (SIP, here the *transfer*) to an Archival Information Package (AIP). Names are
+bytes on disk; here they are `str` decoded by `os.fsdecode`, so that every byte comes back. `escape_name` writes
+such a name as XML and JSON can hold it, `unescape_name` reads it back.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from ingestd.premis import Agent, Digest, Event, Format
+
+
+class FileUse(StrEnum):
+    """METS fileGrp USE, in the order in which the METS lists the groups (Archivematica's)."""
+
+    ORIGINAL = "original"
+    SUBMISSION_DOCUMENTATION = "submissionDocumentation"
+    PRESERVATION = "preservation"
+    SERVICE = "service"
+    ACCESS = "access"
+    LICENSE = "license"
+    TEXT_OCR = "text/ocr"
+    METADATA = "metadata"
+    DERIVATIVE = "derivative"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Package:
+    """One package, from the request to the AIP. `id` is the AIP's identifier.
+
+    `name` is as the submitter gave it; `created_at` is when the request was accepted. `metadata` is what the request
+    itself says of the package as a whole: Dublin Core element → values.
+    """
+
+    id: uuid.UUID
+    name: str
+    created_at: datetime
+    processing: Mapping[str, bool | int | str]
+    source: str = ""
+    requester: str = ""
+    tenant: str = "default"
+    collection: str = "default"
+    accession: str = ""
+    external_identifier: str = ""
+    workflow_digest: str = ""
+    metadata: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The AIP's folder name, `NAME-UUID`, safe on every file system."""
+        return f"{safe_name(self.name)}-{self.id}"
+
+    @property
+    def transfer_id(self) -> uuid.UUID:
+        """The identifier of the transfer that the AIP is made of, as Archivematica's layout names it."""
+        return uuid.uuid5(self.id, "transfer")
+
+    @property
+    def transfer_label(self) -> str:
+        return f"{safe_name(self.name)}-{self.transfer_id}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class File:
+    """One file of a package.
+
+    `path` is where it is now and `original` where it was received, both relative to the package's root with `/`
+    between parts, e.g. `objects/a b.txt`. `id` never changes. A removed file keeps its record. `row` orders files as
+    they were recorded; it is 0 for a file that is not recorded yet.
+    """
+
+    id: uuid.UUID
+    path: str
+    original: str
+    use: FileUse = FileUse.ORIGINAL
+    size_bytes: int = 0
+    digest: Digest | None = None
+    modified_at: datetime | None = None
+    format: Format | None = None
+    derived_from: uuid.UUID | None = None
+    label: str = ""
+    removed: bool = False
+    row: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Directory:
+    """One directory; `id` is None until a UUID is assigned to it. Paths as in `File`, no slash at the end."""
+
+    path: str
+    original: str
+    id: uuid.UUID | None = None
+    removed: bool = False
+    row: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rename:
+    """Everything at and below `old` is now at `new`. With `as_received`, original paths change along: the layout of
+    the transfer changes, not a name that anybody gave.
+    """
+
+    old: str
+    new: str
+    as_received: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Extension:
+    """What a tool wrote about a file: one XML element, for PREMIS objectCharacteristicsExtension (1.5.7)."""
+
+    file: uuid.UUID
+    tool: str
+    xml: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Description:
+    """Descriptive metadata for a METS dmdSec. `target` is a file's, a directory's or the package's id.
+
+    `pairs` are (element, value) in document order: `dc.title` and `dcterms.created` for MDTYPE DC, plain names for
+    OTHERMDTYPE CUSTOM.
+    """
+
+    target: uuid.UUID
+    kind: str
+    pairs: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Warning_:  # noqa: N801  `Warning` is Python's
+    """Something that went wrong without ending the package. `path` is within the package, or empty."""
+
+    code: str
+    detail: str
+    path: str = ""
+    link: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """What a step found out or did, to be recorded in one transaction.
+
+    `files` and `directories` are recorded by id (path, for a directory): a known one is replaced by what is said here.
+    Renames come first, then directories and files, then what refers to them. `package` are facts of the package as a
+    whole, by name; the later word wins.
+    """
+
+    renames: Sequence[Rename] = ()
+    directories: Sequence[Directory] = ()
+    files: Sequence[File] = ()
+    events: Sequence[Event] = ()
+    extensions: Sequence[Extension] = ()
+    descriptions: Sequence[Description] = ()
+    warnings: Sequence[Warning_] = ()
+    package: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Totals:
+    """Counts of what is in a package now (removed files are counted apart); `bytes` sums the files' sizes."""
+
+    files: int = 0
+    bytes: int = 0
+    directories: int = 0
+    removed: int = 0
+    by_use: Mapping[str, int] = field(default_factory=dict)
+
+
+class History(Protocol):
+    """What is known of a package: the reading side of its journal.
+
+    Everything that can be long comes in windows (lists of at most `window` records), so that memory does not grow with
+    the package. `under` limits to one folder, without a slash at the end; removed files are left out.
+    """
+
+    def files(
+        self,
+        *,
+        under: str = "",
+        uses: Sequence[FileUse] = (),
+        by_path: bool = False,
+        after_row: int = 0,
+        window: int = 256,
+        removed: bool = False,
+    ) -> AsyncIterator[Sequence[File]]: ...
+
+    def directories(
+        self, *, under: str = "", by_path: bool = False, after_row: int = 0, window: int = 256
+    ) -> AsyncIterator[Sequence[Directory]]: ...
+
+    async def files_at(self, paths: Sequence[str]) -> Mapping[str, File]: ...
+
+    async def file_at(self, path: str) -> File | None: ...
+
+    async def files_received_as(self, originals: Sequence[str]) -> Mapping[str, File]: ...
+
+    async def directory_received_as(self, original: str) -> Directory | None: ...
+
+    async def taken(self, paths: Sequence[str]) -> frozenset[str]:
+        """Of these paths, those at which a file or a directory now is."""
+        ...
+
+    async def events(self, objects: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Sequence[Event]]: ...
+
+    async def extensions(self, files: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Sequence[Extension]]: ...
+
+    async def descriptions(self, targets: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Sequence[tuple[int, Description]]]:
+        """Per target its descriptions, each with its row, in the order of recording."""
+        ...
+
+    async def derivatives(self, files: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Sequence[File]]:
+        """Per file those that were derived from it and are not removed, in the order of recording."""
+        ...
+
+    async def agents(self) -> Sequence[Agent]: ...
+
+    async def facts(self) -> Mapping[str, str]: ...
+
+    async def totals(self, *, under: str = "") -> Totals: ...
+
+    def warnings(self) -> AsyncIterator[Sequence[Warning_]]: ...
+
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9\-_.()]")
+_ESCAPED = re.compile(r"%([0-9A-Fa-f]{2})")
+_ILLEGAL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]|%(?=[0-9A-Fa-f]{2})")
+
+
+def safe_name(name: str) -> str:
+    """Make one file name safe everywhere: ASCII letters, digits and `-_.()`, never empty, never hidden by us.
+
+    Transliterated where there is a usual way (`é` → `e`), `_` for everything else, as Archivematica does. Two names may
+    become one: who calls this sees to collisions.
+    """
+    from unidecode import unidecode
+
+    text = os.fsencode(name).decode("utf-8", errors="replace")
+    plain = _UNSAFE.sub("_", unidecode(text, errors="replace", replace_str="_"))
+    return _UNSAFE.sub("_", text) if not plain.strip("_") and text else (plain or "_")
+
+
+def escape_name(name: str) -> str:
+    """Write a name so that XML and JSON can hold it and `unescape_name` gives back the same bytes.
+
+    Bytes that are not UTF-8, control characters, and a `%` that two hexadecimal digits follow are written `%HH`,
+    byte by byte (as RFC 3986, 2.1). Any other name stands for itself.
+    """
+    return _ILLEGAL.sub(lambda match: "".join(f"%{byte:02X}" for byte in os.fsencode(match[0])), name)
+
+
+def unescape_name(text: str) -> str:
+    """Read a name that `escape_name` wrote."""
+    raw = bytearray()
+    last = 0
+    for match in _ESCAPED.finditer(text):
+        raw += os.fsencode(text[last : match.start()])
+        raw.append(int(match[1], 16))
+        last = match.end()
+    raw += os.fsencode(text[last:])
+    return os.fsdecode(bytes(raw))

@@ -1,0 +1,151 @@
+"""What a result says of a package: built from its journal, for the terminal event and for people."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from ingestd import __version__
+from ingestd.config import OrganizationSettings
+from ingestd.journal import PackageJournal
+from ingestd.messages import (
+    AipData,
+    Checksum,
+    CompressionAlgorithm,
+    CountsData,
+    LinkData,
+    StoredData,
+    TimingData,
+    ToolData,
+    WarningData,
+)
+from ingestd.oais import FileUse, Package
+from ingestd.premis import Agent, AgentType, DigestAlgorithm, now
+from ingestd.workflow import Workflow
+
+_SAMPLE_CHARACTERS = 300
+
+
+def agents(organization: OrganizationSettings, package: Package) -> Sequence[Agent]:
+    """The three agents of every AIP: this software, the organization, and who asked."""
+    return [
+        Agent(
+            identifier_type="preservation system",
+            identifier=f"ingestd-{__version__}",
+            name="ingestd",
+            type=AgentType.SOFTWARE,
+        ),
+        Agent(
+            identifier_type="repository code",
+            identifier=organization.identifier,
+            name=organization.name,
+            type=AgentType.ORGANIZATION,
+        ),
+        Agent(
+            identifier_type="requester",
+            identifier=package.requester or "unknown",
+            name=package.requester or "unknown",
+            type=AgentType.REQUESTER,
+        ),
+    ]
+
+
+async def result_data(
+    journal: PackageJournal, package: Package, workflow: Workflow, algorithm: DigestAlgorithm, started_at: datetime
+) -> dict[str, Any]:
+    """What every terminal event of a package says, whether it succeeded or not."""
+    jobs = await journal.jobs()
+    links = [
+        LinkData(
+            id=job.link,
+            name=job.name,
+            group=workflow.links[job.link].group_name if job.link in workflow.links else "",
+            execute=job.execute,
+            exit_code=job.exit_code,
+            seconds=round(job.seconds, 3),
+            files_done=job.files_done,
+        )
+        for job in jobs
+    ]
+    finished = now()
+    return {
+        "aip": await aip_data(journal, package, algorithm),
+        "counts": await _counts(journal),
+        "warnings": await _warnings(journal),
+        "tools": [ToolData(name=n, version=v, used_for=u) for n, v, u in await journal.tools()],
+        "workflow_digest": workflow.digest,
+        "timing": TimingData(
+            accepted_at=package.created_at,
+            started_at=started_at,
+            finished_at=finished,
+            seconds=round((finished - started_at).total_seconds(), 3),
+            links=links,
+        ),
+    }
+
+
+async def aip_data(journal: PackageJournal, package: Package, algorithm: DigestAlgorithm) -> AipData | None:
+    """The AIP, once it is packed, with where it is stored."""
+    facts = await journal.facts()
+    if "aip_digest" not in facts:
+        return None
+    format_ = CompressionAlgorithm(str(package.processing["aip_compression_algorithm"]))
+    checksum = Checksum(algorithm=algorithm, value=facts["aip_digest"])
+    size = int(facts["aip_size"])
+    mets = f"{package.label}/data/METS.{package.id}.xml"
+    return AipData(
+        id=package.id,
+        name=package.label,
+        size_bytes=size,
+        checksum=None if format_ is CompressionAlgorithm.UNCOMPRESSED else checksum,
+        format=format_,
+        mets_path=mets,
+        mets_checksum=Checksum(algorithm=algorithm, value=facts["mets_digest"]),
+        stored=[_stored(facts, size, checksum)] if "stored_url" in facts else [],
+    )
+
+
+def _stored(facts: Mapping[str, str], size: int, checksum: Checksum) -> StoredData:
+    return StoredData(
+        location=facts["stored_location"],
+        url=facts["stored_url"],
+        size_bytes=size,
+        checksum=checksum,
+        stored_at=datetime.fromisoformat(facts["stored_at"]),
+        verified_at=datetime.fromisoformat(facts["stored_verified_at"]),
+        verified_by=facts["stored_verified_by"],
+    )
+
+
+async def _counts(journal: PackageJournal) -> CountsData:
+    totals = await journal.totals()
+    uses = totals.by_use
+    derivatives = (FileUse.PRESERVATION, FileUse.ACCESS, FileUse.TEXT_OCR, FileUse.DERIVATIVE)
+    return CountsData(
+        files=totals.files,
+        originals=uses.get(FileUse.ORIGINAL, 0),
+        derivatives=sum(uses.get(use, 0) for use in derivatives),
+        submission_documentation=uses.get(FileUse.SUBMISSION_DOCUMENTATION, 0),
+        metadata=uses.get(FileUse.METADATA, 0),
+        removed=totals.removed,
+        directories=totals.directories,
+        size_bytes=totals.bytes,
+        identified=await journal.count_identified(),
+    )
+
+
+async def _warnings(journal: PackageJournal) -> list[WarningData]:
+    return [
+        WarningData(code=code, count=count, samples=[words[:_SAMPLE_CHARACTERS] for words in samples])
+        for code, count, samples in await journal.count_warnings()
+    ]
+
+
+def package_id_of(folder_name: str) -> uuid.UUID | None:
+    """Read a package's id from the name of its working folder, or from the id itself."""
+    try:
+        return uuid.UUID(folder_name)
+    except ValueError:
+        return None

@@ -1,0 +1,180 @@
+"""Unpacks with the 7z program what libarchive cannot read, such as zips with Deflate64.
+
+7z is trusted with bytes, not with promises: what the archive says of itself is held against the limits first, what
+comes out is watched while it comes, and is then received as any folder is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+from ingestd.config import UnpackSettings
+from ingestd.errors import Code, IngestError
+from ingestd.sources.findings import Findings, failure
+from ingestd.sources.names import NameRefused, split
+from ingestd.sources.writer import KEPT_NAMES, Limits, Meter
+from ingestd.tools.pool import Limits as RunLimits
+from ingestd.tools.pool import Pool, Run
+
+_SEVEN_ZIP = ("7z", "7zz")
+_SLOWEST_BYTES_PER_SECOND = 2**20
+_LOOK_SECONDS = 1.0
+
+_PASSWORD = re.compile(r"password|encrypted", re.IGNORECASE)
+_METHOD = re.compile(r"unsupported|not implemented|cannot open the file as|can't open as archive", re.IGNORECASE)
+
+
+async def unpack_with_7z(path: str, aside: Path, unpack: UnpackSettings, pool: Pool) -> str:
+    """Unpack with the 7z program into `aside`, made anew; give the folder that is to be received.
+
+    Raises `ContentError` (`content.archive_unsupported`, `…_bomb`, `…_corrupt`, `content.path_traversal`,
+    `content.name_collision`) or `ToolError`.
+    """
+    program = next((name for name in _SEVEN_ZIP if pool.which(name)), None)
+    if program is None:
+        raise failure(
+            Code.CONTENT_ARCHIVE_UNSUPPORTED,
+            "the archive needs the 7z program to be opened, which is not installed",
+        )
+    meter = Meter(
+        Limits(
+            max_entries=unpack.max_entries,
+            max_bytes=unpack.max_bytes,
+            max_ratio=unpack.max_ratio,
+            ratio_from_bytes=unpack.ratio_from_bytes,
+            max_depth=unpack.max_depth,
+            archive_bytes=await asyncio.to_thread(lambda: Path(path).stat().st_size),
+        )
+    )
+    files = await _list(program, path, meter, pool)
+    await asyncio.to_thread(_renew, aside)
+    run = await _extract(program, path, aside, meter, pool)
+    if not run.ok:
+        raise _seven_zip_error(run)
+    there = await asyncio.to_thread(_count_files, aside)
+    if there != files:
+        raise failure(
+            Code.CONTENT_NAME_COLLISION,
+            f"the archive lists {files} files and {there} came out: some names are the same, or of no use",
+        )
+    return await asyncio.to_thread(lambda: str(_top(aside).resolve()))
+
+
+def limits_for(pool: Pool, path: str) -> RunLimits:
+    """The pool's limits, with time for a large archive: unpacking is bounded by bytes, and by silence."""
+    more = Path(path).stat().st_size / _SLOWEST_BYTES_PER_SECOND
+    return replace(pool.limits, wall_seconds=pool.limits.wall_seconds + more)
+
+
+async def _list(program: str, path: str, meter: Meter, pool: Pool) -> int:
+    """Hold what the archive says of itself against the limits, before it is unpacked; give the number of files."""
+    findings = Findings()
+    files = folders = 0
+    argv = [program, "l", "-slt", "-ba", "-sccUTF-8", "-p", "--", path]
+    async with pool.lines(argv, limits=limits_for(pool, path), name=program) as lines:
+        async for line in lines:
+            key, _, value = line.partition(b" = ")
+            if key == b"Path":
+                files += 1
+                meter.entry()
+                _judge(value, meter, findings)
+            elif key == b"Size" and value.isdigit():
+                meter.count(int(value))
+            elif key == b"Attributes" and value.startswith(b"D"):
+                folders += 1
+    if not lines.result().ok:
+        raise _seven_zip_error(lines.result())
+    findings.raise_any()
+    return files - folders
+
+
+def _judge(raw: bytes, meter: Meter, findings: Findings) -> None:
+    try:
+        meter.depth(split(raw))
+    except NameRefused as refusal:
+        findings.add(refusal.code, os.fsdecode(raw), expected=refusal.expected, actual=os.fsdecode(raw))
+
+
+async def _extract(program: str, path: str, aside: Path, meter: Meter, pool: Pool) -> Run:
+    """Run 7z, and look while it runs whether more comes out than the archive said."""
+    limits = limits_for(pool, path)
+    argv = [program, "x", "-y", "-bd", "-bb0", "-p", f"-o{aside}", "--", path]
+    try:
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(_watch(aside, meter))
+            run = await pool.run(argv, limits=limits, name=program)
+            watch.cancel()
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
+    return run
+
+
+async def _watch(folder: Path, meter: Meter) -> None:
+    clock = asyncio.get_running_loop().time
+    pause = _LOOK_SECONDS
+    while True:
+        await asyncio.sleep(pause)
+        began = clock()
+        used = await asyncio.to_thread(_used, folder)
+        if used > meter.bytes:
+            raise failure(
+                Code.CONTENT_ARCHIVE_BOMB,
+                f"the archive promised {meter.bytes} bytes and unpacked to more: it was stopped",
+            )
+        pause = max(_LOOK_SECONDS, 10 * (clock() - began))
+
+
+def _used(folder: Path) -> int:
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += (Path(parent) / name).lstat().st_size
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def _count_files(folder: Path) -> int:
+    """Files and links; links to folders are among the folders that `os.walk` tells of."""
+    return sum(
+        len(names) + sum((Path(parent) / name).is_symlink() for name in folders)
+        for parent, folders, names in os.walk(folder)
+    )
+
+
+def _seven_zip_error(run: Run) -> IngestError:
+    said = run.stderr_tail + run.stdout[-8192:].decode("utf-8", errors="replace")
+    if run.stopped or run.signal is not None:
+        return run.error()
+    tool = run.failure(Path(run.argv[0]).name)
+    code, detail = Code.CONTENT_ARCHIVE_CORRUPT, "the archive is damaged"
+    if _PASSWORD.search(said):
+        detail = "the archive is encrypted: it cannot be opened without its password"
+    elif _METHOD.search(said):
+        code, detail = Code.CONTENT_ARCHIVE_UNSUPPORTED, "the archive uses a method that no installed program can read"
+    return failure(code, detail, tool=tool, stderr_tail=run.stderr_tail)
+
+
+def _top(folder: Path) -> Path:
+    """The one folder around everything, if there is one; see `Writer.finish`."""
+    inner = list(islice(folder.iterdir(), 2))
+    if (
+        len(inner) == 1
+        and os.fsencode(inner[0].name) not in KEPT_NAMES
+        and not inner[0].is_symlink()
+        and inner[0].is_dir()
+    ):
+        return inner[0]
+    return folder
+
+
+def _renew(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)

@@ -1,0 +1,138 @@
+"""AIPs packed into one file. `packed` reads them back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ingestd import premis
+from ingestd.messages import CompressionAlgorithm
+from ingestd.tools.pool import Argument, Limits, Pool
+
+_SUFFIXES = {
+    CompressionAlgorithm.UNCOMPRESSED: "",
+    CompressionAlgorithm.TAR: ".tar",
+    CompressionAlgorithm.TAR_GZIP: ".tar.gz",
+    CompressionAlgorithm.TAR_BZIP2: ".tar.bz2",
+    CompressionAlgorithm.TAR_ZSTD: ".tar.zst",
+    CompressionAlgorithm.S7_COPY: ".7z",
+    CompressionAlgorithm.S7_LZMA: ".7z",
+    CompressionAlgorithm.S7_BZIP2: ".7z",
+}
+_METHODS = {
+    CompressionAlgorithm.S7_COPY: "copy",
+    CompressionAlgorithm.S7_LZMA: "lzma",
+    CompressionAlgorithm.S7_BZIP2: "bzip2",
+}
+_COMPRESSORS = {
+    CompressionAlgorithm.TAR_GZIP: ("gzip", ("pigz", "gzip")),
+    CompressionAlgorithm.TAR_BZIP2: ("bzip2", ("pbzip2", "bzip2")),
+    CompressionAlgorithm.TAR_ZSTD: ("zstd", ("zstd",)),
+}
+# The same folder gives the same bytes: sorted, owned by nobody, without times of access and of this machine.
+_TAR = (
+    "tar", "--create", "--format=pax", "--sort=name", "--owner=0", "--group=0", "--numeric-owner",
+    "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
+)  # fmt: skip
+_NUMBER = re.compile(r"(?<![\d.])(\d+(?:\.\d+)+)")
+_PATIENCE_SECONDS = 14 * 86400.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Packed:
+    """A packed AIP. `detail` words it for PREMIS eventDetail: `program="7-Zip"; version="26.02"; algorithm="copy"`."""
+
+    path: Path
+    program: str
+    version: str
+    detail: str
+    seconds: float
+
+
+def suffix(algorithm: CompressionAlgorithm) -> str:
+    """Give what the name of such a file ends with; empty for an AIP that stays a folder."""
+    return _SUFFIXES[algorithm]
+
+
+async def pack(pool: Pool, folder: Path, into: Path, algorithm: CompressionAlgorithm, level: int) -> Packed:
+    """Pack `folder`, under its own name, into the file `into`, which is replaced and is on disk when this returns.
+
+    `level` goes from 1 (fast) to 9 (small). What an interrupted packing left is never taken up. Raises `ToolError`.
+    """
+    partial = into.with_name(f"{into.name}.partial")
+    await asyncio.to_thread(partial.unlink, missing_ok=True)
+    method = _METHODS.get(algorithm)
+    try:
+        packed = await (
+            _seven_zip(pool, folder, partial, method, level)
+            if method
+            else _tar(pool, folder, partial, algorithm, level)
+        )
+        await asyncio.to_thread(_keep, partial, into)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return replace(packed, path=into)
+
+
+async def _seven_zip(pool: Pool, folder: Path, into: Path, method: str, level: int) -> Packed:
+    argv: list[Argument] = [
+        "7z", "a", "-bd", "-y", "-t7z", f"-m0={method}", f"-mx={level}", "-mtc=on", "-mtm=on", "-mta=on", "-mmt=on",
+        "-spd", "--", into, folder.name,
+    ]  # fmt: skip
+    run = (await pool.run(argv, cwd=folder.parent, limits=_patient(pool), name="7-Zip")).check("7-Zip")
+    version = _version(run.stdout)
+    detail = premis.program("7-Zip", version, algorithm=method)
+    return Packed(path=into, program="7-Zip", version=version, detail=detail, seconds=run.seconds)
+
+
+async def _tar(pool: Pool, folder: Path, into: Path, algorithm: CompressionAlgorithm, level: int) -> Packed:
+    argv: list[Argument] = [*_TAR, f"--file={into}", f"--directory={folder.parent}"]
+    more: dict[str, str] = {}
+    if algorithm in _COMPRESSORS:
+        name, programs = _COMPRESSORS[algorithm]
+        compressor = next((program for program in programs if pool.which(program)), programs[-1])
+        number = await _version_of(pool, compressor)
+        argv.append(f"--use-compress-program={_command(compressor, level)}")
+        more = {"algorithm": name, "compressor": f"{compressor} {number}".strip()}
+    version = await _version_of(pool, "tar")
+    # `--add-file` takes a name that starts with a dash for a name.
+    run = (await pool.run([*argv, f"--add-file={folder.name}"], limits=_patient(pool), name="tar")).check(
+        "tar", version
+    )
+    return Packed(
+        path=into, program="tar", version=version, detail=premis.program("tar", version, **more), seconds=run.seconds
+    )
+
+
+def _command(compressor: str, level: int) -> str:
+    options = {"pigz": f"-n -{level}", "gzip": f"-n -{level}", "zstd": f"-q -T0 -{level}"}
+    return f"{compressor} {options.get(compressor, f'-{level}')}"
+
+
+async def _version_of(pool: Pool, program: str) -> str:
+    """Ask a program's version; it says it on standard output or, some, as an error. Raises if it is not installed."""
+    run = await pool.run([program, "--version"], stdin=b"", name=program)
+    return _version(run.stdout) or _version(run.stderr_tail.encode())
+
+
+def _version(output: bytes) -> str:
+    found = _NUMBER.search(output.decode("utf-8", errors="replace"))
+    return found[1] if found else ""
+
+
+def _patient(pool: Pool) -> Limits:
+    """Packing is as long as the AIP is large, and its memory grows with the processors: only silence ends it."""
+    return replace(pool.limits, wall_seconds=max(pool.limits.wall_seconds, _PATIENCE_SECONDS), memory_bytes=0)
+
+
+def _keep(partial: Path, into: Path) -> None:
+    descriptor = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    partial.replace(into)

@@ -1,0 +1,237 @@
+"""Messages as they come and go: reading deliveries, and making the copies that are parked, put back or dead-lettered.
+
+Everything in a delivery but the routing done by the broker is somebody else's input. Copies are made anew from what
+is known to be harmless: never the sender's `user_id` or `expiration` (the broker would refuse, or lose, the copy),
+never headers that route (`CC`, `BCC`) or that the broker itself writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from aio_pika import DeliveryMode, Message
+from aiormq.abc import DeliveredMessage
+
+from ingestd import messages
+from ingestd.errors import Code, IngestError, RequestError
+from ingestd.messages import CONTENT_TYPE, MAX_BODY_BYTES, Event, EventType, RequestEnvelope, routing_word
+from ingestd.transport.amqp.topology import REQUEST_KEY
+
+ATTEMPT: Final = "x-ingestd-attempt"
+PARKED: Final = "x-ingestd-parked"
+REASON: Final = "x-ingestd-reason"
+CODE: Final = "x-ingestd-code"
+EXCHANGE: Final = "x-ingestd-exchange"
+ROUTING_KEY: Final = "x-ingestd-routing-key"
+
+MAX_ATTEMPT: Final = 1_000_000
+_MAX_HEADERS = 64
+_MAX_HEADER_CHARS = 1000
+_ROUTES = {"cc", "bcc"}
+_BROKERS_OWN = ("x-death", "x-first-death", "x-last-death", "x-delivery-", "x-acquired-", "x-opt-")
+
+Header = str | int | bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delivery:
+    """One message as the broker gave it. `count` is how often it was given before and came back."""
+
+    tag: int
+    body: bytes
+    exchange: str = ""
+    routing_key: str = ""
+    content_type: str | None = None
+    message_id: str | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    type: str | None = None
+    timestamp: datetime | None = None
+    count: int = 0
+    headers: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, message: DeliveredMessage) -> Delivery:
+        properties = message.header.properties
+        headers = properties.headers or {}
+        return cls(
+            tag=message.delivery_tag or 0,
+            body=bytes(message.body),
+            exchange=message.exchange or "",
+            routing_key=message.routing_key or "",
+            content_type=properties.content_type or None,
+            message_id=properties.message_id or None,
+            correlation_id=properties.correlation_id or None,
+            reply_to=properties.reply_to or None,
+            type=properties.message_type or None,
+            timestamp=properties.timestamp,
+            count=_number(headers.get("x-delivery-count"), lowest=0),
+            headers=headers,
+        )
+
+    @property
+    def attempt(self) -> int:
+        return _number(self.headers.get(ATTEMPT), lowest=1)
+
+    @property
+    def returning(self) -> bool:
+        """Whether a worker parked it, or put it back."""
+        return bool(self.headers.get(PARKED))
+
+
+def _number(value: object, *, lowest: int) -> int:
+    known = isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= MAX_ATTEMPT
+    return int(value) if known else lowest  # type: ignore[call-overload]  # `known` says that it is an int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unreadable:
+    """Not a request, and nobody to be told: for the dead-letter queue."""
+
+    error: IngestError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Invalid:
+    """A request that names itself and is wrong: its sender is to be told."""
+
+    error: IngestError
+
+
+def read(delivery: Delivery) -> RequestEnvelope | Invalid | Unreadable:
+    """Read a request, or say in what way it is none. Raises nothing: whatever the body is, there is an answer."""
+    try:
+        return messages.read_request(
+            delivery.body,
+            message_id=delivery.message_id or "",
+        )
+    except RequestError as error:
+        return Invalid(error=error) if _names_itself(delivery) else Unreadable(error=error)
+    except RecursionError:
+        return Unreadable(error=RequestError("the message is nested too deeply to be a request"))
+
+
+def _names_itself(delivery: Delivery) -> bool:
+    if len(delivery.body) > MAX_BODY_BYTES:
+        return False
+    try:
+        raw = json.loads(delivery.body)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(raw, dict):
+        return False
+    name = raw.get("id", delivery.message_id)
+    return isinstance(name, str) and 0 < len(name) <= 200 and name.isprintable()
+
+
+def identity(delivery: Delivery, envelope: RequestEnvelope | None) -> str:
+    """The message id of a copy. Without one of its own, a bare request is known by it, so it must never change."""
+    if delivery.message_id:
+        return delivery.message_id
+    return envelope.id if envelope else hashlib.sha256(delivery.body).hexdigest()[:32]
+
+
+def parked(delivery: Delivery, envelope: RequestEnvelope | None) -> tuple[Message, str]:
+    """Copy a request for the parking queue (or to be put back), with the routing key that brings it back."""
+    headers = {**_copied(delivery.headers), ATTEMPT: delivery.attempt, PARKED: 1}
+    return _copy(delivery, headers, _printable(identity(delivery, envelope))), _way_back(delivery, envelope)
+
+
+def _way_back(delivery: Delivery, envelope: RequestEnvelope | None) -> str:
+    """The key it came with, if the requests queue is bound to it; messages may be put into a queue directly."""
+    if delivery.routing_key == REQUEST_KEY or delivery.routing_key.startswith(f"{REQUEST_KEY}."):
+        return delivery.routing_key
+    return request_key(envelope.data.tenant if envelope else "default")
+
+
+def request_key(tenant: str) -> str:
+    return f"{REQUEST_KEY}.{routing_word(tenant)}"
+
+
+def dead(delivery: Delivery, error: IngestError) -> Message:
+    """Copy a message for the dead-letter queue, with the reason and with where it came from."""
+    headers = {
+        **_copied(delivery.headers),
+        REASON: _printable(error.detail)[:500],
+        CODE: error.code.value,
+        EXCHANGE: _printable(delivery.exchange),
+        ROUTING_KEY: _printable(delivery.routing_key),
+    }
+    return _copy(delivery, headers, identity(delivery, None))
+
+
+def _copy(delivery: Delivery, headers: Mapping[str, Header], message_id: str) -> Message:
+    return Message(
+        delivery.body,
+        headers=dict(headers),
+        content_type=delivery.content_type,
+        delivery_mode=DeliveryMode.PERSISTENT,
+        message_id=message_id,
+        correlation_id=delivery.correlation_id,
+        reply_to=delivery.reply_to,
+        type=delivery.type,
+        timestamp=delivery.timestamp,
+    )
+
+
+def _copied(headers: Mapping[str, Any]) -> dict[str, Header]:
+    """Simple headers of the sender's, as far as they are harmless and small: together they must fit into one frame."""
+    kept: dict[str, Header] = {}
+    for name, value in headers.items():
+        if len(kept) == _MAX_HEADERS:
+            break
+        small = isinstance(value, int) or (isinstance(value, str) and len(value) <= _MAX_HEADER_CHARS)
+        if small and name.lower() not in _ROUTES and not name.lower().startswith(_BROKERS_OWN):
+            kept[name] = value
+    return kept
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def request_message(envelope: RequestEnvelope) -> Message:
+    """A request as its sender publishes it. Raises `RequestError` when it is too large for the bus."""
+    body = envelope.model_dump_json(exclude_none=True).encode()
+    if len(body) > MAX_BODY_BYTES:
+        raise RequestError(
+            f"the request has {len(body)} bytes; at most {MAX_BODY_BYTES} are read",
+            code=Code.REQUEST_SCHEMA_INVALID,
+        )
+    return Message(
+        body,
+        content_type=CONTENT_TYPE,
+        delivery_mode=DeliveryMode.PERSISTENT,
+        message_id=envelope.id,
+        type=envelope.type,
+        timestamp=envelope.time,
+    )
+
+
+def event_message(event: Event, *, correlation_id: str | None) -> Message:
+    """An event or result as it is published. Its message id is the CloudEvent's: consumers know a repetition by it."""
+    return Message(
+        event.model_dump_json().encode(),
+        headers={"traceparent": event.traceparent} if event.traceparent else {},
+        content_type=CONTENT_TYPE,
+        delivery_mode=DeliveryMode.PERSISTENT,
+        message_id=event.id,
+        correlation_id=correlation_id,
+        type=event.type,
+        timestamp=event.time,
+    )
+
+
+def progress_key(event: Event) -> str:
+    """`<tenant>.<aggregate>.<event>`, the routing key among progress events."""
+    return f"{routing_word(event.data.tenant)}.{event.kind.value}"
+
+
+def in_progress(event: Event) -> bool:
+    """Whether an event goes to those who watch progress; a refusal concerns them as well as those who wait for it."""
+    return not event.kind.terminal or event.kind is EventType.REQUEST_REJECTED

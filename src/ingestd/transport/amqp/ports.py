@@ -1,0 +1,54 @@
+"""What this transport needs of OAIS Ingest, and nothing more of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ingestd.errors import IngestError
+from ingestd.ingest import Disposition
+from ingestd.journal import OutboxItem
+from ingestd.messages import RequestEnvelope
+
+__all__ = ["Disposition", "Intake", "OutboxItem"]
+
+
+class Intake(Protocol):
+    """OAIS Ingest, as a transport sees it. Every coroutine may be cancelled at any await without harm."""
+
+    async def wait_for_slot(self) -> None:
+        """Return when a package could be started now."""
+
+    def has_slot(self) -> bool:
+        """Whether a package could be started now."""
+
+    async def take(
+        self,
+        envelope: RequestEnvelope,
+        *,
+        returning: bool,
+        reply_to: str | None,
+        correlation_id: str | None,
+        attempt: int,
+    ) -> Disposition:
+        """Journal a request; durable when this returns. `returning`: it was parked, or put back, by a worker."""
+
+    async def reject(
+        self,
+        body: bytes,
+        error: IngestError,
+        *,
+        reply_to: str | None,
+        correlation_id: str | None,
+        message_id: str | None,
+    ) -> Disposition:
+        """Journal the `rejected` result of a message that names itself (by `id`, or `message_id`) but is not valid."""
+
+    async def outbox(self, limit: int = 100) -> Sequence[OutboxItem]:
+        """Give the first events that are not confirmed, in order; wait until there is one."""
+
+    async def confirm(self, items: Sequence[int]) -> None:
+        """Mark events as published."""
+
+    def in_hand(self) -> Sequence[RequestEnvelope]:
+        """Give the requests that are accepted and not ended."""
