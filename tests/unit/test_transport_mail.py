@@ -94,7 +94,7 @@ def test_a_bare_request_without_a_message_id_keeps_its_name_through_parking():
     ],
 )
 def test_what_is_no_request_and_names_nobody_is_unreadable(body: bytes):
-    reading = mail.read(delivery(body))
+    reading = mail.read(delivery(body, message_id="m-1"))
 
     assert isinstance(reading, Unreadable)
     assert reading.error.code is Code.REQUEST_SCHEMA_INVALID

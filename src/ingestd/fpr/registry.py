@@ -24,6 +24,7 @@ from ingestd.fpr.records import (
     FormatVersion,
     Group,
     IdentificationCommand,
+    IdentificationOutput,
     IdentificationRule,
     Kind,
     Purpose,
@@ -102,6 +103,13 @@ class Registry:
         if not rules:
             return self.default_rules(purpose)
         return rules[:1] if purpose in SINGLE else rules
+
+    def identified(self, command: IdentificationCommand, output: str) -> FormatVersion | None:
+        """Give the format version that an identification command means by what it printed."""
+        for rule in self.active(IdentificationRule):
+            if rule.output == output and self.find(IdentificationCommand, rule.command) == command:
+                return self.find(FormatVersion, rule.format)
+        return self.format_version(output) if command.output is IdentificationOutput.PUID else None
 
     def command(self, id: str) -> Command | None:  # noqa: A002  the field's own word
         """Give the command of this id, or the one that has its place now."""

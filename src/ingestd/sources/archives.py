@@ -1,7 +1,7 @@
 """Receives an archive: a child process unpacks it, and only what came out whole and harmless is handed on.
 
-What libarchive cannot read goes to the 7z program, if it is installed, and through the same checks: listed first,
-unpacked beside, then received as a folder would be.
+7z archives, and what the child cannot read, go to the 7z program, if it is installed, and through the same checks:
+listed first, unpacked beside, then received as a folder would be.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ingestd.sources.findings import failure
 from ingestd.sources.folders import Known, receive_folder
 from ingestd.sources.kinds import Archive
 from ingestd.sources.records import WINDOW, Note, NoteCode, Received, modified_at
-from ingestd.sources.sevenzip import limits_for, unpack_with_7z
+from ingestd.sources.sevenzip import limits_for, seven_zip, unpack_with_7z
 from ingestd.tools.pool import Pool, Run
 
 _UNPACK = "ingestd.sources.unpack"
@@ -63,8 +63,9 @@ async def receive_archive(
     aside = scratch / "unpacked"
     try:
         await worker.run(partial(_clear, into))
-        read = await _unpack(path, archive, into, listing, unpack, algorithm, pool)
-        if read:
+        # 7z knows its own format best, and leaves names as they are: libarchive composes them (NFC).
+        own = archive.form == "7zip" and seven_zip(pool) is not None
+        if not own and await _unpack(path, archive, into, listing, unpack, algorithm, pool):
             async with aclosing(_listed(listing, algorithm, known, worker)) as windows:
                 async for window in windows:
                     yield window
@@ -91,7 +92,7 @@ async def _unpack(
     algorithm: DigestAlgorithm,
     pool: Pool,
 ) -> bool:
-    """Run the child; False where libarchive cannot read this and another program may."""
+    """Run the child; False where it cannot read this and another program may."""
     argv = [sys.executable, "-P", "-m", _UNPACK, "--format", archive.form, "--filter", archive.filter_name]
     argv += ["--algorithm", algorithm.value, "--max-entries", str(unpack.max_entries)]
     argv += ["--max-bytes", str(unpack.max_bytes), "--max-ratio", str(unpack.max_ratio)]

@@ -62,7 +62,7 @@ def archive_in(fd: int) -> Archive | None:
         if head.startswith(magic):
             return Archive(form=form)
     if head.startswith(_ZIP):
-        return None if _is_document(fd, head) else Archive(form="zip_seekable")
+        return None if _is_document(fd, head) else Archive(form="zip")
     if head.startswith(_ZSTD):
         return Archive(form="tar", filter_name="zstd", certain=False)
     for magic, name, decompressor in _COMPRESSED:

@@ -26,8 +26,8 @@ def follow(link: Parts, links: Mapping[Parts, bytes]) -> Parts:
     `links` holds the target of each link. Whether something is at the path is for the caller to see. Raises
     `LinkRefused`.
     """
-    at = list(link[:-1])
-    ahead = _ahead(links[link])
+    at: list[bytes] = []
+    ahead = _ahead(links[link]) + list(link[-2::-1])
     hops = 1
     while ahead:
         part = ahead.pop()

@@ -19,7 +19,7 @@ NAME_BYTES = 255
 PATH_BYTES = 3500
 """Longest path within a package: what Linux allows (4096) less room for the folders around it."""
 
-_DRIVE = re.compile(rb"[A-Za-z]:(\\|$)")
+_DRIVE = re.compile(rb"[A-Za-z]:(\\|/|$)")
 
 
 class NameRefused(Exception):

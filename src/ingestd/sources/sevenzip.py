@@ -1,4 +1,4 @@
-"""Unpacks with the 7z program what libarchive cannot read, such as zips with Deflate64.
+"""Unpacks with the 7z program: 7z archives, and what nothing else here can read, such as zips with Deflate64.
 
 7z is trusted with bytes, not with promises: what the archive says of itself is held against the limits first, what
 comes out is watched while it comes, and is then received as any folder is.
@@ -30,13 +30,18 @@ _PASSWORD = re.compile(r"password|encrypted", re.IGNORECASE)
 _METHOD = re.compile(r"unsupported|not implemented|cannot open the file as|can't open as archive", re.IGNORECASE)
 
 
+def seven_zip(pool: Pool) -> str | None:
+    """What the 7z program is called here; None where it is not installed."""
+    return next((name for name in _SEVEN_ZIP if pool.which(name)), None)
+
+
 async def unpack_with_7z(path: str, aside: Path, unpack: UnpackSettings, pool: Pool) -> str:
     """Unpack with the 7z program into `aside`, made anew; give the folder that is to be received.
 
     Raises `ContentError` (`content.archive_unsupported`, `…_bomb`, `…_corrupt`, `content.path_traversal`,
     `content.name_collision`) or `ToolError`.
     """
-    program = next((name for name in _SEVEN_ZIP if pool.which(name)), None)
+    program = seven_zip(pool)
     if program is None:
         raise failure(
             Code.CONTENT_ARCHIVE_UNSUPPORTED,

@@ -15,6 +15,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO
@@ -117,11 +118,14 @@ class Writer:
 
     def directory(self, parts: Parts) -> None:
         try:
-            self._make_directories(parts)
+            self._make_directories(parts, implied=False)
         except OSError as error:
             self._cannot(error, parts)
 
-    def special(self, parts: Parts, what: str) -> None:
+    def special(self, parts: Parts, kind: int) -> None:
+        """Refuse what is neither file, folder nor link; `kind` as in `stat.S_IFMT`, 0 for nothing known."""
+        names = {stat.S_IFIFO: "a fifo", stat.S_IFCHR: "a character device", stat.S_IFBLK: "a block device"}
+        what = names.get(kind, "a socket, or nothing known")
         self._refuse(Code.CONTENT_STRUCTURE_INVALID, b"/".join(parts), expected="files and folders", actual=what)
 
     def drain(self, chunks: Iterable[memoryview]) -> None:
@@ -172,6 +176,11 @@ class Writer:
         if parts in self._links or not parts:
             self._collides(parts)
             return
+        try:
+            self._make_directories(parts[:-1])
+        except OSError as error:
+            self._cannot(error, parts)
+            return
         self._links[parts] = target
 
     def finish(self) -> None:
@@ -218,12 +227,12 @@ class Writer:
         if note := self._notes.get(key):
             line["n"] = [note.code.value, note.detail]
         try:
-            stat = os.lstat(os.path.join(self.into, path))
+            there = os.lstat(os.path.join(self.into, path))
         except FileNotFoundError:
             return {**line, "o": True}, False
         if key in self._digests:
-            dated = None if key in self._undated else stat.st_mtime_ns
-            return {**line, "s": stat.st_size, "h": self._digests[key], "m": dated}, False
+            dated = None if key in self._undated else there.st_mtime_ns
+            return {**line, "s": there.st_size, "h": self._digests[key], "m": dated}, False
         return {**line, "d": True}, True
 
     def _key(self, path: bytes) -> bytes:
@@ -236,7 +245,8 @@ class Writer:
         self._make_directories(parts[:-1])
         return os.open(self._at(parts), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
-    def _make_directories(self, parts: Parts) -> None:
+    def _make_directories(self, parts: Parts, *, implied: bool = True) -> None:
+        """Make a folder and those around it; what no entry of the archive names counts as an entry here."""
         if parts == self._parent:
             return
         for length in range(1, len(parts) + 1):
@@ -249,7 +259,7 @@ class Writer:
                 if not os.path.isdir(path):
                     raise
             else:
-                if length < len(parts):
+                if implied or length < len(parts):
                     self.meter.entry()
         self._parent = parts
 
@@ -257,8 +267,8 @@ class Writer:
         fd = os.open(self._at(source), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         undated = b"/".join(source) in self._undated
         with os.fdopen(fd, "rb", buffering=0) as file:
-            stat = os.fstat(file.fileno())
-            self.file(parts, _blocks(file), mtime_ns=None if undated else stat.st_mtime_ns)
+            mtime_ns = os.fstat(file.fileno()).st_mtime_ns
+            self.file(parts, _blocks(file), mtime_ns=None if undated else mtime_ns)
 
     def _date(self, fd: int, path: bytes, mtime_ns: int | None) -> None:
         try:
@@ -286,7 +296,6 @@ class Writer:
         if os.path.lexists(self._at(link)):
             self._collides(link)
         elif os.path.isdir(self._at(to)):
-            self._make_parents(link)
             self._left_out.setdefault(b"/".join(link[:-1]), []).append(link[-1])
             self._notes[path] = Note(
                 code=NoteCode.LINK_LEFT_OUT, detail=f"a symbolic link to the folder {name or '.'}: left out"
@@ -297,12 +306,6 @@ class Writer:
             self._notes[path] = Note(
                 code=NoteCode.LINK_COPIED, detail=f"a symbolic link to {name}: received as a copy of it"
             )
-
-    def _make_parents(self, link: Parts) -> None:
-        try:
-            self._make_directories(link[:-1])
-        except OSError as error:
-            self._cannot(error, link)
 
     def _unwrap(self) -> None:
         """Drop the archive's only top-level folder, and no other: what is around a transfer is not part of it."""

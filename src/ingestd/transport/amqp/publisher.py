@@ -133,20 +133,20 @@ class Publisher:
 async def probe(channel: AbstractChannel, settings: AmqpSettings) -> None:
     """Return once the broker takes messages at all.
 
-    RabbitMQ tells a connection that it is blocked (memory or disk alarm) only when it publishes. So one message that
-    no queue is bound for is published before any request is taken: no request is taken that could not be parked.
+    RabbitMQ tells a connection that it is blocked (memory or disk alarm) only when it publishes, and takes that first
+    message still. So two messages that no queue is bound for are published before any request is taken: no request is
+    taken that could not be parked.
     """
     exchange = await channel.get_exchange(settings.requests, ensure=False)
-    said = False
-    while True:
+    confirmed, said = 0, False
+    while confirmed < 2:
         try:
             async with answered(limit_seconds=10):
                 await exchange.publish(Message(b""), "ingestd.probe", mandatory=False)
+            confirmed += 1
         except BrokerError as error:
             if not isinstance(error.__cause__, TimeoutError):
                 raise
             if not said:
                 log.warning("broker_blocked", reason="RabbitMQ takes no messages: look at its memory and disk alarms")
                 said = True
-        else:
-            return

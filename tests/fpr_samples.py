@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import mailbox
-import shutil
 import struct
 import subprocess
 import tarfile
@@ -148,29 +147,30 @@ def xml(path: Path) -> None:
     path.write_text('<?xml version="1.0"?>\n<notes><note>one</note></notes>\n')
 
 
+PAGE = """<?xml version="1.0"?>
+<office:document xmlns:office="urn:oasis:names:tc:opendocument:xmlns:office:1.0"
+ xmlns:draw="urn:oasis:names:tc:opendocument:xmlns:drawing:1.0"
+ xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0"
+ xmlns:svg="urn:oasis:names:tc:opendocument:xmlns:svg-compatible:1.0"
+ office:version="1.2" office:mimetype="application/vnd.oasis.opendocument.{mime}">
+<office:body><office:{body}><draw:page draw:name="one">
+<draw:frame svg:width="5cm" svg:height="2cm" svg:x="1cm" svg:y="1cm"><draw:text-box><text:p>Hello</text:p></draw:text-box>
+</draw:frame></draw:page></office:{body}></office:body></office:document>"""
+SEEDS = {
+    ".ods": (".csv", "a,b\n1,2\n"),
+    ".odt": (".txt", "Hello preservation\n"),
+    ".odp": (".fodp", PAGE.format(mime="presentation", body="presentation")),
+    ".odg": (".fodg", PAGE.format(mime="graphics", body="drawing")),
+}
+
+
 def office(path: Path) -> None:
     """A document that LibreOffice itself saves in the format of the path's extension."""
-    seeds = {".ods": ".csv", ".odp": ".fodp", ".odg": ".fodg"}
-    seed = path.with_suffix(seeds.get(path.suffix, ".txt"))
-    if seed.suffix.startswith(".fo"):
-        kind = {"p": "presentation", "g": "drawing" if False else "graphics"}[seed.suffix[-1]]
-        body = {"p": "presentation", "g": "drawing"}[seed.suffix[-1]]
-        seed.write_text(
-            '<?xml version="1.0"?><office:document office:version="1.2" '
-            f'office:mimetype="application/vnd.oasis.opendocument.{kind}" '
-            'xmlns:office="urn:oasis:names:tc:opendocument:xmlns:office:1.0" '
-            'xmlns:draw="urn:oasis:names:tc:opendocument:xmlns:drawing:1.0" '
-            'xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0" '
-            'xmlns:svg="urn:oasis:names:tc:opendocument:xmlns:svg-compatible:1.0">'
-            f'<office:body><office:{body}><draw:page draw:name="one"><draw:frame svg:width="5cm" svg:height="2cm" '
-            'svg:x="1cm" svg:y="1cm"><draw:text-box><text:p>Hello</text:p></draw:text-box></draw:frame></draw:page>'
-            f"</office:{body}></office:body></office:document>"
-        )
-    else:
-        seed.write_text("a,b\n1,2\n")
-    profile = path.parent / "profile"
+    extension, content = SEEDS[path.suffix]
+    seed = path.with_suffix(extension)
+    seed.write_text(content)
     options = ("--headless", "--norestore", "--convert-to", path.suffix[1:], "--outdir", path.parent)
-    tool("soffice", f"-env:UserInstallation=file://{profile}", *options, seed)
+    tool("soffice", f"-env:UserInstallation=file://{path.parent / 'profile'}", *options, seed)
     seed.unlink()
 
 
@@ -230,7 +230,3 @@ def damaged(make: Maker) -> Maker:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
     return cut
-
-
-def has(*programs: str) -> bool:
-    return all(shutil.which(program) for program in programs)
