@@ -94,6 +94,10 @@ class FakeHistory:
     async def file_at(self, path: str) -> File | None:
         return next((file for file in self._present_files() if file.path == path), None)
 
+    async def files_at(self, paths: Sequence[str]) -> Mapping[str, File]:
+        wanted = set(paths)
+        return {file.path: file for file in self._present_files() if file.path in wanted}
+
     async def files_received_as(self, originals: Sequence[str]) -> Mapping[str, File]:
         wanted = set(originals)
         return {file.original: file for file in self._present_files() if file.original in wanted}

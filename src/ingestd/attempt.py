@@ -22,6 +22,7 @@ from ingestd.engine import Ended, Engine, Step
 from ingestd.errors import Cancelled, Code, IngestError, RequestError, ResourceError, SystemFault
 from ingestd.job import Services, Task
 from ingestd.journal import PackageJournal, RequestRecord
+from ingestd.journal.service import EMBEDDED
 from ingestd.messages import (
     ErrorData,
     Event,
@@ -74,6 +75,7 @@ class Attempt:
         self._glance = glance
         self._number = record.attempt
         self._name = self._request.name or ""
+        self._trusted = record.origin == EMBEDDED
         self._spawned = services.pool.spawned
         self._beat = time.monotonic()
         self._glanced = 0.0
@@ -108,7 +110,7 @@ class Attempt:
         """Find out everything that can be known before anything is done; accept the request, once."""
         processing = ProcessingConfig.resolve(self._settings.processing, self._request.processing)
         target = self._request.target.location or self._services.locations.default
-        self._services.locations.get(target)
+        self._services.locations.get(target, trusted=self._trusted)
         state = self._record.state
         fresh = state in {RequestState.RECEIVED, RequestState.VALIDATING}
         if fresh:
@@ -125,9 +127,8 @@ class Attempt:
             raise RequestError(
                 f"there are no credentials named {source.credentials!r}", code=Code.REQUEST_UNSUPPORTED_SOURCE
             )
-        trusted = self._record.origin == "embedded"
         where = Source(location=source.location, checksum=source.checksum)
-        return await check(where, self._settings.sources, trusted=trusted)
+        return await check(where, self._settings.sources, trusted=self._trusted)
 
     async def _recorded_name(self) -> str:
         if not (self.folder / "journal.db").exists():
@@ -160,7 +161,8 @@ class Attempt:
         await self._say(
             EventType.REQUEST_REJECTED, RequestState.REJECTED, outcome=Outcome.REJECTED, error=ErrorData.of(error)
         )
-        await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+        if not (self.folder / "journal.db").exists():
+            await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
     # --- the work ----------------------------------------------------------------------------------------------------
 
@@ -200,7 +202,7 @@ class Attempt:
             history=journal,
             source=self._request.source,
             target=target,
-            trusted=self._record.origin == "embedded",
+            trusted=self._trusted,
         )
 
         async def report(step: Step) -> None:

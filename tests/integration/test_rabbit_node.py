@@ -61,6 +61,7 @@ async def test_a_confirmed_message_is_there_after_the_broker_was_killed(rabbit: 
 
     assert refused != 0
     assert await is_kept(rabbit.url, b"kill")
+    assert await is_kept(rabbit.url, b"kill")  # the one that was confirmed a moment before
 
 
 async def test_a_frozen_broker_answers_again_once_it_goes_on(rabbit: RabbitNode) -> None:

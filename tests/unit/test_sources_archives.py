@@ -392,11 +392,16 @@ NAMES = [
 
 
 class TestNames:
-    @pytest.mark.parametrize("form", ["zip", "tar"])
+    @pytest.mark.tool
+    @pytest.mark.parametrize("form", ["zip", "tar", "7z"])
     async def test_every_name_of_the_corpus_is_kept_to_the_byte(self, desk: Desk, tmp_path: Path, form: str) -> None:
         files = {name: name.encode() for name in NAMES}
         path = tmp_path / "a"
-        archive = make_zip(path, files) if form == "zip" else make_tar(path, [member(*pair) for pair in files.items()])
+        if form == "7z":
+            archive = await make_with_7z(desk.pool, tmp_path, "a.7z", files=files)
+        else:
+            tar = form == "tar"
+            archive = make_tar(path, [member(*pair) for pair in files.items()]) if tar else make_zip(path, files)
 
         received = await desk.receive(archive)
 
@@ -673,7 +678,8 @@ class TestBombs:
 class TestDamaged:
     @pytest.mark.parametrize("form", ["zip", "tar", "tgz", "tbz2", "txz", "rar4", "rar5"])
     async def test_an_archive_cut_short_is_refused(self, desk: Desk, tmp_path: Path, form: str) -> None:
-        files = {name: random.Random(name).randbytes(9000) for name in ("one", "two", "three")}
+        size = 500_000 if form == "tbz2" else 9000  # less than a block of bzip2 is not known for a tar
+        files = {name: random.Random(name).randbytes(size) for name in ("one", "two", "three")}
         members = [member(*pair) for pair in files.items()]
         path = tmp_path / "a"
         make = {

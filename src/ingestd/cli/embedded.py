@@ -23,10 +23,12 @@ from ingestd.results import package_id_of
 
 
 async def ingest(options: argparse.Namespace, settings: Settings) -> int:
-    settings = _with_output(settings, options.output)
+    fields = request_fields(options)
+    if options.output is not None:
+        fields["target"] = {"location": options.output.absolute().as_uri()}
     async with open_ingest(settings) as service:
         preservation = await service.preserve(
-            _location(options.source), again=options.again, requester=_requester(), **request_fields(options)
+            _location(options.source), again=options.again, requester=_requester(), **fields
         )
         return await _see_through(preservation, as_json=options.json)
 
@@ -38,7 +40,6 @@ async def resume(options: argparse.Namespace, settings: Settings) -> int:
             f"{options.package!r} is neither a package's id nor its working folder",
             code=Code.REQUEST_IDENTIFIER_INVALID,
         )
-    settings = _with_output(settings, options.output)
     async with open_ingest(settings) as service:
         return await _see_through(await service.resume(package), as_json=options.json)
 
@@ -82,13 +83,6 @@ def _requester() -> str:
     except (KeyError, OSError):
         user = "unknown"
     return f"urn:ingestd:cli:{user}@{socket.gethostname()}"
-
-
-def _with_output(settings: Settings, output: Path | None) -> Settings:
-    if output is None:
-        return settings
-    locations = {**settings.all_locations, "output": output.absolute().as_uri()}
-    return settings.model_copy(update={"locations": locations, "default_location": "output"})
 
 
 async def _see_through(preservation: Preservation, *, as_json: bool) -> int:

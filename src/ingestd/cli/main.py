@@ -112,7 +112,6 @@ An ingest that was interrupted goes on when the same command is run again.
         more="PACKAGE is its id or its working folder, which the error named.",
     )
     resume.add_argument("package", metavar="PACKAGE")
-    resume.add_argument("--output", type=Path, metavar="DIR", help="store the AIP below this folder")
     resume.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
 
 

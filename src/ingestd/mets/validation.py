@@ -115,6 +115,7 @@ class _Check:
         self._counts = dict.fromkeys(("metsHdr", "amdSec", "fileSec", "structMap"), 0)
         self._filled: list[bool] = []
         self._normative = False
+        self._ended = False
 
     def report(self, identifier: str, rule: str, actual: str, expected: str = "") -> None:
         path = f"#{identifier}" if identifier else ""
@@ -153,6 +154,7 @@ class _Check:
             self._start(name, element)
             return
         if name == "mets":
+            self._ended = True
             return
         _JUDGES.get(name, _Check._frame)(self, name, element)
         if name in self._counts:
@@ -205,6 +207,12 @@ class _Check:
             self.report(identifier, "mets.schematron", failure)
 
     def _finish(self, root: etree._Element | None) -> None:
+        """Judge what can be judged when all is read.
+
+        While a schema is applied libxml2 tells nobody that a document ends too early, so the end of its root is awaited.
+        """
+        if not self._ended:
+            self.report("", "mets.xml", "the METS ends before its end, or is no METS")
         if root is not None and root.tag != f"{M}mets":
             self.report("", "mets.xsd", f"the document is a {root.tag}", expected=f"{M}mets")
             return

@@ -2,7 +2,7 @@
 
 zip and tar are read by Python's own modules: memory-safe, and names come out as the bytes they were. libarchive
 composes what it takes for UTF-8 (NFC), which changes names behind everybody's back, and does not look at the checksum
-that ends a gzip stream. It reads what Python cannot: 7z, RAR and the zstd filter.
+that ends a gzip stream, nor at those of stored files in a RAR. It reads what Python cannot: 7z, RAR and zstd.
 """
 
 from __future__ import annotations
@@ -22,17 +22,23 @@ import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import IO, Any, Protocol, Self
+from itertools import repeat
+from typing import IO, Any, Protocol, Self, cast
 
 import libarchive
 from libarchive import ffi
 
 from ingestd.errors import Code, IngestError
 from ingestd.sources.findings import failure
+from ingestd.sources.rar import RarDamagedError, checksums
 from ingestd.sources.writer import CHUNK_BYTES, Writer
 
 _PASSWORD = re.compile(r"encrypt|passphrase|password|decrypt", re.IGNORECASE)
 _UNSUPPORTED = re.compile(r"unsupported|not supported|unknown (compression|method|codec)|unavailable", re.IGNORECASE)
+
+_RAR = frozenset({"rar", "rar5"})
+_BROKEN = (EOFError, ValueError, struct.error, zlib.error, lzma.LZMAError)
+"""What Python's modules say of bytes that make no sense to them, besides their own errors."""
 
 _is_encrypted = ffi.ffi("entry_is_encrypted", [ffi.c_archive_entry_p], ctypes.c_int)
 _pathname_utf8 = ffi.ffi("entry_pathname_utf8", [ffi.c_archive_entry_p], ctypes.c_char_p)
@@ -70,7 +76,7 @@ def read_zip(file: IO[bytes], writer: Writer) -> None:
                 _take_zipped(archive, info, writer)
     except (UnicodeDecodeError, NotImplementedError) as error:
         raise Unsupported(str(error)) from error
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error, ValueError) as error:
+    except (zipfile.BadZipFile, *_BROKEN) as error:
         raise damaged(error) from error
 
 
@@ -132,6 +138,9 @@ def _zip_mtime(info: zipfile.ZipInfo) -> int | None:
 # tar
 
 
+_ENDS = frozenset({"EmptyHeaderError", "EOFHeaderError"})
+
+
 class _Header(tarfile.TarInfo):
     """A header that says when it is damaged: `tarfile` would take that for the archive's end."""
 
@@ -139,9 +148,9 @@ class _Header(tarfile.TarInfo):
     def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
         try:
             return super().fromtarfile(archive)
-        except (tarfile.EmptyHeaderError, tarfile.EOFHeaderError):
-            raise
         except tarfile.HeaderError as error:
+            if type(error).__name__ in _ENDS:
+                raise
             raise damaged(error) from error
 
 
@@ -157,15 +166,7 @@ def read_tar(file: IO[bytes], writer: Writer, *, filter_name: str) -> None:
                 found += 1
             # What follows the end is read and counted too: with it comes the stream's own checksum.
             writer.drain(_chunks(stream))
-    except (
-        tarfile.TarError,
-        EOFError,
-        zlib.error,
-        lzma.LZMAError,
-        gzip.BadGzipFile,
-        struct.error,
-        ValueError,
-    ) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, *_BROKEN) as error:
         if found or filter_name == "none":
             raise damaged(error) from error
         raise NotAnArchive from error
@@ -212,12 +213,13 @@ class _Raw:
 
     def read(self, size: int, /) -> bytes:
         buffer = ctypes.create_string_buffer(size)
-        return buffer.raw[: _read_data(self._archive, buffer, size)]
+        count = _read_data(self._archive, buffer, size)
+        return buffer.raw[:count]
 
 
 def _members(stream: _Stream) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     with tarfile.open(
-        fileobj=stream,  # type: ignore[arg-type]  a stream is only read
+        fileobj=cast("Any", stream),  # which is only read
         mode="r|",
         bufsize=CHUNK_BYTES,
         tarinfo=_Header,
@@ -226,7 +228,7 @@ def _members(stream: _Stream) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo
     ) as archive:
         while info := archive.next():
             yield archive, info
-            archive.members.clear()  # type: ignore[attr-defined]  it would keep them all
+            cast("Any", archive).members.clear()  # it would keep them all
 
 
 def _take_member(archive: tarfile.TarFile, info: tarfile.TarInfo, writer: Writer) -> None:
@@ -275,9 +277,14 @@ def _chunks(stream: _Stream) -> Iterator[memoryview]:
 def read_other(file: IO[bytes], writer: Writer, *, form: str) -> None:
     """Read what libarchive calls `form`. Raises `IngestError`, `Unsupported`."""
     try:
+        said = checksums(file.fileno(), form) if form in _RAR else repeat(None)
         with libarchive.fd_reader(file.fileno(), form, "none") as archive:
             for entry in archive:
-                _take_entry(archive, entry._entry_p, writer)  # noqa: SLF001  the library decodes names; we need bytes
+                _take_entry(archive, entry._entry_p, writer, next(said, None))  # noqa: SLF001  for names as bytes
+        if form in _RAR and any(crc is not None for crc in said):
+            raise damaged("it holds more files than could be read")
+    except RarDamagedError as error:
+        raise damaged(error) from error
     except libarchive.ArchiveError as error:
         text = _words(error)
         if _PASSWORD.search(text):
@@ -287,7 +294,7 @@ def read_other(file: IO[bytes], writer: Writer, *, form: str) -> None:
         raise damaged(text) from error
 
 
-def _take_entry(archive: Any, entry: Any, writer: Writer) -> None:
+def _take_entry(archive: Any, entry: Any, writer: Writer, crc: int | None) -> None:
     parts = writer.admit(_pathname_utf8(entry) or ffi.entry_pathname(entry))
     if _is_encrypted(entry):
         raise locked()
@@ -305,9 +312,18 @@ def _take_entry(archive: Any, entry: Any, writer: Writer) -> None:
     elif kind in (0, stat.S_IFREG):
         dated = ffi.entry_mtime_is_set(entry)
         mtime_ns = ffi.entry_mtime(entry) * 1_000_000_000 + ffi.entry_mtime_nsec(entry) if dated else None
-        writer.file(parts, content, mtime_ns=mtime_ns)
+        writer.file(parts, content if crc is None else _proved(content, crc), mtime_ns=mtime_ns)
     else:
         writer.special(parts, kind)
+
+
+def _proved(chunks: Iterator[memoryview], crc: int) -> Iterator[memoryview]:
+    found = 0
+    for chunk in chunks:
+        found = zlib.crc32(chunk, found)
+        yield chunk
+    if found != crc:
+        raise damaged(f"a file has the CRC {found:08x}, not {crc:08x}")
 
 
 def _entry_chunks(archive: Any) -> Iterator[memoryview]:

@@ -75,8 +75,13 @@ class Locations:
     def names(self) -> list[str]:
         return sorted(self._stores)
 
-    def get(self, name: str) -> ArchivalStorage:
-        """Raises `RequestError` (`request.unknown_location`) that names those there are."""
+    def get(self, name: str, *, trusted: bool = False) -> ArchivalStorage:
+        """Give a location by its name; who is `trusted` (the command line, the library) may also give a URL.
+
+        Raises `RequestError` (`request.unknown_location`) that names those there are.
+        """
+        if trusted and "://" in name:
+            return open_storage(name)
         try:
             return self._stores[name]
         except KeyError:
