@@ -5,7 +5,8 @@ The only package that knows metsrw and lxml.
 
 from __future__ import annotations
 
-from ingestd.mets.reader import ReadAgent, ReadDescription, ReadEntity, ReadEvent, ReadFile, Record, Summary, read
+from ingestd.mets.reader import read
+from ingestd.mets.records import ReadAgent, ReadDescription, ReadEntity, ReadEvent, ReadFile, Record, Summary
 from ingestd.mets.validation import validate
 from ingestd.mets.writer import Written, write
 

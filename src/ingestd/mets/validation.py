@@ -209,7 +209,7 @@ class _Check:
     def _finish(self, root: etree._Element | None) -> None:
         """Judge what can be judged when all is read.
 
-        While a schema is applied libxml2 tells nobody that a document ends too early, so the end of its root is awaited.
+        A parser that applies a schema is silent about a document that ends too early; so the root must have ended.
         """
         if not self._ended:
             self.report("", "mets.xml", "the METS ends before its end, or is no METS")

@@ -1,0 +1,90 @@
+"""What is read from a METS, as records that keep the words of whoever wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from ingestd.premis import Format
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadEvent:
+    """A PREMIS event as it is written, whatever vocabulary its writer used."""
+
+    identifier: str
+    type: str
+    at: str
+    detail: str
+    outcome: str
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadFile:
+    """A file of the fileSec with what its amdSec says of it.
+
+    `path` is relative to the AIP's root. `original_name` is as written, with `%transferDirectory%` and escapes.
+    `derived_from` is the identifier of the file that this one was made of, or empty. `size_bytes` is None, and
+    `digests` (algorithm → value) are empty, where the METS does not say.
+    """
+
+    identifier: str
+    path: str
+    use: str
+    original_name: str = ""
+    size_bytes: int | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
+    format: Format | None = None
+    modified_at: str = ""
+    derived_from: str = ""
+    source_of: Sequence[str] = ()
+    events: Sequence[ReadEvent] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadAgent:
+    identifier_type: str
+    identifier: str
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadEntity:
+    """The PREMIS intellectual entity of the package (`path` is empty) or of a directory."""
+
+    identifier: str
+    original_name: str
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadDescription:
+    """Descriptive metadata of what is at `path`; `kind` and `pairs` are as in `oais.Description`."""
+
+    kind: str
+    path: str
+    pairs: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """What the document holds, in numbers. `directories` counts empty ones where the document names them."""
+
+    created_at: str
+    label: str
+    files: int
+    bytes: int
+    directories: int
+    events: int
+    agents: int
+    entities: int
+    descriptions: int
+    by_use: Mapping[str, int]
+    by_format: Mapping[str, int]
+    by_event: Mapping[str, int]
+
+
+Record: TypeAlias = ReadFile | ReadAgent | ReadEntity | ReadDescription | Summary
