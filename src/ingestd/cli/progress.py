@@ -45,7 +45,7 @@ class Progress:
         if link.group != self._group:
             self._group = link.group
             self._line(link.group)
-        files = f", {link.files_done} files" if link.files_done else ""
+        files = f", {link.files_done} file{'s' * (link.files_done != 1)}" if link.files_done else ""
         mark = "!" if failed else "+"
         self._line(f"  {mark} {link.name} ({link.seconds or 0:.1f} s{files}){why}")
 
