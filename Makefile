@@ -26,7 +26,7 @@ demo: ## turn the sample transfer into a verified AIP; installs the little that 
 	$(call say,Setting up)
 	@PYTHON='$(PYTHON)' scripts/setup demo
 	$(call say,Ingesting examples/demo-transfer)
-	@$(BIN)/ingestd ingest examples/demo-transfer --name "Lighthouse papers" --output demo-output
+	@INGESTD_DATA_DIR=.state/demo $(BIN)/ingestd ingest examples/demo-transfer --name "Lighthouse papers" --output demo-output
 	$(call say,Next: ingest something of your own with  $(BIN)/ingestd ingest FOLDER_OR_ARCHIVE --output demo-output)
 
 .PHONY: test

@@ -13,6 +13,7 @@ import structlog
 
 from ingestd.config import Settings
 from ingestd.engine import Engine
+from ingestd.fpr.commands import Commands
 from ingestd.fpr.registry import Registry
 from ingestd.handlers import HANDLERS
 from ingestd.ingest import Ingest
@@ -48,10 +49,12 @@ async def open_ingest(settings: Settings | None = None) -> AsyncIterator[Ingest]
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     async with contextlib.AsyncExitStack() as stack:
         tools = await stack.enter_async_context(Toolbox(settings))
+        registry = await asyncio.to_thread(Registry.load)
         services = Services(
             settings=settings,
             tools=tools,
-            registry=await asyncio.to_thread(Registry.load),
+            registry=registry,
+            commands=Commands(registry, tools.pool, tools.pool.home()),
             locations=Locations.open(settings.all_locations, settings.default_location),
         )
         journal = await ServiceJournal.open(settings.journal_path)

@@ -10,6 +10,7 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,6 +97,48 @@ class UnpackSettings(Model):
     """How many bytes must be out before the ratio counts."""
     max_depth: Annotated[int, Field(ge=1)] = 200
     """Most folders within one another."""
+    max_nesting: Annotated[int, Field(ge=1)] = 10
+    """Most archives within one another that are unpacked among the objects. Entries, bytes and ratio also limit what
+    all archives of a package unpack to together."""
+
+
+class ScannerChoice(StrEnum):
+    """What scans for malware."""
+
+    AUTO = "auto"
+    CLAMD = "clamd"
+    CLAMSCAN = "clamscan"
+    OFF = "off"
+
+
+class OnInfected(StrEnum):
+    """What becomes of a package in which malware was found. It always fails."""
+
+    FAIL = "fail"
+    QUARANTINE = "quarantine"
+
+
+class ClamAVSettings(Model):
+    """The scan for malware with ClamAV. Set `AlertExceedsMax yes` in clamd.conf: without it, clamd says OK of what it
+    did not read to the end."""
+
+    scanner: ScannerChoice = ScannerChoice.AUTO
+    """`clamd`, `clamscan` (slow: it loads its signatures for every few files), `auto` for the one that is there, clamd
+    first, or `off`."""
+    address: str = ""
+    """Where clamd listens: the path of its socket, or `HOST:PORT`. Empty: the sockets of the usual distributions."""
+    max_file_bytes: Annotated[int, Field(ge=1)] = 100 * 2**20
+    """clamd's MaxFileSize: an OK for a larger file is not believed. clamscan is told it."""
+    max_scan_bytes: Annotated[int, Field(ge=1)] = 400 * 2**20
+    """Most that clamscan reads of one file with everything in it."""
+    max_stream_bytes: Annotated[int, Field(ge=1)] = 100 * 2**20
+    """clamd's StreamMaxLength: the largest file that is sent over TCP."""
+    answer_seconds: Annotated[float, Field(gt=0)] = 600
+    """Longest silence of clamd while it scans."""
+    definitions: Path | None = None
+    """Folder of the signatures for clamscan, where it is not the usual one."""
+    on_infected: OnInfected = OnInfected.FAIL
+    """`fail`: the package fails and its folder is kept; `quarantine`: and nobody but the service may enter it."""
 
 
 class SourceSettings(Model):
@@ -155,6 +198,7 @@ class Settings(Model):
     amqp: AmqpSettings = AmqpSettings()
     tools: ToolSettings = ToolSettings()
     unpack: UnpackSettings = UnpackSettings()
+    clamav: ClamAVSettings = ClamAVSettings()
     sources: SourceSettings = SourceSettings()
     http_host: str = "127.0.0.1"
     """Address of the health and metrics port."""

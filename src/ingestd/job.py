@@ -21,6 +21,7 @@ from ingestd.config import Settings
 from ingestd.oais import Facts, File, History, Package
 
 if TYPE_CHECKING:
+    from ingestd.fpr.commands import Commands
     from ingestd.fpr.registry import Registry
     from ingestd.messages import RequestSource
     from ingestd.storage import Locations
@@ -35,6 +36,7 @@ class Services:
     settings: Settings
     tools: Toolbox
     registry: Registry
+    commands: Commands
     locations: Locations
 
     @property

@@ -109,6 +109,8 @@ class ProcessingConfig(BaseModel):
 
     assign_uuids_to_directories: bool = True
     """Give every directory a UUID and describe it in the METS."""
+    scan_for_viruses: bool = True
+    """Look for malware in every file with ClamAV."""
     examine_contents: bool = False
     """Look for personal data and other patterns with bulk_extractor."""
     generate_transfer_structure_report: bool = True
@@ -116,7 +118,8 @@ class ProcessingConfig(BaseModel):
     document_empty_directories: bool = True
     """Add a second structMap that also names empty directories."""
     extract_packages: bool = True
-    """Unpack archives and disk images found among the objects."""
+    """Unpack archives, disk images and mailboxes found among the objects, by the formats that `identify_transfer`
+    finds."""
     delete_packages_after_extraction: bool = False
     """Remove an archive once it is unpacked."""
     identify_transfer: bool = True

@@ -45,6 +45,9 @@ class EventOutcome(StrEnum):
     NOT_IDENTIFIED = "Not identified"
     TRANSCRIBED = "transcribed"
     NOT_TRANSCRIBED = "not transcribed"
+    CLEAN = "Pass"
+    INFECTED = "Fail"
+    NOT_SCANNED = "Not scanned"
 
 
 class DigestAlgorithm(StrEnum):

@@ -169,13 +169,13 @@ class TestFolder:
 
     async def test_no_descriptor_is_left_open_when_nobody_reads_on(self, desk: Desk) -> None:
         fill(desk.source, *(f"{number:04}" for number in range(300)))
-        before = len(os.listdir("/proc/self/fd"))
+        before = len(list(Path("/proc/self/fd").iterdir()))
 
         async with contextlib.aclosing(desk.windows()) as windows:  # type: ignore[type-var]
             async for _ in windows:
                 break
 
-        assert before == len(os.listdir("/proc/self/fd"))
+        assert before == len(list(Path("/proc/self/fd").iterdir()))
 
 
 class TestLinks:
@@ -559,9 +559,11 @@ class TestCheck:
 
     @pytest.mark.parametrize(
         "address",
-        ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1"]
-        + ["255.255.255.255", "::", "::1", "fe80::1", "fe80::1%eth0", "fc00::1", "ff02::1", "::ffff:127.0.0.1"]
-        + ["64:ff9b::7f00:1", "2002:7f00:1::", "2002:a00:1::"],
+        [
+            *("127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"),
+            *("224.0.0.1", "255.255.255.255", "::", "::1", "fe80::1", "fe80::1%eth0", "fc00::1", "ff02::1"),
+            *("::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "2002:a00:1::"),
+        ],
     )
     def test_these_addresses_are_not_public(self, address: str) -> None:
         assert not is_public(address)

@@ -5,7 +5,8 @@ Two kinds of database. The *service journal* (`service.py`) holds requests and t
 `rmtree`, and a package resumes wherever its folder is.
 """
 
-from ingestd.journal.package import JobRecord, PackageJournal
+from ingestd.journal.package import PackageJournal
+from ingestd.journal.records import JobRecord
 from ingestd.journal.service import OutboxItem, RequestRecord, ServiceJournal
 
 __all__ = ["JobRecord", "OutboxItem", "PackageJournal", "RequestRecord", "ServiceJournal"]

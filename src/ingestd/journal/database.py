@@ -31,26 +31,29 @@ class Database:
     async def open(cls, path: Path, schema: str) -> Self:
         """Open (and make, if need be) the database at `path` with the tables of `schema`, a file beside this module."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        connection = await aiosqlite.connect(path, isolation_level=None)
-        self = cls(connection)
-        try:
-            await connection.execute("PRAGMA journal_mode = WAL")
-            await connection.execute("PRAGMA synchronous = NORMAL")
-            await connection.execute("PRAGMA busy_timeout = 10000")
-            await connection.execute("PRAGMA foreign_keys = ON")
-            sql = resources.files(__package__).joinpath(schema).read_text(encoding="utf-8")
-            await connection.executescript(sql)
-        except BaseException:
-            await connection.close()
-            raise
+        with _translated():
+            connection = await aiosqlite.connect(path, isolation_level=None)
+            self = cls(connection)
+            try:
+                await connection.execute("PRAGMA busy_timeout = 10000")
+                await connection.execute("PRAGMA journal_mode = WAL")
+                await connection.execute("PRAGMA synchronous = NORMAL")
+                await connection.execute("PRAGMA foreign_keys = ON")
+                sql = resources.files(__package__).joinpath(schema).read_text(encoding="utf-8")
+                await connection.executescript(sql)
+            except BaseException:
+                await connection.close()
+                raise
         return self
 
     async def close(self) -> None:
         await self._connection.close()
 
     async def rows(self, sql: str, parameters: Iterable[Any] = ()) -> Sequence[Row]:
-        with _translated():
-            return list(await self._connection.execute_fetchall(sql, parameters))
+        """Read what is committed. Never within a transaction of the same task: it waits for the one under way."""
+        async with self._writing:
+            with _translated():
+                return list(await self._connection.execute_fetchall(sql, parameters))
 
     async def row(self, sql: str, parameters: Iterable[Any] = ()) -> Row | None:
         found = await self.rows(sql, parameters)
@@ -63,10 +66,11 @@ class Database:
         """
         async with self._writing:
             with _translated():
-                if durable:
-                    await self._connection.execute("PRAGMA synchronous = FULL")
-                await self._connection.execute("BEGIN IMMEDIATE")
                 try:
+                    # Within the `try`: a statement whose caller is cancelled is still run, and must be taken back.
+                    if durable:
+                        await self._connection.execute("PRAGMA synchronous = FULL")
+                    await self._connection.execute("BEGIN IMMEDIATE")
                     yield Transaction(self._connection)
                     await self._connection.execute("COMMIT")
                 except BaseException:

@@ -7,50 +7,28 @@ import os
 import uuid
 import zlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 from ingestd.journal.database import Database, Row, Transaction
+from ingestd.journal.records import (
+    FILE_COLUMNS,
+    UPSERT_FILE,
+    JobRecord,
+    directory_of,
+    event_of,
+    file_of,
+    file_values,
+    job_of,
+)
 from ingestd.oais import Description, Directory, Extension, Facts, File, FileUse, Rename, Totals, Warning_
-from ingestd.premis import Agent, AgentType, Digest, DigestAlgorithm, Event, EventOutcome, EventType, Format, now
+from ingestd.premis import Agent, AgentType, Event, now
 
-_FILE = (
-    "row, id, path, original, use, size_bytes, digest_algorithm, digest, digest_at, modified_at,"
-    " format_name, format_version, puid, mime, derived_from, label, removed"
-)
-_UPSERT_FILE = (
-    "INSERT INTO file (id, path, original, use, size_bytes, digest_algorithm, digest, digest_at, modified_at,"
-    " format_name, format_version, puid, mime, derived_from, label, removed)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-    " ON CONFLICT (id) DO UPDATE SET path = excluded.path, original = excluded.original, use = excluded.use,"
-    " size_bytes = excluded.size_bytes, digest_algorithm = excluded.digest_algorithm, digest = excluded.digest,"
-    " digest_at = excluded.digest_at, modified_at = excluded.modified_at, format_name = excluded.format_name,"
-    " format_version = excluded.format_version, puid = excluded.puid, mime = excluded.mime,"
-    " derived_from = excluded.derived_from, label = excluded.label, removed = excluded.removed"
-)
 _INSERT_DIRECTORY = (
     "INSERT INTO directory (id, path, original, removed) VALUES (?, ?, ?, ?)"
     " ON CONFLICT (path) WHERE removed = 0"
     " DO UPDATE SET id = coalesce(excluded.id, id), original = excluded.original"
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class JobRecord:
-    """One run of one link. A job that has not ended was interrupted, or is at work."""
-
-    row: int
-    link: str
-    name: str
-    execute: str
-    started_at: datetime
-    ended_at: datetime | None
-    exit_code: int | None
-    cursor: int
-    files_done: int
-    seconds: float
 
 
 class PackageJournal:
@@ -75,6 +53,7 @@ class PackageJournal:
         job: int = 0,
         cursor: int = 0,
         files_done: int = 0,
+        exit_code: int = 0,
         tools: Iterable[tuple[str, str, str]] = (),
     ) -> None:
         """Record what a step told, with how far its job is, in one transaction."""
@@ -83,8 +62,9 @@ class PackageJournal:
             await transaction.many("INSERT OR IGNORE INTO tool VALUES (?, ?, ?)", [*tools])
             if job:
                 await transaction.execute(
-                    "UPDATE job SET cursor = max(cursor, ?), files_done = files_done + ? WHERE row = ?",
-                    (cursor, files_done, job),
+                    "UPDATE job SET cursor = max(cursor, ?), files_done = files_done + ?,"
+                    " exit_code = max(coalesce(exit_code, 0), ?) WHERE row = ?",
+                    (cursor, files_done, exit_code, job),
                 )
 
     async def start_job(self, link: str, name: str, execute: str) -> JobRecord:
@@ -98,15 +78,18 @@ class PackageJournal:
                 )
         found = await self._db.row("SELECT * FROM job WHERE link = ? AND ended_at IS NULL", (link,))
         assert found is not None  # noqa: S101  just written
-        return _job(found)
+        return job_of(found)
 
-    async def end_job(self, job: int, exit_code: int, seconds: float, next_link: str) -> None:
-        """End a job and say, in the same transaction, where the package goes on (empty: nowhere)."""
+    async def end_job(self, job: int, exit_code: int, seconds: float, next_link: str, facts: Facts = Facts()) -> None:
+        """End a job and say, in the same transaction, where the package goes on (empty: nowhere), and what follows
+        from its end: warnings, or that the package failed.
+        """
         async with self._db.transaction() as transaction:
             await transaction.execute(
                 "UPDATE job SET ended_at = ?, exit_code = ?, seconds = seconds + ? WHERE row = ?",
                 (now().isoformat(), exit_code, seconds, job),
             )
+            await _record(transaction, facts)
             await _set_facts(transaction, {"next_link": next_link})
 
     async def reopen_at(self, link: str) -> None:
@@ -133,49 +116,48 @@ class PackageJournal:
         window: int = 256,
         removed: bool = False,
     ) -> AsyncIterator[Sequence[File]]:
-        clause, parameters = _under(under)
-        if uses:
-            clause += f" AND use IN ({_marks(uses)})"
-            parameters += [str(use) for use in uses]
-        sql = f"SELECT {_FILE} FROM file WHERE removed = {int(removed)}{clause}"  # noqa: S608  names are parameters
-        async for rows in self._pages(sql, parameters, by_path=by_path, after_row=after_row, window=window, path_at=2):
-            yield [_file(row) for row in rows]
+        clause = f" AND use IN ({_marks(uses)})" if uses else ""
+        sql = f"SELECT {FILE_COLUMNS} FROM file WHERE removed = {int(removed)}{clause}"  # noqa: S608  names are parameters
+        chosen = [str(use) for use in uses]
+        pages = self._pages_by_path(sql, chosen, under, window) if by_path else None
+        async for rows in pages or self._pages_by_row(sql, chosen, under, after_row, window):
+            yield [file_of(row) for row in rows]
 
     async def directories(
         self, *, under: str = "", by_path: bool = False, after_row: int = 0, window: int = 256
     ) -> AsyncIterator[Sequence[Directory]]:
-        clause, parameters = _under(under)
-        sql = f"SELECT row, id, path, original, removed FROM directory WHERE removed = 0{clause}"  # noqa: S608  as above
-        async for rows in self._pages(sql, parameters, by_path=by_path, after_row=after_row, window=window, path_at=2):
+        sql = "SELECT row, id, path, original, removed FROM directory WHERE removed = 0"
+        pages = self._pages_by_path(sql, [], under, window) if by_path else None
+        async for rows in pages or self._pages_by_row(sql, [], under, after_row, window):
             yield [_directory(row) for row in rows]
 
     async def file_at(self, path: str) -> File | None:
         row = await self._db.row(
-            f"SELECT {_FILE} FROM file WHERE removed = 0 AND path = ?",  # noqa: S608  column names are constant
+            f"SELECT {FILE_COLUMNS} FROM file WHERE removed = 0 AND path = ?",  # noqa: S608  column names are constant
             (os.fsencode(path),),
         )
-        return _file(row) if row else None
+        return file_of(row) if row else None
 
     async def files_at(self, paths: Sequence[str]) -> Mapping[str, File]:
         rows = await self._db.rows(
-            f"SELECT {_FILE} FROM file WHERE removed = 0 AND path IN ({_marks(paths)})",  # noqa: S608  as above
+            f"SELECT {FILE_COLUMNS} FROM file WHERE removed = 0 AND path IN ({_marks(paths)})",  # noqa: S608  as above
             [os.fsencode(path) for path in paths],
         )
-        return {file.path: file for file in map(_file, rows)}
+        return {file.path: file for file in map(file_of, rows)}
 
     async def files_received_as(self, originals: Sequence[str]) -> Mapping[str, File]:
         rows = await self._db.rows(
-            f"SELECT {_FILE} FROM file WHERE removed = 0 AND original IN ({_marks(originals)})",  # noqa: S608  as above
+            f"SELECT {FILE_COLUMNS} FROM file WHERE removed = 0 AND original IN ({_marks(originals)})",  # noqa: S608  as above
             [os.fsencode(path) for path in originals],
         )
-        return {file.original: file for file in map(_file, rows)}
+        return {file.original: file for file in map(file_of, rows)}
 
     async def directory_received_as(self, original: str) -> Directory | None:
         row = await self._db.row(
             "SELECT row, id, path, original, removed FROM directory WHERE removed = 0 AND original = ?",
             (os.fsencode(original),),
         )
-        return _directory(row) if row else None
+        return directory_of(row) if row else None
 
     async def taken(self, paths: Sequence[str]) -> frozenset[str]:
         marks = _marks(paths)
@@ -195,7 +177,7 @@ class PackageJournal:
         )
         found: dict[uuid.UUID, list[Event]] = {}
         for row in rows:
-            event = _event(row)
+            event = event_of(row)
             found.setdefault(event.object, []).append(event)
         return found
 
@@ -225,11 +207,11 @@ class PackageJournal:
 
     async def derivatives(self, files: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Sequence[File]]:
         rows = await self._db.rows(
-            f"SELECT {_FILE} FROM file WHERE removed = 0 AND derived_from IN ({_marks(files)}) ORDER BY row",  # noqa: S608  as above
+            f"SELECT {FILE_COLUMNS} FROM file WHERE removed = 0 AND derived_from IN ({_marks(files)}) ORDER BY row",  # noqa: S608  as above
             [id_.bytes for id_ in files],
         )
         found: dict[uuid.UUID, list[File]] = {}
-        for file in map(_file, rows):
+        for file in map(file_of, rows):
             if file.derived_from is not None:
                 found.setdefault(file.derived_from, []).append(file)
         return found
@@ -265,7 +247,7 @@ class PackageJournal:
 
     async def warnings(self) -> AsyncIterator[Sequence[Warning_]]:
         sql = "SELECT row, code, detail, path, link FROM warning WHERE true"
-        async for rows in self._pages(sql, [], by_path=False, after_row=0, window=256, path_at=3):
+        async for rows in self._pages_by_row(sql, [], "", 0, 256):
             yield [
                 Warning_(code=code, detail=detail, path=os.fsdecode(path), link=link)
                 for _, code, detail, path, link in rows
@@ -296,31 +278,50 @@ class PackageJournal:
         return [(name, version, used_for) for name, version, used_for in rows]
 
     async def jobs(self) -> Sequence[JobRecord]:
-        return [_job(row) for row in await self._db.rows("SELECT * FROM job ORDER BY row")]
+        return [job_of(row) for row in await self._db.rows("SELECT * FROM job ORDER BY row")]
 
-    async def _pages(
-        self, sql: str, parameters: Sequence[Any], *, by_path: bool, after_row: int, window: int, path_at: int
+    # Pages are by key, never by offset; no read stays open between pages, so the log can be checkpointed.
+
+    async def _pages_by_row(
+        self, sql: str, parameters: Sequence[Any], under: str, after_row: int, window: int
     ) -> AsyncIterator[Sequence[Row]]:
-        """Page by key, never by offset; no read stays open between pages, so the log can be checkpointed."""
-        key, after = ("path", b"") if by_path else ("row", after_row)
+        """Page in the order of recording. The `+` keeps SQLite from sorting everything below `under` for each page."""
+        low, high = _range(under)
+        clause = " AND +path > ? AND +path < ?" if under else ""
+        bounds = [low, high] if under else []
         while True:
             page = await self._db.rows(
-                f"{sql} AND {key} > ? ORDER BY {key} LIMIT ?",
-                [*parameters, after, window],
+                f"{sql}{clause} AND row > ? ORDER BY row LIMIT ?", [*parameters, *bounds, after_row, window]
             )
             if page:
                 yield page
             if len(page) < window:
                 return
-            after = page[-1][path_at if by_path else 0]
+            after_row = page[-1][0]
+
+    async def _pages_by_path(
+        self, sql: str, parameters: Sequence[Any], under: str, window: int
+    ) -> AsyncIterator[Sequence[Row]]:
+        """Page in the order of the paths' bytes: from one lower bound, which moves on."""
+        after, high = _range(under)
+        clause = " AND path < ?" if under else ""
+        bounds = [high] if under else []
+        while True:
+            page = await self._db.rows(
+                f"{sql} AND path > ?{clause} ORDER BY path LIMIT ?", [*parameters, after, *bounds, window]
+            )
+            if page:
+                yield page
+            if len(page) < window:
+                return
+            after = page[-1][2]
 
 
 async def _record(transaction: Transaction, facts: Facts) -> None:
-    for rename in facts.renames:
-        await _rename(transaction, rename)
+    await _rename(transaction, facts.renames)
     for directory in facts.directories:
         await _put_directory(transaction, directory)
-    await transaction.many(_UPSERT_FILE, [_file_values(file) for file in facts.files])
+    await transaction.many(UPSERT_FILE, [file_values(file) for file in facts.files])
     await transaction.many(
         "INSERT INTO event (object, id, type, at, detail, outcome, note) VALUES (?, ?, ?, ?, ?, ?, ?)",
         [(e.object.bytes, e.id.bytes, e.type, e.at.isoformat(), e.detail, e.outcome, e.note) for e in facts.events],
@@ -361,112 +362,32 @@ async def _put_directory(transaction: Transaction, directory: Directory) -> None
         await transaction.execute(_INSERT_DIRECTORY, values)
 
 
-async def _rename(transaction: Transaction, rename: Rename) -> None:
-    old, new = os.fsencode(rename.old), os.fsencode(rename.new)
-    columns = ("path", "original") if rename.as_received else ("path",)
-    below = (old + b"/", old + b"0")  # "0" follows "/": everything below the folder, nothing beside it
+async def _rename(transaction: Transaction, renames: Sequence[Rename]) -> None:
+    """Move what is at and below each old path, in order. Removed files stay where they were when they were removed."""
+    received = [rename for rename in renames if rename.as_received]
     for table in ("file", "directory"):
-        for column in columns:
-            await transaction.execute(
+        for column, moved in (("path", renames), ("original", received)):
+            await transaction.many(
                 f"UPDATE {table} SET {column} = CAST(? || substr({column}, ?) AS BLOB)"  # noqa: S608  names are constant
-                f" WHERE {column} = ? OR ({column} >= ? AND {column} < ?)",
-                (new, len(old) + 1, old, *below),
+                f" WHERE removed = 0 AND ({column} = ? OR ({column} > ? AND {column} < ?))",
+                [_moved(rename) for rename in moved],
             )
 
 
+def _moved(rename: Rename) -> tuple[bytes, int, bytes, bytes, bytes]:
+    old = os.fsencode(rename.old)
+    return (os.fsencode(rename.new), len(old) + 1, old, *_range(rename.old))
+
+
 def _under(folder: str) -> tuple[str, list[Any]]:
-    if not folder:
-        return "", []
+    return (" AND path > ? AND path < ?", [*_range(folder)]) if folder else ("", [])
+
+
+def _range(folder: str) -> tuple[bytes, bytes]:
+    """Bounds of everything below a folder, and of nothing beside it: `0` is the byte after `/`."""
     raw = os.fsencode(folder.rstrip("/"))
-    return " AND path > ? AND path < ?", [raw + b"/", raw + b"0"]
+    return (raw + b"/", raw + b"0") if folder else (b"", b"")
 
 
 def _marks(values: Sequence[Any]) -> str:
     return ", ".join("?" * len(values))
-
-
-def _file_values(file: File) -> tuple[Any, ...]:
-    digest, format_ = file.digest, file.format
-    return (
-        file.id.bytes,
-        os.fsencode(file.path),
-        os.fsencode(file.original),
-        file.use,
-        file.size_bytes,
-        digest.algorithm if digest else None,
-        digest.value if digest else None,
-        digest.calculated_at.isoformat() if digest else None,
-        file.modified_at.isoformat() if file.modified_at else None,
-        format_.name if format_ else None,
-        format_.version if format_ else None,
-        format_.puid if format_ else None,
-        format_.mime if format_ else None,
-        file.derived_from.bytes if file.derived_from else None,
-        file.label,
-        int(file.removed),
-    )
-
-
-def _file(row: Row) -> File:
-    (number, id_, path, original, use, size, algorithm, digest, digest_at, modified) = row[:10]
-    (name, version, puid, mime, derived, label, removed) = row[10:]
-    return File(
-        row=number,
-        id=uuid.UUID(bytes=id_),
-        path=os.fsdecode(path),
-        original=os.fsdecode(original),
-        use=FileUse(use),
-        size_bytes=size,
-        digest=Digest(algorithm=DigestAlgorithm(algorithm), value=digest, calculated_at=_time(digest_at))
-        if digest
-        else None,
-        modified_at=_time(modified) if modified else None,
-        format=Format(name=name, version=version, puid=puid, mime=mime) if name is not None else None,
-        derived_from=uuid.UUID(bytes=derived) if derived else None,
-        label=label,
-        removed=bool(removed),
-    )
-
-
-def _directory(row: Row) -> Directory:
-    number, id_, path, original, removed = row
-    return Directory(
-        row=number,
-        id=uuid.UUID(bytes=id_) if id_ else None,
-        path=os.fsdecode(path),
-        original=os.fsdecode(original),
-        removed=bool(removed),
-    )
-
-
-def _event(row: Row) -> Event:
-    object_, id_, type_, at, detail, outcome, note = row
-    return Event(
-        object=uuid.UUID(bytes=object_),
-        id=uuid.UUID(bytes=id_),
-        type=EventType(type_),
-        at=_time(at),
-        detail=detail,
-        outcome=EventOutcome(outcome),
-        note=note,
-    )
-
-
-def _job(row: Row) -> JobRecord:
-    number, link, name, execute, started, ended, exit_code, cursor, files_done, seconds = row
-    return JobRecord(
-        row=number,
-        link=link,
-        name=name,
-        execute=execute,
-        started_at=_time(started),
-        ended_at=_time(ended) if ended else None,
-        exit_code=exit_code,
-        cursor=cursor,
-        files_done=files_done,
-        seconds=seconds,
-    )
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)

@@ -2,6 +2,8 @@
 
 A source is a folder, a file or an archive, here or at a URL. `check` says whether it may be read, before anything is
 accepted; `receive` puts its content into a package's folder, or nothing.
+
+The process that unpacks an archive is a module of this package, so settings and pool are only imported for their types.
 """
 
 from __future__ import annotations

@@ -17,10 +17,9 @@ from datetime import datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import ingestd
-from ingestd.config import SourceSettings, UnpackSettings
 from ingestd.errors import Code, IngestError, Violation
 from ingestd.oais import unescape_name
 from ingestd.premis import Digest, DigestAlgorithm, now
@@ -30,7 +29,10 @@ from ingestd.sources.folders import Known, receive_folder
 from ingestd.sources.kinds import Archive
 from ingestd.sources.records import WINDOW, Note, NoteCode, Received, modified_at
 from ingestd.sources.sevenzip import limits_for, seven_zip, unpack_with_7z
-from ingestd.tools.pool import Pool, Run
+
+if TYPE_CHECKING:
+    from ingestd.config import UnpackSettings
+    from ingestd.tools.pool import Pool, Run
 
 _UNPACK = "ingestd.sources.unpack"
 _NOT_AN_ARCHIVE = "not_an_archive"
@@ -72,6 +74,8 @@ async def receive_archive(
             return
         await worker.run(partial(_clear, into))
         top = await unpack_with_7z(path, aside, unpack, pool)
+        from ingestd.config import SourceSettings
+
         settings = SourceSettings(max_bytes=unpack.max_bytes, max_files=unpack.max_entries)
         async with aclosing(receive_folder(top, into, settings=settings, algorithm=algorithm, known=known)) as windows:
             async for window in windows:

@@ -8,6 +8,7 @@ keeps no cookies, sends no credentials and knows no proxy.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.message
 import http.client
 import json
@@ -20,14 +21,16 @@ import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ingestd
-from ingestd.config import SourceSettings
 from ingestd.errors import Code, IngestError, SourceError
 from ingestd.sources.copying import CHUNK_BYTES, Worker, no_room
 from ingestd.sources.locations import Url, may_connect, parse_url, too_large
 from ingestd.sources.names import NAME_BYTES
+
+if TYPE_CHECKING:
+    from ingestd.config import SourceSettings
 
 REDIRECTS = 5
 FIRST_PAUSE_SECONDS = 0.5
@@ -119,14 +122,13 @@ class _Fetch:
         url = parse_url(self.location, self.settings, trusted=self.trusted)
         try:
             for _ in range(REDIRECTS + 1):
-                connection = _connect(url, self.settings, trusted=self.trusted)
-                try:
-                    response = _ask(connection, url, have, part.validator)
+                with (
+                    contextlib.closing(_connect(url, self.settings, trusted=self.trusted)) as connection,
+                    _ask(connection, url, have, part.validator) as response,
+                ):
                     if response.status not in _MOVED:
                         return self._take(response, url, have)
                     url = self._follow(url, response)
-                finally:
-                    connection.close()
         except OSError as error:
             raise no_room(error, str(self.body.parent)) or _lost(error) from error
         except http.client.HTTPException as error:

@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from ingestd.config import SourceSettings
 from ingestd.errors import Code
 from ingestd.oais import escape_name
 from ingestd.premis import Digest, DigestAlgorithm, now
@@ -31,6 +30,9 @@ from ingestd.sources.findings import Findings
 from ingestd.sources.locations import unreadable
 from ingestd.sources.names import PATH_BYTES, Tree
 from ingestd.sources.records import WINDOW, Note, NoteCode, Received, modified_at
+
+if TYPE_CHECKING:
+    from ingestd.config import SourceSettings
 
 Known: TypeAlias = Callable[[Sequence[str]], Awaitable[frozenset[str]]]
 
@@ -73,8 +75,9 @@ class _Survey:
 
     def add(self, found: _Found) -> None:
         seen = found.stat
-        line = (os.fsencode(found.path), os.fsencode(found.real), seen.st_mode, seen.st_size, seen.st_mtime_ns)
-        self._trace.update(repr(line if not found.directory else line[:3]).encode())
+        size = 0 if found.directory else seen.st_size
+        line = (os.fsencode(found.path), os.fsencode(found.real), seen.st_mode, size, seen.st_mtime_ns)
+        self._trace.update(repr(line).encode())
         if not found.directory and not found.left_out:
             self.files += 1
             self.size_bytes += seen.st_size
@@ -141,26 +144,41 @@ def _walk(tree: Tree, findings: Findings | None) -> Iterator[_Found]:
 
     What cannot be received goes to `findings`; in the second walk, which has none, it means that the source changed.
     """
-    levels = [iter(_names(tree, "", findings))]
+    levels = [_Level(tree, "", findings)]
     while levels:
-        path = next(levels[-1], None)
+        path = next(levels[-1].paths, None)
         if path is None:
-            levels.pop()
+            levels.pop().check()
             continue
         found = _look(tree, path, findings)
         if found:
             yield found
             if found.directory:
-                levels.append(iter(_names(tree, path, findings)))
+                levels.append(_Level(tree, path, findings))
 
 
-def _names(tree: Tree, path: str, findings: Findings | None) -> list[str]:
-    below = path + "/" if path else ""
-    try:
-        return [below + name for name in tree.names(path)]
-    except OSError as error:
-        _cannot(error, path, findings)
-        return []
+class _Level:
+    """A directory that is being walked through. Its own time tells whether a name came or went meanwhile."""
+
+    def __init__(self, tree: Tree, path: str, findings: Findings | None) -> None:
+        self.tree = tree
+        self.path = path
+        self.modified_ns = -1
+        self.paths: Iterator[str] = iter(())
+        below = path + "/" if path else ""
+        try:
+            self.modified_ns = tree.lstat(path).st_mtime_ns
+            self.paths = iter([below + name for name in tree.names(path)])
+        except OSError as error:
+            _cannot(error, path, findings)
+
+    def check(self) -> None:
+        try:
+            same = self.modified_ns in (-1, self.tree.lstat(self.path).st_mtime_ns)
+        except OSError:
+            same = False
+        if not same:
+            raise changed(self.path or "the source")
 
 
 def _look(tree: Tree, path: str, findings: Findings | None) -> _Found | None:

@@ -18,13 +18,16 @@ import stat
 import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ingestd.config import SourceSettings
 from ingestd.errors import Code, RequestError, SourceError, Violation
 from ingestd.sources.findings import failure
 from ingestd.sources.kinds import archive_in
 from ingestd.sources.names import open_plain
 from ingestd.sources.records import Checked, Kind, Source
+
+if TYPE_CHECKING:
+    from ingestd.config import SourceSettings
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 _NOT_IN_URL = re.compile(r"[\x00-\x20\x7f]")

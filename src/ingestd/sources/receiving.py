@@ -8,8 +8,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ingestd.config import SourceSettings, UnpackSettings
 from ingestd.errors import Code, SourceError, Violation
 from ingestd.premis import Digest, DigestAlgorithm, now
 from ingestd.sources.archives import NotAnArchive, receive_archive
@@ -20,7 +20,10 @@ from ingestd.sources.kinds import Archive, archive_in
 from ingestd.sources.locations import check, is_remote, too_large, unreadable
 from ingestd.sources.names import open_plain
 from ingestd.sources.records import Checksum, Kind, Received, Source, modified_at
-from ingestd.tools.pool import Pool
+
+if TYPE_CHECKING:
+    from ingestd.config import SourceSettings, UnpackSettings
+    from ingestd.tools.pool import Pool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,20 +13,24 @@ import shutil
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ingestd.config import UnpackSettings
 from ingestd.errors import Code, IngestError
 from ingestd.sources.findings import Findings, failure
 from ingestd.sources.names import NameRefused, split
 from ingestd.sources.writer import KEPT_NAMES, Limits, Meter
-from ingestd.tools.pool import Limits as RunLimits
-from ingestd.tools.pool import Pool, Run
+
+if TYPE_CHECKING:
+    from ingestd.config import UnpackSettings
+    from ingestd.tools.pool import Limits as RunLimits
+    from ingestd.tools.pool import Pool, Run
 
 _SEVEN_ZIP = ("7z", "7zz")
 _SLOWEST_BYTES_PER_SECOND = 2**20
 _LOOK_SECONDS = 1.0
 
 _PASSWORD = re.compile(r"password|encrypted", re.IGNORECASE)
+_LINK = re.compile(r"dangerous (symbolic )?link|link path was ignored", re.IGNORECASE)
 _METHOD = re.compile(r"unsupported|not implemented|cannot open the file as|can't open as archive", re.IGNORECASE)
 
 
@@ -160,7 +164,9 @@ def _seven_zip_error(run: Run) -> IngestError:
         return run.error()
     tool = run.failure(Path(run.argv[0]).name)
     code, detail = Code.CONTENT_ARCHIVE_CORRUPT, "the archive is damaged"
-    if _PASSWORD.search(said):
+    if _LINK.search(said):
+        code, detail = Code.CONTENT_PATH_TRAVERSAL, "a link in the archive leads out of it"
+    elif _PASSWORD.search(said):
         detail = "the archive is encrypted: it cannot be opened without its password"
     elif _METHOD.search(said):
         code, detail = Code.CONTENT_ARCHIVE_UNSUPPORTED, "the archive uses a method that no installed program can read"

@@ -1,0 +1,131 @@
+"""Rows of a package's journal, read as records and written from them."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ingestd.journal.database import Row
+from ingestd.oais import Directory, File, FileUse
+from ingestd.premis import Digest, DigestAlgorithm, Event, EventOutcome, EventType, Format
+
+FILE_COLUMNS = (
+    "row, id, path, original, use, size_bytes, digest_algorithm, digest, digest_at, modified_at,"
+    " format_name, format_version, puid, mime, derived_from, label, removed"
+)
+UPSERTFILE_COLUMNS = (
+    "INSERT INTO file (id, path, original, use, size_bytes, digest_algorithm, digest, digest_at, modified_at,"
+    " format_name, format_version, puid, mime, derived_from, label, removed)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (id) DO UPDATE SET path = excluded.path, original = excluded.original, use = excluded.use,"
+    " size_bytes = excluded.size_bytes, digest_algorithm = excluded.digest_algorithm, digest = excluded.digest,"
+    " digest_at = excluded.digest_at, modified_at = excluded.modified_at, format_name = excluded.format_name,"
+    " format_version = excluded.format_version, puid = excluded.puid, mime = excluded.mime,"
+    " derived_from = excluded.derived_from, label = excluded.label, removed = excluded.removed"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobRecord:
+    """One run of one link. A job that has not ended was interrupted, or is at work."""
+
+    row: int
+    link: str
+    name: str
+    execute: str
+    started_at: datetime
+    ended_at: datetime | None
+    exit_code: int | None
+    cursor: int
+    files_done: int
+    seconds: float
+
+
+def file_values(file: File) -> tuple[Any, ...]:
+    digest, format_ = file.digest, file.format
+    return (
+        file.id.bytes,
+        os.fsencode(file.path),
+        os.fsencode(file.original),
+        file.use,
+        file.size_bytes,
+        digest.algorithm if digest else None,
+        digest.value if digest else None,
+        digest.calculated_at.isoformat() if digest else None,
+        file.modified_at.isoformat() if file.modified_at else None,
+        format_.name if format_ else None,
+        format_.version if format_ else None,
+        format_.puid if format_ else None,
+        format_.mime if format_ else None,
+        file.derived_from.bytes if file.derived_from else None,
+        file.label,
+        int(file.removed),
+    )
+
+
+def file_of(row: Row) -> File:
+    (number, id_, path, original, use, size, algorithm, digest, digest_at, modified) = row[:10]
+    (name, version, puid, mime, derived, label, removed) = row[10:]
+    return File(
+        row=number,
+        id=uuid.UUID(bytes=id_),
+        path=os.fsdecode(path),
+        original=os.fsdecode(original),
+        use=FileUse(use),
+        size_bytes=size,
+        digest=Digest(algorithm=DigestAlgorithm(algorithm), value=digest, calculated_at=time_of(digest_at))
+        if digest
+        else None,
+        modified_at=time_of(modified) if modified else None,
+        format=Format(name=name, version=version, puid=puid, mime=mime) if name is not None else None,
+        derived_from=uuid.UUID(bytes=derived) if derived else None,
+        label=label,
+        removed=bool(removed),
+    )
+
+
+def directory_of(row: Row) -> Directory:
+    number, id_, path, original, removed = row
+    return Directory(
+        row=number,
+        id=uuid.UUID(bytes=id_) if id_ else None,
+        path=os.fsdecode(path),
+        original=os.fsdecode(original),
+        removed=bool(removed),
+    )
+
+
+def event_of(row: Row) -> Event:
+    object_, id_, type_, at, detail, outcome, note = row
+    return Event(
+        object=uuid.UUID(bytes=object_),
+        id=uuid.UUID(bytes=id_),
+        type=EventType(type_),
+        at=time_of(at),
+        detail=detail,
+        outcome=EventOutcome(outcome),
+        note=note,
+    )
+
+
+def job_of(row: Row) -> JobRecord:
+    number, link, name, execute, started, ended, exit_code, cursor, files_done, seconds = row
+    return JobRecord(
+        row=number,
+        link=link,
+        name=name,
+        execute=execute,
+        started_at=time_of(started),
+        ended_at=time_of(ended) if ended else None,
+        exit_code=exit_code,
+        cursor=cursor,
+        files_done=files_done,
+        seconds=seconds,
+    )
+
+
+def time_of(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)

@@ -1,0 +1,138 @@
+"""ingestd as a user runs it: a process of its own, with a data folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import jsonschema
+from tests.conftest import REPOSITORY
+
+RUN_SECONDS = 50
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What `--json` printed."""
+        return cast("dict[str, Any]", json.loads(self.out))
+
+
+class Program:
+    """Commands on one data folder. `settings` are variables of the environment, without their prefix."""
+
+    def __init__(self, folder: Path, **settings: object) -> None:
+        self.folder = folder
+        self.data_dir = folder / "data"
+        self.settings = settings
+        self.command: tuple[str, ...] = (sys.executable, "-W", "error", "-m", "ingestd")
+        self.search_path: Path | None = REPOSITORY / "src"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR") if name in os.environ}
+        set_ = {"DATA_DIR": self.data_dir, **self.settings}
+        found = {"PYTHONPATH": str(self.search_path)} if self.search_path else {}
+        return kept | found | {f"INGESTD_{name}": str(value) for name, value in set_.items()}
+
+    def __call__(self, *arguments: object, seconds: float = RUN_SECONDS) -> Run:
+        """Run one command to its end."""
+        process = self.start(*arguments)
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except BaseException:
+            process.kill()
+            process.communicate()
+            raise
+        return Run(
+            code=process.returncode, out=out.decode(errors="surrogateescape"), err=err.decode(errors="surrogateescape")
+        )
+
+    def start(self, *arguments: object) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*self.command, *(os.fsencode(str(argument)) for argument in arguments)],
+            env=self.environment,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    # --- what it left
+
+    @property
+    def work_folders(self) -> list[Path]:
+        work = self.data_dir / "work"
+        return sorted(work.iterdir()) if work.is_dir() else []
+
+    def jobs(self) -> list[Mapping[str, Any]]:
+        """The jobs of the one package that is in work, in order; none before its journal is made."""
+        found = [folder / "journal.db" for folder in self.work_folders if (folder / "journal.db").exists()]
+        if len(found) != 1:
+            return []
+        try:
+            return rows(found[0], "SELECT * FROM job ORDER BY row")
+        except sqlite3.OperationalError:
+            return []  # it is just being made
+
+    def requests(self) -> list[Mapping[str, Any]]:
+        return rows(self.data_dir / "service.db", "SELECT * FROM request ORDER BY created_at")
+
+
+def rows(database: Path, query: str) -> list[Mapping[str, Any]]:
+    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=10)
+    try:
+        connection.row_factory = sqlite3.Row
+        return [dict(row) for row in connection.execute(query)]
+    finally:
+        connection.close()
+
+
+@contextmanager
+def running(program: Program, *arguments: object) -> Iterator[subprocess.Popen[bytes]]:
+    """A command in the background, killed at the end if it is still there."""
+    process = program.start(*arguments)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=RUN_SECONDS)
+
+
+def wait_until(true: Callable[[], object], what: str, *, seconds: float = 30, every: float = 0.02) -> None:
+    """Wait for something to be true; after `seconds` the test fails, and says for what it waited."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"waited {seconds} s for: {what}"
+        time.sleep(every)
+
+
+def event_schema(definition: str | None = None) -> jsonschema.Draft202012Validator:
+    """The published schema of events, or one definition within it."""
+    schema = json.loads((REPOSITORY / "schemas" / "event.schema.json").read_text(encoding="utf-8"))
+    if definition is not None:
+        schema = {
+            "$schema": schema["$schema"],
+            "$defs": schema["$defs"],
+            "$ref": f"#/$defs/{definition}",
+        }
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)
