@@ -51,19 +51,20 @@ async def workflow(options: argparse.Namespace, settings: Settings) -> int:
     if options.action == "check":
         print(f"{workflow_path(settings)}: {len(found.links)} links, sound\nsha256 {found.digest}")
         return OK
-    dot = found.graphviz()
+    drawing = found.graphviz()
+    if options.output is None or options.output.suffix != ".dot":
+        drawing = await _draw(drawing, settings)
     if options.output is None:
-        print(dot, end="")
+        print(drawing, end="")
         return OK
-    if options.output.suffix != ".dot":
-        dot = await _draw(dot, settings)
     async with aiofiles.open(options.output, "w", encoding="utf-8") as out:
-        await out.write(dot)
+        await out.write(drawing)
     print(options.output)
     return OK
 
 
 async def _draw(dot: str, settings: Settings) -> str:
+    """Have Graphviz make an SVG of a graph in the DOT language."""
     async with Toolbox(settings) as tools:
         if tools.pool.which("dot") is None:
             raise ToolError(

@@ -178,7 +178,10 @@ def _inspect(commands: Any) -> None:
     workflow.add_argument("action", choices=["check", "graph"], help="check: prove it sound; graph: draw it")
     workflow.add_argument("file", nargs="?", type=Path, help="a workflow file (default: the one in force)")
     workflow.add_argument(
-        "--output", type=Path, metavar="FILE", help="graph: write here (.svg, or .dot without Graphviz)"
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="graph: write here (default: SVG on stdout; a name ending in .dot needs no Graphviz)",
     )
     config = _add(commands, "config", "print the settings in force, secrets hidden")
     config.add_argument("--describe", action="store_true", help="say what each setting is for")
