@@ -14,6 +14,8 @@ CORPORA ?= text-1000 mixed-1000
 
 BIN := .venv/bin
 IMAGE ?= ingestd:dev
+# Another base image than Debian 13 of the public registry, for `make image`.
+BASE ?=
 say = @printf '\n%s\n' "$(1)"
 
 .PHONY: help
@@ -62,7 +64,7 @@ bench: $(BIN)/ruff ## time ingests of made corpora against this machine's floor
 .PHONY: image
 image: ## build the container image with buildah (IMAGE=name:tag)
 	@buildah bud --isolation chroot --format docker --tag $(IMAGE) \
-		--build-arg REVISION="$$(git rev-parse HEAD 2> /dev/null)" .
+		--build-arg REVISION="$$(git rev-parse HEAD 2> /dev/null)" $(if $(BASE),--build-arg BASE=$(BASE)) .
 
 .PHONY: clean
 clean: ## remove what these commands made, but no system packages

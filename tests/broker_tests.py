@@ -12,7 +12,7 @@ from typing import Any
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
-from fake_intake import FakeIntake
+from tests.fake_intake import FakeIntake
 from ingestd.config import AmqpSettings
 from ingestd.transport.amqp.service import AmqpService
 

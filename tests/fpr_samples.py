@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import mailbox
+import shutil
 import struct
 import subprocess
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -167,11 +169,13 @@ SEEDS = {
 def office(path: Path) -> None:
     """A document that LibreOffice itself saves in the format of the path's extension."""
     extension, content = SEEDS[path.suffix]
-    seed = path.with_suffix(extension)
-    seed.write_text(content)
-    options = ("--headless", "--norestore", "--convert-to", path.suffix[1:], "--outdir", path.parent)
-    tool("soffice", f"-env:UserInstallation=file://{path.parent / 'profile'}", *options, seed)
-    seed.unlink()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        seed = folder / f"seed{extension}"
+        seed.write_text(content)
+        options = ("--headless", "--norestore", "--convert-to", path.suffix[1:], "--outdir", folder)
+        tool("soffice", f"-env:UserInstallation=file://{folder}/profile", *options, seed)
+        shutil.move(seed.with_suffix(path.suffix), path)
 
 
 def epub(path: Path) -> None:
@@ -222,11 +226,11 @@ def warc(path: Path) -> None:
     path.write_bytes(gzip.compress(head.encode() + body + b"\r\n\r\n"))
 
 
-def damaged(make: Maker) -> Maker:
-    """The same file with its second half gone."""
+def damaged(make: Maker, share: float) -> Maker:
+    """Only the first `share` of the same file, 16 bytes at least."""
 
     def cut(path: Path) -> None:
         make(path)
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        path.write_bytes(path.read_bytes()[: max(16, int(path.stat().st_size * share))])
 
     return cut

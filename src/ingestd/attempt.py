@@ -79,6 +79,8 @@ class Attempt:
         self._spawned = services.pool.spawned
         self._beat = time.monotonic()
         self._glanced = 0.0
+        self._at = ""
+        self._told = False
 
     @property
     def folder(self) -> Path:
@@ -98,11 +100,22 @@ class Attempt:
         with _lock(self.folder):
             started_at = now()
             try:
-                package, target = await self._accept()
-            except IngestError as error:
-                await self._reject(error)
-                return
-            await self._preserve(package, target, started_at)
+                try:
+                    package, target = await self._accept()
+                except IngestError as error:
+                    await (self._reject(error) if self._fresh else self._fail(error))
+                    return
+                await self._preserve(package, target, started_at)
+            except Exception as error:
+                if self._told:
+                    raise
+                log.exception("attempt raised")
+                await self._fail(_fault(error))
+
+    @property
+    def _fresh(self) -> bool:
+        """Nothing was done yet: what is wrong with the request now rejects it. Later it fails, and its work is kept."""
+        return self._record.state in {RequestState.RECEIVED, RequestState.VALIDATING}
 
     # --- before ------------------------------------------------------------------------------------------------------
 
@@ -111,9 +124,7 @@ class Attempt:
         processing = ProcessingConfig.resolve(self._settings.processing, self._request.processing)
         target = self._request.target.location or self._services.locations.default
         self._services.locations.get(target, trusted=self._trusted)
-        state = self._record.state
-        fresh = state in {RequestState.RECEIVED, RequestState.VALIDATING}
-        if fresh:
+        if self._fresh:
             checked = await self._check()
             self._name = self._request.name or _name_of(checked)
             await self._say(EventType.REQUEST_ACCEPTED, RequestState.ACCEPTED)
@@ -164,6 +175,23 @@ class Attempt:
         if not (self.folder / "journal.db").exists():
             await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
+    async def _fail(self, error: IngestError) -> None:
+        """Tell of a failure outside the workflow: of the journal, the disk, the settings, or of ingestd itself."""
+        log.error("request failed", code=error.code.value, detail=error.detail)
+        told = ErrorData.of(error)
+        await self._say(
+            EventType.REQUEST_FAILED,
+            RequestState.FAILED,
+            outcome=Outcome.FAILED,
+            error=told,
+            work_folder=self._work_folder,
+        )
+
+    @property
+    def _work_folder(self) -> str | None:
+        """Where an embedded run can be looked at; a path of this server is nobody else's business."""
+        return str(self.folder) if self._record.origin == EMBEDDED else None
+
     # --- the work ----------------------------------------------------------------------------------------------------
 
     async def _preserve(self, package: Package, target: str, started_at: datetime) -> None:
@@ -209,7 +237,7 @@ class Attempt:
             await self._report(step, journal, package)
 
         try:
-            async with asyncio.timeout(self._request.deadline_seconds):
+            async with asyncio.timeout(self._seconds_left()):
                 return await self._engine.preserve(task, journal, report)
         except TimeoutError:
             detail = f"the deadline of {self._request.deadline_seconds} seconds passed"
@@ -219,6 +247,12 @@ class Attempt:
         except Exception as error:
             log.exception("attempt raised")
             return Ended(error=_fault(error))
+
+    def _seconds_left(self) -> float | None:
+        """The deadline counts from when the request was accepted, however often it is taken up again."""
+        if self._request.deadline_seconds is None:
+            return None
+        return self._request.deadline_seconds - (now() - self._record.created_at).total_seconds()
 
     async def _finish(self, journal: PackageJournal, package: Package, ended: Ended, started_at: datetime) -> None:
         algorithm = self._settings.digest_algorithm
@@ -236,7 +270,9 @@ class Attempt:
         kind = EventType.REQUEST_CANCELLED if cancelled else EventType.REQUEST_FAILED
         outcome = Outcome.CANCELLED if cancelled else Outcome.FAILED
         log.error("request ended", outcome=outcome.value, code=error.code.value, detail=error.detail)
-        await self._say(kind, RequestState(outcome), outcome=outcome, error=error, work_folder=str(self.folder), **data)
+        await self._say(
+            kind, RequestState(outcome), outcome=outcome, error=error, work_folder=self._work_folder, **data
+        )
 
     async def _clean(self) -> None:
         if not self._settings.keep_work:
@@ -260,14 +296,15 @@ class Attempt:
         error = ErrorData.of(step.error, step.link.name) if step.error else None
         if step.skipped:
             await self._say(EventType.LINK_SKIPPED, state, link=link)
-        elif step.error is not None:
+        elif step.error is not None or step.failed:
             await self._say(EventType.LINK_FAILED, state, link=link, error=error)
         elif step.ended:
             await self._say(EventType.LINK_COMPLETED, state, link=link)
             if step.link.execute == "verify_aip":
                 aip = await aip_data(journal, package, self._settings.digest_algorithm)
                 await self._say(EventType.AIP_CREATED, state, aip=aip)
-        elif not step.files_done:
+        elif self._at != step.id:
+            self._at = step.id
             await self._say(EventType.LINK_STARTED, state, link=link)
         else:
             await self._progress(state, link)
@@ -283,6 +320,7 @@ class Attempt:
 
     async def _say(self, kind: EventType, state: RequestState, *, attempt: int | None = None, **data: Any) -> None:
         self._beat = time.monotonic()
+        self._told = self._told or kind.terminal
         await self._advance(state, self._event(kind, state, **data), attempt)
 
     def _event(self, kind: EventType, state: RequestState, **data: Any) -> Event:
@@ -323,7 +361,10 @@ def _name_of(checked: Checked) -> str:
 def _fault(error: Exception) -> IngestError:
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return ResourceError(f"no space is left on the working disk: {error.strerror}")
-    return SystemFault(f"{type(error).__name__}: {error}")
+    if isinstance(error, IngestError):
+        return error
+    words = error.strerror if isinstance(error, OSError) else str(error)  # an OSError's own words name paths
+    return SystemFault(f"{type(error).__name__}: {words}")
 
 
 @contextlib.contextmanager

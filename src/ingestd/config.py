@@ -24,7 +24,7 @@ CPUS = len(os.sched_getaffinity(0))
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
 
 
 def _data_dir() -> Path:
@@ -120,7 +120,8 @@ class OnInfected(StrEnum):
 
 class ClamAVSettings(Model):
     """The scan for malware with ClamAV. Set `AlertExceedsMax yes` in clamd.conf: without it, clamd says OK of what it
-    did not read to the end."""
+    did not read to the end.
+    """
 
     scanner: ScannerChoice = ScannerChoice.AUTO
     """`clamd`, `clamscan` (slow: it loads its signatures for every few files), `auto` for the one that is there, clamd

@@ -11,7 +11,8 @@ import errno
 import inspect
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Protocol, cast
 
@@ -43,6 +44,8 @@ class Step:
     exit_code: int | None = None
     seconds: float | None = None
     error: IngestError | None = None
+    failed: bool = False
+    """The job failed, by its exit code; `error` says why, where the step did."""
     skipped: bool = False
     """A choice that leaves its link out."""
 
@@ -83,11 +86,11 @@ class Engine:
             link = self.workflow.links[link_id]
             with structlog.contextvars.bound_contextvars(link=link.name):
                 step, next_link = await self._run_link(Step(id=link_id, link=link), task, journal, report)
-            if step.error is not None and not link.fails and self._leads_to_failure(next_link):
+            stopped = next_link == link_id  # where it can be taken up again
+            if step.error is not None and not link.fails and (stopped or self._leads_to_failure(next_link)):
                 ended = Ended(error=step.error, link=link, link_id=link_id)
-                await journal.record(Facts(package=_failure_facts(step.error, link_id)))
-            if next_link == link_id:
-                break  # stopped where it can be taken up again
+            if stopped:
+                break
             link_id = next_link
         return ended
 
@@ -114,26 +117,38 @@ class Engine:
             value = _chosen(step.link.config, task)
             if not value:
                 await report(replace(step, skipped=True))
-            return step, next(choice.link_id for choice in step.link.config.choices if choice.value is value)
+            chosen = next(choice.link_id for choice in step.link.config.choices if choice.value is value)
+            if self._leads_to_failure(chosen) and not step.link.fails:
+                step = replace(step, error=_unsaid(step))
+                await journal.record(Facts(package=_failure_facts(_unsaid(step), step.id)))
+            return step, chosen
         job = await journal.start_job(step.id, step.link.name, step.link.execute)
         started = time.monotonic()
         await report(step)
         ended = await self._run_job(step, job, task, journal, report)
         seconds = time.monotonic() - started
         exit_ = step.link.exit(ended.exit_code or 0)
-        next_link = END if step.link.end else exit_.link_id or END
-        if exit_.job_status is JobStatus.FAILED and ended.error is None:
-            ended = replace(ended, error=SystemFault(f"{step.link.name} ended with exit code {ended.exit_code}"))
+        next_link = exit_.link_id or END
+        ended = replace(ended, seconds=job.seconds + seconds, failed=exit_.job_status is JobStatus.FAILED)
         if _stops(ended.error):
             next_link = step.id
         else:
-            if ended.error is not None and not self._leads_to_failure(next_link):
-                await journal.record(Facts(warnings=_as_warnings(ended.error, step.link)))
-            await journal.end_job(job.row, ended.exit_code or 0, seconds, next_link)
-        ended = replace(ended, seconds=job.seconds + seconds)
+            ended, facts = self._judged(ended, next_link)
+            await journal.end_job(job.row, ended.exit_code or 0, seconds, next_link, facts)
         _log(ended)
         await report(ended)
         return ended, next_link
+
+    def _judged(self, ended: Step, next_link: str) -> tuple[Step, Facts]:
+        """What follows from how a job ended: the package fails here, or it is warned, or nothing.
+
+        It is recorded with the end of the job: whoever goes on after a crash must know that the package failed.
+        """
+        leads = next_link != END and self.workflow.links[next_link].fails
+        if not ended.link.fails and (leads or (ended.failed and next_link == END)):
+            error = ended.error or _unsaid(ended)
+            return replace(ended, error=error), Facts(package=_failure_facts(error, ended.id))
+        return ended, Facts(warnings=_as_warnings(ended) if ended.failed and not ended.link.fails else ())
 
     async def _run_job(self, step: Step, job: JobRecord, task: Task, journal: PackageJournal, report: Report) -> Step:
         config = cast("FilesConfig | DirectoriesConfig", step.link.config)
@@ -157,19 +172,21 @@ class Engine:
     async def _run_package(
         self, step: Step, job: JobRecord, task: Task, journal: PackageJournal, report: Report, handler: Handler
     ) -> Step:
-        result = handler(task, self._services)
-        if inspect.isawaitable(result):
-            outcome = await result
-            await _record(journal, job, outcome)
+        if inspect.iscoroutinefunction(handler):
+            if job.cursor:  # its outcome was recorded before a crash
+                return replace(step, exit_code=job.exit_code or 0)
+            outcome = await handler(task, self._services)
+            await _record(journal, job, outcome, cursor=1)
             return replace(step, exit_code=outcome.exit_code, tool=outcome.now_with)
-        exit_code = 0
+        exit_code = job.exit_code or 0
         done = job.files_done
-        async for outcome in result:
-            await _record(journal, job, outcome)
-            exit_code = max(exit_code, outcome.exit_code)
-            done += len(outcome.facts.files)
-            step = replace(step, files_done=done, tool=outcome.now_with)
-            await report(step)
+        async with aclosing(cast("AsyncGenerator[Outcome, None]", handler(task, self._services))) as outcomes:
+            async for outcome in outcomes:
+                await _record(journal, job, outcome)
+                exit_code = max(exit_code, outcome.exit_code)
+                done += len(outcome.facts.files)
+                step = replace(step, files_done=done, tool=outcome.now_with)
+                await report(step)
         return replace(step, exit_code=exit_code)
 
     async def _run_files(
@@ -185,10 +202,11 @@ class Engine:
         config = cast("FilesConfig", step.link.config)
         under = (config.filter_subdir or "").strip("/")
         uses = _uses(task.options.get("use", ""))
-        total = (await journal.totals(under=under)).files
+        by_use = (await journal.totals(under=under)).by_use
+        total = sum(count for use, count in by_use.items() if not uses or use in uses)
         step = replace(step, files_done=job.files_done, files_total=total)
         await report(step)
-        exit_code = 0
+        exit_code = job.exit_code or 0
 
         async def attempt(files: Sequence[File]) -> Outcome | Exception:
             try:
@@ -252,6 +270,7 @@ async def _record(
         job=job.row,
         cursor=cursor or outcome.cursor,
         files_done=done,
+        exit_code=outcome.exit_code,
         tools=[(tool.name, tool.version, tool.used_for) for tool in outcome.tools],
     )
 
@@ -264,14 +283,22 @@ def _uses(text: str) -> list[FileUse]:
     return [FileUse(word) for word in text.split(",") if word]
 
 
-def _as_warnings(error: IngestError, link: Link) -> list[Warning_]:
+def _as_warnings(ended: Step) -> list[Warning_]:
     """A failure that the workflow walks past, said in data: one warning for each violation, or one in all."""
+    error, link = ended.error, ended.link
+    if error is None:
+        detail = f"{link.name} ended with exit code {ended.exit_code}"
+        return [Warning_(code="workflow.job_failed", detail=detail, link=link.name)]
     if not error.violations:
         return [Warning_(code=error.code, detail=error.detail, link=link.name)]
     return [
         Warning_(code=error.code, detail=f"{v.rule}: {v.expected or error.detail}", path=v.path, link=link.name)
         for v in error.violations
     ]
+
+
+def _unsaid(step: Step) -> IngestError:
+    return SystemFault(f"{step.link.name} ended with exit code {step.exit_code or 0}, which fails the package")
 
 
 def _stops(error: IngestError | None) -> bool:

@@ -14,6 +14,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Self
 
 import structlog
@@ -36,6 +37,7 @@ from ingestd.messages import (
     RequestSource,
     RequestState,
     parse_request,
+    read_context,
 )
 
 log = structlog.get_logger(__name__)
@@ -57,6 +59,8 @@ class Disposition(StrEnum):
 
 
 Observer = Callable[[Event], None]
+_MOST_GLANCES = 100
+"""Progress that is only shown (it has no sequence number) is not kept for somebody who does not look."""
 
 
 class Preservation:
@@ -75,7 +79,8 @@ class Preservation:
             yield event
 
     def tell(self, event: Event) -> None:
-        self._events.put_nowait(event)
+        if event.data.sequence or self._events.qsize() < _MOST_GLANCES:
+            self._events.put_nowait(event)
         if event.kind.terminal:
             self._events.put_nowait(None)
             if not self._result.done():
@@ -104,6 +109,7 @@ class Ingest:
         self._listeners: dict[uuid.UUID, list[Preservation]] = {}
         self._outbox_grew = asyncio.Event()
         self._slot_freed = asyncio.Condition()
+        self._taking = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -141,19 +147,36 @@ class Ingest:
         An unfinished ingest of the same source with the same options, whose process died, is taken up where it was,
         unless `again`. Raises `RequestError` when the request is not valid.
         """
-        where = {"location": os.fspath(source), "checksum": checksum}
+        where = {"location": _location(source), "checksum": checksum}
         data = {"source": where, "processing": dict(processing or {}), **more}
         if name is not None:
             data["name"] = name
         raw = {"id": str(uuid.uuid4()), "source": requester or "urn:ingestd:embedded", "data": data}
         envelope = parse_request(raw)
-        record = None if again else await self._interrupted(envelope)
-        if record is None:
-            if envelope.data.idempotency_key is None:
+        async with self._taking:
+            if envelope.data.idempotency_key is not None:
+                return await self._preserve_once(envelope)
+            record = None if again else await self._interrupted(envelope)
+            if record is None:
                 unique = envelope.data.model_copy(update={"idempotency_key": str(uuid.uuid4())})
                 envelope = envelope.model_copy(update={"data": unique})
-            record = await self._journal.add(envelope, origin=EMBEDDED)
-        return self._begin(record)
+                record = await self._journal.add(envelope, origin=EMBEDDED)
+            return self._begin(record)
+
+    async def _preserve_once(self, envelope: RequestEnvelope) -> Preservation:
+        """A request with an idempotency key: what has its result already is told again, not done again."""
+        record = await self._journal.get(envelope.data.package_id())
+        if record is None:
+            return self._begin(await self._journal.add(envelope, origin=EMBEDDED))
+        if record.content_digest != envelope.data.content_digest():
+            raise _conflict(envelope, record)
+        if record.package in self._tasks:
+            return self._listen(record.package)
+        if record.result is None:
+            return self._begin(record)
+        done = Preservation(record.package)
+        done.tell(record.result)
+        return done
 
     async def resume(self, package: uuid.UUID) -> Preservation:
         """Go on with a package that failed, at the link that failed, or that was interrupted."""
@@ -198,24 +221,20 @@ class Ingest:
     ) -> Disposition:
         """Journal a request that came in, and begin with it. `returning`: it was parked and came back."""
         package = envelope.data.package_id()
-        record = await self._journal.get(package)
-        if record is None:
-            record = await self._journal.add(
-                envelope, origin=origin, reply_to=reply_to, correlation=correlation_id, attempt=attempt
-            )
-            self._begin(record)
-            return Disposition.TAKEN
-        if record.content_digest != envelope.data.content_digest():
-            conflict = RequestError(
-                f"the idempotency key {envelope.data.key!r} belongs to another request, {record.request}",
-                code=Code.REQUEST_IDEMPOTENCY_CONFLICT,
-            )
-            return await self._refuse(envelope.id, envelope.data, conflict, reply_to, correlation_id)
-        if package in self._tasks:
-            return Disposition.IN_HAND
-        if record.result is None:
-            self._begin(record)
-            return Disposition.TAKEN
+        async with self._taking:  # two ways in may bring the same request at once
+            record = await self._journal.get(package)
+            if record is None:
+                record = await self._journal.add(
+                    envelope, origin=origin, reply_to=reply_to, correlation=correlation_id, attempt=attempt
+                )
+            if record.content_digest != envelope.data.content_digest():
+                conflict = _conflict(envelope, record)
+                return await self._refuse(envelope.id, envelope.data, conflict, reply_to, correlation_id)
+            if package in self._tasks:
+                return Disposition.IN_HAND
+            if record.result is None:
+                self._start(record)
+                return Disposition.TAKEN
         if not await self._journal.result_confirmed(package):
             return Disposition.DONE_UNCONFIRMED
         if not returning:
@@ -234,14 +253,14 @@ class Ingest:
         """Refuse a message that names itself (by `id`, or the transport's `message_id`) but is no valid request."""
         raw = json.loads(body)
         data = raw.get("data", raw)
-        context = data.get("client_context") if isinstance(data, dict) else None
+        context = read_context(data.get("client_context")) if isinstance(data, dict) else {}
         refused = PreservationRequest.model_construct(
             source=RequestSource.model_construct(location=""),
-            client_context=context if isinstance(context, dict) else {},
+            client_context=context,
             tenant=_text(data, "tenant"),
             collection=_text(data, "collection"),
         )
-        identity = str(raw.get("id") or message_id or "")[:200]
+        identity = _text({"id": str(raw.get("id") or message_id or "")[:200]}, "id")
         return await self._refuse(identity, refused, error, reply_to, correlation_id)
 
     async def outbox(self, limit: int = 100) -> Sequence[OutboxItem]:
@@ -276,7 +295,7 @@ class Ingest:
         records = await self._journal.unfinished(origin=origin)
         for record in records:
             if record.package not in self._tasks:
-                self._begin(record)
+                self._start(record)
         return len(records)
 
     async def _refuse(
@@ -318,13 +337,19 @@ class Ingest:
     # --- running -----------------------------------------------------------------------------------------------------
 
     def _begin(self, record: RequestRecord) -> Preservation:
+        self._start(record)
+        return self._listen(record.package)
+
+    def _listen(self, package: uuid.UUID) -> Preservation:
+        handle = Preservation(package)
+        self._listeners.setdefault(package, []).append(handle)
+        return handle
+
+    def _start(self, record: RequestRecord) -> None:
         if record.package in self._tasks:
             raise SystemFault(f"package {record.package} is in hand already")
-        handle = Preservation(record.package)
-        self._listeners.setdefault(record.package, []).append(handle)
         self._records[record.package] = record
         self._tasks[record.package] = self._group.create_task(self._run(record), name=str(record.package))
-        return handle
 
     async def _run(self, record: RequestRecord) -> None:
         """See one request to its result, whatever happens within."""
@@ -366,4 +391,21 @@ class Ingest:
 
 def _text(raw: object, key: str) -> str:
     value = raw.get(key) if isinstance(raw, dict) else None
-    return value if isinstance(value, str) and value else "default"
+    return value if isinstance(value, str) and value.isprintable() and 0 < len(value) <= 200 else "default"
+
+
+def _location(source: str | os.PathLike[str]) -> str:
+    """A path as a request can hold it: one whose bytes are not UTF-8 is written as a URL."""
+    path = os.fspath(source)
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return Path(path).absolute().as_uri()
+    return path
+
+
+def _conflict(envelope: RequestEnvelope, record: RequestRecord) -> RequestError:
+    return RequestError(
+        f"the idempotency key {envelope.data.key!r} belongs to another request, {record.request}",
+        code=Code.REQUEST_IDEMPOTENCY_CONFLICT,
+    )

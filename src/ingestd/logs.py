@@ -28,9 +28,9 @@ def configure(*, level: str = "info", style: str = "auto", stream: TextIO | None
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=out.isatty())]
+        [structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback)]
         if console
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [_tracebacks(), structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*shared, *renderer],
@@ -39,6 +39,11 @@ def configure(*, level: str = "info", style: str = "auto", stream: TextIO | None
         cache_logger_on_first_use=False,
     )
     _configure_standard(numeric, out, [*shared], renderer)
+
+
+def _tracebacks() -> structlog.typing.Processor:
+    """Tracebacks as data, without local variables: those hold addresses with passwords."""
+    return structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
 
 
 def _configure_standard(

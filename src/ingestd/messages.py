@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import re
 import uuid
 from collections.abc import Mapping
@@ -36,9 +37,12 @@ TYPE_PREFIX = "org.ingestd."
 REQUEST_TYPE = f"{TYPE_PREFIX}preservation.request.v1"
 MAX_BODY_BYTES = 64 * 1024
 MAX_CONTEXT_BYTES = 4 * 1024
+MAX_DEPTH = 32
+"""Most lists and objects within one another in a request: what is journalled must be readable again."""
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://ingestd.org/aip")
 """Namespace of AIP identifiers: the same request always makes the same AIP."""
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _WORD = re.compile(r"[^a-z0-9_-]+")
 
 
@@ -291,12 +295,52 @@ def read_request(body: bytes, *, message_id: str = "") -> RequestEnvelope:
 
 def parse_request(raw: Mapping[str, Any]) -> RequestEnvelope:
     """Validate a request's envelope and data. Raises `RequestError` with every violation."""
+    if unsound := _unsound(raw):
+        raise RequestError(f"the request is not valid: {unsound.path}", violations=(unsound,))
     try:
         return RequestEnvelope.model_validate(raw)
     except ValidationError as error:
         violations = tuple(_violation(item) for item in error.errors())
         names = ", ".join(sorted({violation.path for violation in violations}))
         raise RequestError(f"the request is not valid: {names}", violations=violations) from error
+
+
+def read_context(raw: Any) -> dict[str, Any]:
+    """Read the `client_context` of a request that is refused: empty when it is what makes the request invalid."""
+    if not isinstance(raw, dict) or _unsound(raw):
+        return {}
+    try:
+        return _context(raw)
+    except ValueError:
+        return {}
+
+
+def _unsound(raw: Any) -> Violation | None:
+    """Find what would not come back from the journal as it went in: the first such value, level by level."""
+    level: list[tuple[str, Any]] = [("", raw)]
+    for _ in range(MAX_DEPTH):
+        inner: list[tuple[str, Any]] = []
+        for path, value in level:
+            if isinstance(value, Mapping):
+                inner += [(f"{path}.{_safe(str(key))}", item) for key, item in value.items()]
+                inner += [(path, key) for key in value if isinstance(key, str)]
+            elif isinstance(value, list | tuple):
+                inner += [(f"{path}.{index}", item) for index, item in enumerate(value)]
+            elif rule := _unsound_scalar(value):
+                return Violation(path=path.lstrip("."), rule=rule, expected="text and numbers as JSON has them")
+        level = inner
+    return Violation(path="", rule="too_deep", expected=f"at most {MAX_DEPTH} levels") if level else None
+
+
+def _unsound_scalar(value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "not_finite"
+    return "not_unicode" if isinstance(value, str) and _SURROGATE.search(value) else ""
+
+
+def _safe(text: str) -> str:
+    """Write text so that JSON can hold it: bytes of a name that are not UTF-8 become `%HH`."""
+    return _SURROGATE.sub(lambda match: f"%{ord(match[0]) & 0xFF:02X}", text)
 
 
 def _violation(item: Any, prefix: str = "") -> Violation:
@@ -421,9 +465,14 @@ class ErrorData(_Out):
             retryable=error.entry.retryable,
             retry=error.entry.retry,
             title=error.entry.title,
-            detail=error.detail[:2000],
+            detail=_safe(error.detail[:2000]),
             violations=[
-                ViolationData(path=v.path, rule=v.rule, expected=v.expected[:500], actual=v.actual[:500])
+                ViolationData(
+                    path=_safe(v.path[:4096]),
+                    rule=v.rule,
+                    expected=_safe(v.expected[:500]),
+                    actual=_safe(v.actual[:500]),
+                )
                 for v in error.violations[:100]
             ],
             remediation=error.remediation,
@@ -437,7 +486,7 @@ class ErrorData(_Out):
             )
             if tool
             else None,
-            stderr_tail=error.stderr_tail[-4000:],
+            stderr_tail=_safe(error.stderr_tail[-4000:]),
         )
 
     def error(self) -> errors.IngestError:
@@ -474,7 +523,7 @@ class WarningData(_Out):
 
     code: str
     count: int
-    samples: list[str] = []
+    samples: Annotated[list[str], BeforeValidator(lambda samples: [_safe(words) for words in samples])] = []
 
 
 class ToolData(_Out):

@@ -33,6 +33,10 @@ class FileUse(StrEnum):
     DERIVATIVE = "derivative"
 
 
+_MAX_LABEL = 200
+"""Characters of a package's name in file names: transliterated, it may be longer than it was given."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Package:
     """One package, from the request to the AIP. `id` is the AIP's identifier.
@@ -57,7 +61,7 @@ class Package:
     @property
     def label(self) -> str:
         """The AIP's folder name, `NAME-UUID`, safe on every file system."""
-        return f"{safe_name(self.name)}-{self.id}"
+        return f"{safe_name(self.name)[:_MAX_LABEL]}-{self.id}"
 
     @property
     def transfer_id(self) -> uuid.UUID:
@@ -66,7 +70,7 @@ class Package:
 
     @property
     def transfer_label(self) -> str:
-        return f"{safe_name(self.name)}-{self.transfer_id}"
+        return f"{safe_name(self.name)[:_MAX_LABEL]}-{self.transfer_id}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -246,7 +250,9 @@ def safe_name(name: str) -> str:
 
     text = os.fsencode(name).decode("utf-8", errors="replace")
     plain = _UNSAFE.sub("_", unidecode(text, errors="replace", replace_str="_"))
-    return _UNSAFE.sub("_", text) if not plain.strip("_") and text else (plain or "_")
+    safe = _UNSAFE.sub("_", text) if not plain.strip("_") and text else (plain or "_")
+    # `…` and `．` are transliterated to dots, which would hide the file, or lead out of its folder.
+    return f"_{safe[1:]}" if safe.startswith(".") and (not text.startswith(".") or not safe.strip(".")) else safe
 
 
 def escape_name(name: str) -> str:

@@ -248,7 +248,7 @@ def _invalid(detail: str, faults: tuple[Violation, ...]) -> SystemFault:
 def _prove(
     links: Mapping[str, Link], handlers: Collection[str] | None, options: Collection[str] | None
 ) -> list[Violation]:
-    faults = [*_starts(links), *_unreachable_ends(links)]
+    faults = [*_starts(links), *_unreachable_ends(links), *_circles(links)]
     for id_, link in links.items():
         faults += [
             Violation(path=id_, rule="target_exists", expected="a link of this workflow", actual=target)
@@ -298,7 +298,7 @@ def _names(id_: str, link: Link, handlers: Collection[str] | None, options: Coll
         used = _CONFIG.findall(config.arguments)
         if handlers is not None and config.execute not in handlers:
             faults.append(Violation(path=id_, rule="handler_exists", expected="a known step", actual=config.execute))
-        if len(shlex.split(config.arguments)) % 2:
+        if not _paired(config.arguments):
             faults.append(
                 Violation(path=id_, rule="arguments_paired", expected="--name value", actual=config.arguments)
             )
@@ -309,6 +309,30 @@ def _names(id_: str, link: Link, handlers: Collection[str] | None, options: Coll
             if name not in options
         ]
     return faults
+
+
+def _paired(arguments: str) -> bool:
+    try:
+        words = shlex.split(arguments)
+    except ValueError:
+        return False
+    return len(words) % 2 == 0 and all(word.startswith("--") for word in words[::2])
+
+
+def _circles(links: Mapping[str, Link]) -> list[Violation]:
+    """What is left of the links once those that lead nowhere, or that nothing leads to, are taken away."""
+    rest = dict(links)
+    while rest:
+        led_to = {target for link in rest.values() for target in link.targets()}
+        done = [id_ for id_, link in rest.items() if id_ not in led_to or not link.targets() & rest.keys()]
+        if not done:
+            break
+        for id_ in done:
+            del rest[id_]
+    return [
+        Violation(path=id_, rule="no_circle", expected="links that only go forward", actual=link.name)
+        for id_, link in rest.items()
+    ]
 
 
 def _unreachable_ends(links: Mapping[str, Link]) -> list[Violation]:

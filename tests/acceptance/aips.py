@@ -35,9 +35,6 @@ class Aip:
     def of(self, use: str) -> list[str]:
         return sorted(path for path, found in self.use.items() if found == use)
 
-    def event_types(self) -> list[str]:
-        return sorted({event.type for entry in self.mets.all_files() for event in entry.get_premis_events()})
-
 
 def stored_path(result: Mapping[str, Any]) -> Path:
     """Where a result says that the AIP is."""
@@ -72,7 +69,7 @@ def open_aip(path: Path, into: Path) -> Aip:
 
     assert on_disk == set(files)
 
-    names = [premis.original_name for entry in files.values() for premis in entry.get_premis_objects()]
+    names = [it.findtext("original_name") for entry in files.values() for it in entry.get_premis_objects()]
     return Aip(
         folder=folder,
         mets=mets,

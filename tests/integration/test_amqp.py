@@ -9,15 +9,15 @@ import aio_pika
 import pytest
 from structlog.testing import capture_logs
 
-from broker_tests import crashing, looking, names, request, serving, until_ready
-from fake_intake import FakeIntake
+from tests.broker_tests import crashing, looking, names, request, serving, until_ready
+from tests.fake_intake import FakeIntake
 from ingestd.config import AmqpSettings
 from ingestd.errors import Code, DependencyError, RequestError
 from ingestd.ingest import Disposition
 from ingestd.messages import Outcome, RequestEnvelope
 from ingestd.transport.amqp import client
 from ingestd.transport.amqp.service import AmqpService
-from rabbit import RabbitNode
+from tests.rabbit import RabbitNode
 
 pytestmark = pytest.mark.broker
 
@@ -30,7 +30,7 @@ def settings(rabbit_url: str) -> AmqpSettings:
 # --- the topology ----------------------------------------------------------------------------------------------------
 
 
-async def test_the_topology_is_declared_twice_without_harm(settings: AmqpSettings):
+async def test_the_topology_is_declared_twice_without_harm(settings: AmqpSettings) -> None:
     await client.declare(settings)
     await client.declare(settings)
 
@@ -39,7 +39,7 @@ async def test_the_topology_is_declared_twice_without_harm(settings: AmqpSetting
             assert await look.count(queue) == 0
 
 
-async def test_a_queue_with_other_arguments_is_named_and_what_to_do_said(settings: AmqpSettings):
+async def test_a_queue_with_other_arguments_is_named_and_what_to_do_said(settings: AmqpSettings) -> None:
     await client.declare(settings)
 
     with pytest.raises(DependencyError) as caught:
@@ -51,7 +51,9 @@ async def test_a_queue_with_other_arguments_is_named_and_what_to_do_said(setting
     assert "ingestd topology" in caught.value.remediation
 
 
-async def test_a_service_that_may_not_declare_says_what_is_missing_and_works_once_it_is_there(settings: AmqpSettings):
+async def test_a_service_that_may_not_declare_says_what_is_missing_and_works_once_it_is_there(
+    settings: AmqpSettings,
+) -> None:
     own = settings.model_copy(update={"declare": False})
     stop = asyncio.Event()
     service = AmqpService(FakeIntake(), own)
@@ -72,7 +74,7 @@ async def test_a_service_that_may_not_declare_says_what_is_missing_and_works_onc
 # --- how a delivery is settled ----------------------------------------------------------------------------------------
 
 
-async def test_a_new_request_is_journalled_parked_and_acknowledged(settings: AmqpSettings):
+async def test_a_new_request_is_journalled_parked_and_acknowledged(settings: AmqpSettings) -> None:
     intake = FakeIntake()
     async with looking(settings) as look, serving(intake, settings):
         await look.publish(
@@ -95,7 +97,7 @@ async def test_a_new_request_is_journalled_parked_and_acknowledged(settings: Amq
     assert parked.delivery_mode == 2
 
 
-async def test_a_parked_request_returns_and_is_parked_anew_again_and_again(rabbit_url: str):
+async def test_a_parked_request_returns_and_is_parked_anew_again_and_again(rabbit_url: str) -> None:
     settings = names(rabbit_url, park_seconds=0.4)
     intake = FakeIntake(slots=2)
     async with looking(settings) as look, serving(intake, settings):
@@ -114,7 +116,7 @@ async def test_a_parked_request_returns_and_is_parked_anew_again_and_again(rabbi
     assert left == [0, 0, 0]
 
 
-async def test_a_returning_request_waits_in_the_broker_while_no_slot_is_free(rabbit_url: str):
+async def test_a_returning_request_waits_in_the_broker_while_no_slot_is_free(rabbit_url: str) -> None:
     settings = names(rabbit_url, park_seconds=0.3)
     intake = FakeIntake(slots=1)
     async with looking(settings) as look, serving(intake, settings):
@@ -128,7 +130,7 @@ async def test_a_returning_request_waits_in_the_broker_while_no_slot_is_free(rab
         await look.until_count(settings.requests, 0)
 
 
-async def test_no_more_is_taken_than_there_are_slots_and_the_rest_stays_in_the_broker(settings: AmqpSettings):
+async def test_no_more_is_taken_than_there_are_slots_and_the_rest_stays_in_the_broker(settings: AmqpSettings) -> None:
     intake = FakeIntake(slots=2)
     async with looking(settings) as look, serving(intake, settings):
         for number in range(5):
@@ -143,7 +145,7 @@ async def test_no_more_is_taken_than_there_are_slots_and_the_rest_stays_in_the_b
         assert await look.count(settings.requests) == 2  # ready, none of them held by this worker
 
 
-async def test_a_finished_request_that_comes_again_is_dropped(settings: AmqpSettings):
+async def test_a_finished_request_that_comes_again_is_dropped(settings: AmqpSettings) -> None:
     intake = FakeIntake()
     async with looking(settings) as look, serving(intake, settings):
         await look.publish(request())
@@ -167,7 +169,7 @@ class Unconfirming(FakeIntake):
         return Disposition.DONE_UNCONFIRMED
 
 
-async def test_a_finished_request_whose_result_is_unconfirmed_is_parked(settings: AmqpSettings):
+async def test_a_finished_request_whose_result_is_unconfirmed_is_parked(settings: AmqpSettings) -> None:
     intake = Unconfirming()
     async with looking(settings) as look, serving(intake, settings):
         await look.publish(request())
@@ -176,7 +178,7 @@ async def test_a_finished_request_whose_result_is_unconfirmed_is_parked(settings
     assert parked.headers["x-ingestd-parked"] == 1
 
 
-async def test_a_request_that_is_wrong_and_names_itself_is_told_so(settings: AmqpSettings):
+async def test_a_request_that_is_wrong_and_names_itself_is_told_so(settings: AmqpSettings) -> None:
     intake = FakeIntake()
     body = request()
     del body["data"]["source"]
@@ -192,7 +194,7 @@ async def test_a_request_that_is_wrong_and_names_itself_is_told_so(settings: Amq
     assert left == [0, 0, 0]
 
 
-async def test_a_request_that_ingest_refuses_is_told_so(settings: AmqpSettings):
+async def test_a_request_that_ingest_refuses_is_told_so(settings: AmqpSettings) -> None:
     intake = FakeIntake()
     intake.failures.append(RequestError("no such location", code=Code.REQUEST_UNKNOWN_LOCATION))
     async with looking(settings) as look, serving(intake, settings):
@@ -207,7 +209,7 @@ async def test_a_request_that_ingest_refuses_is_told_so(settings: AmqpSettings):
     [b"", b"{", b"\xff\x00", b"[1, 2]", b'"text"', b'{"data": {}}', b'{"id": "' + b"x" * 70_000 + b'"}'],
     ids=["empty", "cut", "binary", "list", "string", "nameless", "large"],
 )
-async def test_what_is_no_request_is_dead_lettered_with_the_reason(settings: AmqpSettings, body: bytes):
+async def test_what_is_no_request_is_dead_lettered_with_the_reason(settings: AmqpSettings, body: bytes) -> None:
     async with looking(settings) as look, serving(FakeIntake(), settings):
         await look.publish(body, headers={"CC": ["nowhere"], "mine": "kept"}, user_id="guest", correlation_id="c-1")
         dead = await look.get(settings.dead)
@@ -221,7 +223,7 @@ async def test_what_is_no_request_is_dead_lettered_with_the_reason(settings: Amq
     assert (dead.headers["mine"], dead.correlation_id) == ("kept", "c-1")
 
 
-async def test_no_property_of_a_message_can_stop_the_service(settings: AmqpSettings):
+async def test_no_property_of_a_message_can_stop_the_service(settings: AmqpSettings) -> None:
     intake = FakeIntake(slots=9)
     async with looking(settings) as look, serving(intake, settings):
         await look.publish(
@@ -239,7 +241,7 @@ async def test_no_property_of_a_message_can_stop_the_service(settings: AmqpSetti
     assert all(message.expiration is None for message in parked)
 
 
-async def test_a_request_put_into_the_queue_directly_comes_back_from_parking(rabbit_url: str):
+async def test_a_request_put_into_the_queue_directly_comes_back_from_parking(rabbit_url: str) -> None:
     settings = names(rabbit_url, park_seconds=0.3)
     intake = FakeIntake(slots=2)
     async with looking(settings) as look, serving(intake, settings):
@@ -252,7 +254,7 @@ async def test_a_request_put_into_the_queue_directly_comes_back_from_parking(rab
     assert intake.dispositions() == [Disposition.TAKEN, Disposition.IN_HAND, Disposition.IN_HAND]
 
 
-async def test_a_failure_on_one_message_is_bounded_and_harms_no_other(rabbit_url: str):
+async def test_a_failure_on_one_message_is_bounded_and_harms_no_other(rabbit_url: str) -> None:
     settings = names(rabbit_url, delivery_limit=1)
     intake = FakeIntake(slots=2)
     intake.failures = [OSError("disk on fire"), OSError("disk on fire")]
@@ -268,7 +270,7 @@ async def test_a_failure_on_one_message_is_bounded_and_harms_no_other(rabbit_url
     assert [taken.envelope.id for taken in intake.taken] == ["good"]
 
 
-async def test_a_message_whose_handling_failed_once_is_given_again(settings: AmqpSettings):
+async def test_a_message_whose_handling_failed_once_is_given_again(settings: AmqpSettings) -> None:
     intake = FakeIntake()
     intake.failures = [OSError("busy")]
     async with looking(settings) as look, serving(intake, settings):
@@ -281,7 +283,7 @@ async def test_a_message_whose_handling_failed_once_is_given_again(settings: Amq
 # --- dying and stopping -----------------------------------------------------------------------------------------------
 
 
-async def test_what_was_not_journalled_when_a_worker_died_is_given_to_the_next(settings: AmqpSettings):
+async def test_what_was_not_journalled_when_a_worker_died_is_given_to_the_next(settings: AmqpSettings) -> None:
     dying, next_ = FakeIntake(), FakeIntake()
     dying.hold.clear()
     async with looking(settings) as look:
@@ -298,7 +300,7 @@ async def test_what_was_not_journalled_when_a_worker_died_is_given_to_the_next(s
     assert left == 0
 
 
-async def test_a_stop_while_a_message_is_handled_leaves_it_to_the_broker(settings: AmqpSettings):
+async def test_a_stop_while_a_message_is_handled_leaves_it_to_the_broker(settings: AmqpSettings) -> None:
     intake = FakeIntake()
     intake.hold.clear()
     async with looking(settings) as look:
@@ -314,7 +316,7 @@ async def test_a_stop_while_a_message_is_handled_leaves_it_to_the_broker(setting
     assert (intake.taken, dead) == ([], 0)
 
 
-async def test_a_stop_puts_the_requests_in_hand_back_at_once_and_nothing_else(settings: AmqpSettings):
+async def test_a_stop_puts_the_requests_in_hand_back_at_once_and_nothing_else(settings: AmqpSettings) -> None:
     intake = FakeIntake(slots=3)
     async with looking(settings) as look:
         async with serving(intake, settings):
@@ -331,7 +333,7 @@ async def test_a_stop_puts_the_requests_in_hand_back_at_once_and_nothing_else(se
     assert left == 0
 
 
-async def test_requests_are_put_back_only_when_nothing_works_on_them_any_more(settings: AmqpSettings):
+async def test_requests_are_put_back_only_when_nothing_works_on_them_any_more(settings: AmqpSettings) -> None:
     intake = FakeIntake()
     drained = asyncio.Event()
     stop = asyncio.Event()
@@ -352,7 +354,7 @@ async def test_requests_are_put_back_only_when_nothing_works_on_them_any_more(se
     assert json.loads(result.body)["data"]["outcome"] == "failed"
 
 
-async def test_after_a_stop_nothing_more_is_taken(settings: AmqpSettings):
+async def test_after_a_stop_nothing_more_is_taken(settings: AmqpSettings) -> None:
     intake = FakeIntake()
     async with looking(settings) as look:
         async with serving(intake, settings):
@@ -364,7 +366,7 @@ async def test_after_a_stop_nothing_more_is_taken(settings: AmqpSettings):
         assert intake.taken == []
 
 
-async def test_a_queue_deleted_under_the_service_is_declared_anew(settings: AmqpSettings):
+async def test_a_queue_deleted_under_the_service_is_declared_anew(settings: AmqpSettings) -> None:
     intake = FakeIntake()
     async with looking(settings) as look, serving(intake, settings) as service:
         await look.channel.queue_delete(settings.requests)
@@ -376,7 +378,7 @@ async def test_a_queue_deleted_under_the_service_is_declared_anew(settings: Amqp
     assert intake.dispositions() == [Disposition.TAKEN]
 
 
-async def test_a_connection_closed_by_an_operator_is_opened_again(settings: AmqpSettings, rabbit: RabbitNode):
+async def test_a_connection_closed_by_an_operator_is_opened_again(settings: AmqpSettings, rabbit: RabbitNode) -> None:
     intake = FakeIntake()
     async with serving(intake, settings) as service:
         with capture_logs() as lines:
@@ -394,7 +396,7 @@ async def test_a_connection_closed_by_an_operator_is_opened_again(settings: Amqp
 
 async def test_nothing_is_taken_while_the_broker_is_blocked_and_all_goes_on_after(
     settings: AmqpSettings, rabbit: RabbitNode
-):
+) -> None:
     intake = FakeIntake()
     stop = asyncio.Event()
     await client.declare(settings)

@@ -11,15 +11,15 @@ import aio_pika
 import pytest
 from aio_pika.abc import AbstractQueue
 
-from broker_tests import Looker, crashing, looking, names, request, serving, until_ready
-from fake_intake import FakeIntake
+from tests.broker_tests import Looker, crashing, looking, names, request, serving, until_ready
+from tests.fake_intake import FakeIntake
 from ingestd.config import AmqpSettings
 from ingestd.errors import Code, DependencyError, RequestError
 from ingestd.ingest import Disposition
 from ingestd.messages import Event, EventType, Outcome, RequestState, parse_request
 from ingestd.transport.amqp import client
-from proxy import proxy
-from rabbit import RabbitNode
+from tests.proxy import proxy
+from tests.rabbit import RabbitNode
 
 pytestmark = pytest.mark.broker
 
@@ -49,7 +49,7 @@ async def accepted(intake: FakeIntake, look: Looker, *ids: str, **properties: ob
 # --- the outbox ------------------------------------------------------------------------------------------------------
 
 
-async def test_events_of_a_request_come_in_order_and_are_confirmed_only_then(settings: AmqpSettings):
+async def test_events_of_a_request_come_in_order_and_are_confirmed_only_then(settings: AmqpSettings) -> None:
     intake = FakeIntake(slots=9)
     await client.declare(settings)
     async with looking(settings) as look:
@@ -68,7 +68,7 @@ async def test_events_of_a_request_come_in_order_and_are_confirmed_only_then(set
     assert sorted(intake.confirmed) == list(range(1, 124))
 
 
-async def test_an_event_is_a_persistent_cloudevent_with_its_own_id(settings: AmqpSettings):
+async def test_an_event_is_a_persistent_cloudevent_with_its_own_id(settings: AmqpSettings) -> None:
     intake = FakeIntake()
     await client.declare(settings)
     async with looking(settings) as look:
@@ -84,7 +84,9 @@ async def test_an_event_is_a_persistent_cloudevent_with_its_own_id(settings: Amq
     assert body["type"] == "org.ingestd.request.accepted.v1"
 
 
-async def test_events_that_nobody_watches_are_confirmed_and_results_that_nobody_awaits_are_kept(settings: AmqpSettings):
+async def test_events_that_nobody_watches_are_confirmed_and_results_that_nobody_awaits_are_kept(
+    settings: AmqpSettings,
+) -> None:
     intake = FakeIntake()
     async with looking(settings) as look, serving(intake, settings):
         await accepted(intake, look, "r-1")
@@ -96,7 +98,7 @@ async def test_events_that_nobody_watches_are_confirmed_and_results_that_nobody_
     assert kept.routing_key == "acme.books.succeeded"
 
 
-async def test_a_result_that_somebody_awaits_goes_there_and_nowhere_else(settings: AmqpSettings):
+async def test_a_result_that_somebody_awaits_goes_there_and_nowhere_else(settings: AmqpSettings) -> None:
     intake = FakeIntake(slots=2)
     await client.declare(settings)
     async with looking(settings) as look:
@@ -116,7 +118,7 @@ async def test_a_result_that_somebody_awaits_goes_there_and_nowhere_else(setting
     assert unrouted == 0
 
 
-async def test_a_refusal_is_told_to_those_who_watch_and_to_those_who_wait(settings: AmqpSettings):
+async def test_a_refusal_is_told_to_those_who_watch_and_to_those_who_wait(settings: AmqpSettings) -> None:
     intake = FakeIntake()
     await client.declare(settings)
     body = request()
@@ -134,7 +136,7 @@ async def test_a_refusal_is_told_to_those_who_watch_and_to_those_who_wait(settin
     assert events[0].data.outcome is Outcome.REJECTED
 
 
-async def test_a_result_is_also_sent_where_its_request_asked_for_it(settings: AmqpSettings):
+async def test_a_result_is_also_sent_where_its_request_asked_for_it(settings: AmqpSettings) -> None:
     intake = FakeIntake()
     async with looking(settings) as look, serving(intake, settings):
         answers = await look.channel.declare_queue(exclusive=True)
@@ -148,7 +150,7 @@ async def test_a_result_is_also_sent_where_its_request_asked_for_it(settings: Am
 
 
 @pytest.mark.parametrize("where", ["gone.away", "amq.rabbitmq.reply-to.nobody", "OWN"])
-async def test_an_answer_that_cannot_be_sent_holds_nothing_up(settings: AmqpSettings, where: str):
+async def test_an_answer_that_cannot_be_sent_holds_nothing_up(settings: AmqpSettings, where: str) -> None:
     intake = FakeIntake()
     reply_to = settings.inflight if where == "OWN" else where
     async with looking(settings) as look, serving(intake, settings):
@@ -160,7 +162,9 @@ async def test_an_answer_that_cannot_be_sent_holds_nothing_up(settings: AmqpSett
         assert await look.count(settings.inflight) == 1  # the parked request alone
 
 
-async def test_a_subscriber_whose_queue_is_full_holds_up_its_request_alone_and_loses_nothing(settings: AmqpSettings):
+async def test_a_subscriber_whose_queue_is_full_holds_up_its_request_alone_and_loses_nothing(
+    settings: AmqpSettings,
+) -> None:
     intake = FakeIntake(slots=3)
     await client.declare(settings)
     async with looking(settings) as look:
@@ -183,7 +187,7 @@ async def test_a_subscriber_whose_queue_is_full_holds_up_its_request_alone_and_l
     assert [json.loads(message.body)["subject"] for message in (first, second)] == ["a", "b"]
 
 
-async def test_a_stop_empties_the_outbox(settings: AmqpSettings):
+async def test_a_stop_empties_the_outbox(settings: AmqpSettings) -> None:
     intake = FakeIntake(slots=2)
     async with looking(settings) as look:
         async with serving(intake, settings):
@@ -204,7 +208,7 @@ class Forgetful(FakeIntake):
         raise OSError("the disk is gone")
 
 
-async def test_what_was_published_and_not_marked_is_published_again_with_the_same_id(settings: AmqpSettings):
+async def test_what_was_published_and_not_marked_is_published_again_with_the_same_id(settings: AmqpSettings) -> None:
     intake = Forgetful()
     await client.declare(settings)
     async with looking(settings) as look:
@@ -222,7 +226,9 @@ async def test_what_was_published_and_not_marked_is_published_again_with_the_sam
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["kill", "stop"])
-async def test_nothing_is_lost_when_the_broker_dies_in_the_middle(settings: AmqpSettings, rabbit: RabbitNode, how: str):
+async def test_nothing_is_lost_when_the_broker_dies_in_the_middle(
+    settings: AmqpSettings, rabbit: RabbitNode, how: str
+) -> None:
     intake = FakeIntake(slots=3)
     await client.declare(settings)
     async with looking(settings) as look:
@@ -232,6 +238,9 @@ async def test_nothing_is_lost_when_the_broker_dies_in_the_middle(settings: Amqp
     async with serving(intake, settings) as service:
         async with asyncio.timeout(15):
             await intake.until(lambda: len(intake.taken) == 3)
+        # RabbitMQ writes the registration of a new quorum queue with a delay; killed within it, it never elects a leader
+        # for that queue again. That is the broker's own and is not what is tested.
+        await asyncio.sleep(3)
         await asyncio.to_thread(rabbit.kill if how == "kill" else rabbit.stop)
         await until_ready(service, ready=False)
         for name in ("a", "b"):
@@ -253,7 +262,7 @@ async def test_nothing_is_lost_when_the_broker_dies_in_the_middle(settings: Amqp
 
 async def test_a_network_that_is_cut_again_and_again_loses_nothing_and_takes_nothing_twice(
     settings: AmqpSettings, rabbit: RabbitNode
-):
+) -> None:
     intake = FakeIntake(slots=100)
     async with proxy(rabbit.port) as between, looking(settings) as look:
         far = names(rabbit.url_for(between.port)).model_copy(
@@ -286,7 +295,7 @@ async def test_a_network_that_is_cut_again_and_again_loses_nothing_and_takes_not
 # --- the upstream's side ----------------------------------------------------------------------------------------------
 
 
-async def test_a_request_is_submitted_and_followed_to_its_end(settings: AmqpSettings):
+async def test_a_request_is_submitted_and_followed_to_its_end(settings: AmqpSettings) -> None:
     intake = FakeIntake(slots=3)
     ready = asyncio.Event()
 
@@ -308,7 +317,7 @@ async def test_a_request_is_submitted_and_followed_to_its_end(settings: AmqpSett
     assert following.result() == [EventType.REQUEST_ACCEPTED, EventType.REQUEST_STARTED, EventType.AIP_STORED]
 
 
-async def test_a_refusal_is_followed_once(settings: AmqpSettings):
+async def test_a_refusal_is_followed_once(settings: AmqpSettings) -> None:
     intake = FakeIntake()
     intake.failures.append(RequestError("no"))
     ready = asyncio.Event()
@@ -331,7 +340,7 @@ async def test_a_refusal_is_followed_once(settings: AmqpSettings):
     assert watching.result() == ["refused request.rejected", "last request.accepted"]
 
 
-async def test_a_watcher_sees_only_what_it_asked_for_and_passes_over_what_is_no_event(settings: AmqpSettings):
+async def test_a_watcher_sees_only_what_it_asked_for_and_passes_over_what_is_no_event(settings: AmqpSettings) -> None:
     intake = FakeIntake(slots=2)
     ready = asyncio.Event()
 
@@ -352,7 +361,7 @@ async def test_a_watcher_sees_only_what_it_asked_for_and_passes_over_what_is_no_
     assert watching.result().subject == "b"
 
 
-async def test_a_request_submitted_without_a_topology_fails_with_what_to_do(settings: AmqpSettings):
+async def test_a_request_submitted_without_a_topology_fails_with_what_to_do(settings: AmqpSettings) -> None:
     with pytest.raises(DependencyError) as caught:
         await client.submit(settings, parse_request(request()), "acme")
 
@@ -361,7 +370,7 @@ async def test_a_request_submitted_without_a_topology_fails_with_what_to_do(sett
     assert "ingestd topology" in caught.value.remediation
 
 
-async def test_a_request_that_no_queue_is_bound_for_is_not_lost_in_silence(settings: AmqpSettings):
+async def test_a_request_that_no_queue_is_bound_for_is_not_lost_in_silence(settings: AmqpSettings) -> None:
     await client.declare(settings)
     async with looking(settings) as look:
         await look.channel.queue_delete(settings.requests)
@@ -370,13 +379,13 @@ async def test_a_request_that_no_queue_is_bound_for_is_not_lost_in_silence(setti
         await client.submit(settings, parse_request(request()), "acme")
 
 
-async def test_a_follower_without_a_topology_fails_with_what_to_do(settings: AmqpSettings):
+async def test_a_follower_without_a_topology_fails_with_what_to_do(settings: AmqpSettings) -> None:
     with pytest.raises(DependencyError, match=settings.events):
         async with contextlib.aclosing(client.follow(settings, "r-1", asyncio.Event())) as events:
             await anext(events)
 
 
-async def test_a_follower_whose_connection_is_cut_is_told_so(settings: AmqpSettings, rabbit: RabbitNode):
+async def test_a_follower_whose_connection_is_cut_is_told_so(settings: AmqpSettings, rabbit: RabbitNode) -> None:
     await client.declare(settings)
     ready = asyncio.Event()
 
@@ -392,7 +401,7 @@ async def test_a_follower_whose_connection_is_cut_is_told_so(settings: AmqpSetti
         between.cut()
 
 
-async def test_wrong_credentials_are_said_without_being_shown(settings: AmqpSettings, rabbit: RabbitNode):
+async def test_wrong_credentials_are_said_without_being_shown(settings: AmqpSettings, rabbit: RabbitNode) -> None:
     wrong = names(f"amqp://guest:s3cr%40t@127.0.0.1:{rabbit.port}/")
 
     with pytest.raises(DependencyError) as caught:
@@ -402,7 +411,7 @@ async def test_wrong_credentials_are_said_without_being_shown(settings: AmqpSett
     assert "s3cr" not in f"{caught.value!r}{caught.value.__cause__!r}"
 
 
-async def test_a_virtual_host_that_does_not_exist_is_said(rabbit: RabbitNode):
+async def test_a_virtual_host_that_does_not_exist_is_said(rabbit: RabbitNode) -> None:
     with pytest.raises(DependencyError, match="nowhere") as caught:
         await client.declare(names(rabbit.url_for(rabbit.port, "nowhere")))
 

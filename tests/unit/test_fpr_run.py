@@ -81,6 +81,8 @@ VALIDATION: dict[str, Case] = {
     "fastwarc-check": ("a.warc.gz", samples.warc),
     "epubcheck": ("a.epub", samples.epub),
 }
+PASS_OVER_A_MISSING_END = {"jhove-aiff", "jhove-jp2"}
+"""JHOVE's modules that read no further than the headers of what holds the samples."""
 NOT_TO_BE_HAD = {"fits": "not packaged by Debian or PyPI", "verapdf": "not packaged by Debian or PyPI"}
 NO_SAMPLE = {
     "readpst-mbox": "nothing writes Outlook stores: the test below sees how a broken one ends",
@@ -203,10 +205,11 @@ async def test_a_validation_tells_a_sound_file_from_a_damaged_one(
     sample, make = VALIDATION[name]
 
     sound = await run_on(commands, command, tmp_path, sample, make)
-    damaged = await run_on(commands, command, tmp_path, f"damaged-{sample}", samples.damaged(make))
+    share = 0.001 if name in PASS_OVER_A_MISSING_END else 0.5
+    damaged = await run_on(commands, command, tmp_path, f"damaged-{sample}", samples.damaged(make, share))
 
     assert (sound.finding().outcome, sound.finding().note) == (EventOutcome.PASS, "")
-    assert damaged.finding().outcome is EventOutcome.FAIL
+    assert damaged.finding().outcome in {EventOutcome.FAIL, EventOutcome.PARTIAL_PASS}
     assert damaged.finding().note
 
 
@@ -218,7 +221,9 @@ async def test_the_bits_of_a_deep_sound_are_kept(
     done = await run_on(commands, command, tmp_path, "a.aiff", samples.deep_sound)
 
     assert done.output is not None
-    assert int.from_bytes(done.output.read_bytes()[34:36], "little") in {24, 0x18}
+    sound = done.output.read_bytes()
+    bits_at = sound.index(b"fmt ") + 8 + 14
+    assert int.from_bytes(sound[bits_at : bits_at + 2], "little") == 24
 
 
 async def test_text_in_a_picture_is_read(registry: Registry, commands: Commands, tmp_path: Path) -> None:

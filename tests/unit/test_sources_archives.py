@@ -852,6 +852,7 @@ class TestPrograms:
         error = await desk.refused(await make_with_7z(desk.pool, tmp_path, "a.7z", "-snl"))
 
         assert error.code == Code.CONTENT_PATH_TRAVERSAL
+        assert str(tmp_path) not in error.detail + repr(error.violations)
 
     @pytest.mark.tool
     async def test_links_and_empty_folders_of_a_7z_archive_are_received(self, desk: Desk, tmp_path: Path) -> None:
@@ -886,10 +887,10 @@ class TestPrograms:
 
     async def test_an_archive_that_needs_too_much_memory_says_so(self, desk: Desk, tmp_path: Path) -> None:
         info, _ = member("a")
-        info.pax_headers = {"comment": "x" * 400_000_000}
-        make_tar(tmp_path / "a.tar.gz", [(info, b"")], mode="w:gz")
+        info.pax_headers = {"comment": "x" * 200_000_000}
+        make_tar(tmp_path / "a.tar", [(info, b"")])
         async with Pool(ToolSettings(memory_bytes=256 * 2**20), scratch=tmp_path) as desk.pool:
-            error = await desk.refused(tmp_path / "a.tar.gz")
+            error = await desk.refused(tmp_path / "a.tar")
 
         assert error.code == Code.TOOL_KILLED_MEMORY
 

@@ -39,12 +39,12 @@ def settings(url: str) -> AmqpSettings:
         ("amqp://broker/", "amqp://broker/"),
     ],
 )
-def test_an_address_is_shown_without_its_secrets(url: str, expected: str):
+def test_an_address_is_shown_without_its_secrets(url: str, expected: str) -> None:
     assert expected == safe_url(settings(url))
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", f"http://me:{SECRET}@broker/", f"amqp://me:{SECRET}@broker:port/"])
-def test_an_address_that_cannot_be_one_is_a_wrong_setting(url: str):
+def test_an_address_that_cannot_be_one_is_a_wrong_setting(url: str) -> None:
     with pytest.raises(SystemFault) as caught:
         safe_url(settings(url))
 
@@ -52,7 +52,7 @@ def test_an_address_that_cannot_be_one_is_a_wrong_setting(url: str):
     assert SECRET not in str(caught.value)
 
 
-async def test_a_broker_that_is_away_is_named_without_the_password():
+async def test_a_broker_that_is_away_is_named_without_the_password() -> None:
     with pytest.raises(BrokerError) as caught:
         async with connected(settings(f"amqp://me:{SECRET}@127.0.0.1:1/"), "a test"):
             pass
@@ -64,19 +64,19 @@ async def test_a_broker_that_is_away_is_named_without_the_password():
     assert "s3cr" not in said
 
 
-async def test_an_answer_that_does_not_come_in_time_is_a_lost_broker():
+async def test_an_answer_that_does_not_come_in_time_is_a_lost_broker() -> None:
     with pytest.raises(BrokerError, match="did not answer"):
         async with answered(0.01):
             await asyncio.sleep(10)
 
 
-async def test_a_cancellation_that_nobody_asked_for_is_a_lost_connection():
+async def test_a_cancellation_that_nobody_asked_for_is_a_lost_connection() -> None:
     with pytest.raises(BrokerError, match="closed"):
         async with answered():
             raise asyncio.CancelledError
 
 
-async def test_a_cancellation_that_was_asked_for_is_one():
+async def test_a_cancellation_that_was_asked_for_is_one() -> None:
     async def work() -> None:
         async with answered():
             await asyncio.sleep(10)
@@ -100,20 +100,20 @@ async def test_a_cancellation_that_was_asked_for_is_one():
         (ConnectionResetError(104, "reset"), BrokerError, "RabbitMQ"),
     ],
 )
-def test_every_failure_says_what_to_do(error: Exception, kind: type[BrokerError], word: str):
+def test_every_failure_says_what_to_do(error: Exception, kind: type[BrokerError], word: str) -> None:
     said = explained(error)
 
     assert type(said) is kind
     assert word in said.remediation
 
 
-def test_a_refused_message_is_told_from_a_lost_broker():
+def test_a_refused_message_is_told_from_a_lost_broker() -> None:
     from pamqp.commands import Basic
 
     assert isinstance(explained(exceptions.DeliveryError(None, Basic.Nack(delivery_tag=1))), RefusedError)
 
 
-def test_waits_double_up_to_the_longest_and_are_jittered():
+def test_waits_double_up_to_the_longest_and_are_jittered() -> None:
     backoff = Backoff(min_seconds=1, max_seconds=8, rng=random.Random(1))
     waits = [backoff.next_seconds() for _ in range(2000)]
 
@@ -122,7 +122,7 @@ def test_waits_double_up_to_the_longest_and_are_jittered():
     assert min(waits[4:]) < 0.5
 
 
-def test_waits_begin_anew_after_a_reset():
+def test_waits_begin_anew_after_a_reset() -> None:
     backoff = Backoff(min_seconds=1, max_seconds=1000)
     for _ in range(20):
         backoff.next_seconds()
@@ -131,7 +131,7 @@ def test_waits_begin_anew_after_a_reset():
     assert backoff.next_seconds() <= 1
 
 
-async def test_work_is_cut_by_a_stop_and_otherwise_gives_its_result():
+async def test_work_is_cut_by_a_stop_and_otherwise_gives_its_result() -> None:
     stop = asyncio.Event()
 
     async def answer() -> int:
@@ -142,7 +142,7 @@ async def test_work_is_cut_by_a_stop_and_otherwise_gives_its_result():
     assert await unless(stop, asyncio.sleep(60, 1)) is None
 
 
-def test_the_first_error_of_nested_groups_is_found():
+def test_the_first_error_of_nested_groups_is_found() -> None:
     error = OSError("it")
 
     assert root(ExceptionGroup("a", [ExceptionGroup("b", [error]), ValueError()])) is error

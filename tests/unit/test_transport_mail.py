@@ -50,21 +50,21 @@ def arriving(message: Message, *, key: str = "") -> Delivery:
     )
 
 
-def test_a_cloudevent_is_read():
+def test_a_cloudevent_is_read() -> None:
     reading = mail.read(delivery())
 
     assert isinstance(reading, RequestEnvelope)
     assert (reading.id, reading.data.tenant) == ("r-1", "Acme Ltd")
 
 
-def test_a_bare_request_is_known_by_its_message_id():
+def test_a_bare_request_is_known_by_its_message_id() -> None:
     reading = mail.read(delivery(BARE, message_id="m-1"))
 
     assert isinstance(reading, RequestEnvelope)
     assert reading.id == "m-1"
 
 
-def test_a_bare_request_without_a_message_id_keeps_its_name_through_parking():
+def test_a_bare_request_without_a_message_id_keeps_its_name_through_parking() -> None:
     first = delivery(BARE)
     envelope = mail.read(first)
     assert isinstance(envelope, RequestEnvelope)
@@ -93,7 +93,7 @@ def test_a_bare_request_without_a_message_id_keeps_its_name_through_parking():
         b'{"id": "' + b"x" * MAX_BODY_BYTES + b'"}',
     ],
 )
-def test_what_is_no_request_and_names_nobody_is_unreadable(body: bytes):
+def test_what_is_no_request_and_names_nobody_is_unreadable(body: bytes) -> None:
     reading = mail.read(delivery(body, message_id="m-1"))
 
     assert isinstance(reading, Unreadable)
@@ -109,7 +109,7 @@ def test_what_is_no_request_and_names_nobody_is_unreadable(body: bytes):
         ({"tenant": "acme"}, "m-1"),
     ],
 )
-def test_what_names_itself_and_is_wrong_is_invalid_with_every_violation(body: object, message_id: str | None):
+def test_what_names_itself_and_is_wrong_is_invalid_with_every_violation(body: object, message_id: str | None) -> None:
     reading = mail.read(delivery(body, message_id=message_id))
 
     assert isinstance(reading, Invalid)
@@ -117,7 +117,7 @@ def test_what_names_itself_and_is_wrong_is_invalid_with_every_violation(body: ob
 
 
 @pytest.mark.parametrize("depth", [50, 200, 500, 900, 2000, 10_000])
-def test_a_deeply_nested_request_gets_an_answer(depth: int):
+def test_a_deeply_nested_request_gets_an_answer(depth: int) -> None:
     nested = '{"a":' * depth + "1" + "}" * depth
     body = f'{{"specversion":"1.0","id":"r","source":"s","data":{{"source":{{"location":"/a"}},"client_context":{nested}}}}}'
 
@@ -134,16 +134,16 @@ def test_a_deeply_nested_request_gets_an_answer(depth: int):
         ),
     ).map(lambda value: json.dumps(value).encode())
 )
-def test_whatever_the_body_is_there_is_an_answer(body: bytes):
+def test_whatever_the_body_is_there_is_an_answer(body: bytes) -> None:
     assert isinstance(mail.read(delivery(body)), RequestEnvelope | Invalid | Unreadable)
 
 
 @pytest.mark.parametrize("value", [None, "3", 0, -1, True, 2**40, [1], 1.5])
-def test_an_attempt_that_is_no_number_is_the_first(value: object):
+def test_an_attempt_that_is_no_number_is_the_first(value: object) -> None:
     assert delivery(headers={mail.ATTEMPT: value}).attempt == 1
 
 
-def test_a_parked_copy_carries_all_that_the_next_worker_needs():
+def test_a_parked_copy_carries_all_that_the_next_worker_needs() -> None:
     sent = delivery(
         message_id="m-1",
         correlation_id="c-1",
@@ -162,7 +162,7 @@ def test_a_parked_copy_carries_all_that_the_next_worker_needs():
     assert message.delivery_mode is DeliveryMode.PERSISTENT
 
 
-def test_a_copy_carries_nothing_that_routes_expires_or_that_the_broker_writes():
+def test_a_copy_carries_nothing_that_routes_expires_or_that_the_broker_writes() -> None:
     hostile = {
         "CC": ["other.queue"],
         "BCC": "other.queue",
@@ -182,7 +182,7 @@ def test_a_copy_carries_nothing_that_routes_expires_or_that_the_broker_writes():
     assert message.user_id is None
 
 
-def test_headers_of_a_copy_are_bounded():
+def test_headers_of_a_copy_are_bounded() -> None:
     message, _ = mail.parked(delivery(headers={f"h{number}": number for number in range(10_000)}), None)
 
     assert len(message.headers) < 100
@@ -198,13 +198,13 @@ def test_headers_of_a_copy_are_bounded():
         ("", "preservation.request.acme-ltd"),
     ],
 )
-def test_a_parked_copy_has_a_key_that_brings_it_back(key: str, expected: str):
+def test_a_parked_copy_has_a_key_that_brings_it_back(key: str, expected: str) -> None:
     _, way_back = mail.parked(delivery(routing_key=key), parse_request(REQUEST))
 
     assert expected == way_back
 
 
-def test_a_dead_letter_says_why_and_where_it_came_from():
+def test_a_dead_letter_says_why_and_where_it_came_from() -> None:
     message = mail.dead(
         delivery(b"{", exchange="ingestd.requests", message_id="m", headers={"kept": "yes"}),
         RequestError("the message is not JSON"),
@@ -220,7 +220,7 @@ def test_a_dead_letter_says_why_and_where_it_came_from():
     assert (message.body, message.message_id) == (b"{", "m")
 
 
-def test_a_delivery_mode_that_does_not_exist_does_no_harm():
+def test_a_delivery_mode_that_does_not_exist_does_no_harm() -> None:
     properties = Basic.Properties()
     properties.delivery_mode = 9
     header = ContentHeader(body_size=1, properties=properties)
@@ -236,14 +236,14 @@ def test_a_delivery_mode_that_does_not_exist_does_no_harm():
     assert (read.body, dict(read.headers)) == (b"x", {})
 
 
-def test_a_request_too_large_for_the_bus_is_refused_before_it_is_sent():
+def test_a_request_too_large_for_the_bus_is_refused_before_it_is_sent() -> None:
     envelope = parse_request(REQUEST | {"data": BARE | {"processing": {"x": "y" * MAX_BODY_BYTES}}})
 
     with pytest.raises(RequestError, match="at most 65536"):
         mail.request_message(envelope)
 
 
-def test_a_request_is_read_as_it_was_sent():
+def test_a_request_is_read_as_it_was_sent() -> None:
     envelope = parse_request(REQUEST | {"time": "2026-01-02T03:04:05Z", "traceparent": "00-ab"})
 
     assert mail.read(arriving(mail.request_message(envelope))) == envelope
@@ -266,7 +266,7 @@ def event(kind: EventType, outcome: Outcome | None = None) -> Event:
     )
 
 
-def test_an_event_is_known_by_its_message_id_and_type():
+def test_an_event_is_known_by_its_message_id_and_type() -> None:
     message = mail.event_message(event(EventType.LINK_FAILED), correlation_id="c-1")
 
     assert Event.model_validate_json(message.body) == event(EventType.LINK_FAILED).model_copy(
@@ -281,5 +281,5 @@ def test_an_event_is_known_by_its_message_id_and_type():
     assert (message.delivery_mode, message.headers) == (DeliveryMode.PERSISTENT, {"traceparent": "00-ab"})
 
 
-def test_progress_has_a_routing_key_of_tenant_aggregate_and_event():
+def test_progress_has_a_routing_key_of_tenant_aggregate_and_event() -> None:
     assert mail.progress_key(event(EventType.REQUEST_REJECTED, Outcome.REJECTED)) == "acme-ltd.request.rejected"

@@ -27,7 +27,7 @@ def goes_to(kind: EventType, outcome: Outcome | None) -> list[tuple[str, str, bo
 
 
 @pytest.mark.parametrize("kind", [kind for kind in EventType if not kind.terminal])
-def test_progress_goes_to_events_alone_and_need_not_be_watched(kind: EventType):
+def test_progress_goes_to_events_alone_and_need_not_be_watched(kind: EventType) -> None:
     assert goes_to(kind, None) == [("ingestd.events", f"acme.{kind.value}", False)]
 
 
@@ -41,11 +41,11 @@ def test_progress_goes_to_events_alone_and_need_not_be_watched(kind: EventType):
         (EventType.REQUEST_OUTCOME_UNKNOWN, Outcome.OUTCOME_UNKNOWN),
     ],
 )
-def test_an_end_goes_to_results_alone_and_must_reach_a_queue(kind: EventType, outcome: Outcome):
+def test_an_end_goes_to_results_alone_and_must_reach_a_queue(kind: EventType, outcome: Outcome) -> None:
     assert goes_to(kind, outcome) == [("ingestd.results", f"acme.born-digital.{outcome.value}", True)]
 
 
-def test_a_refusal_goes_to_both():
+def test_a_refusal_goes_to_both() -> None:
     assert goes_to(EventType.REQUEST_REJECTED, Outcome.REJECTED) == [
         ("ingestd.events", "acme.request.rejected", False),
         ("ingestd.results", "acme.born-digital.rejected", True),

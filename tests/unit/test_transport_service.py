@@ -9,7 +9,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from fake_intake import FakeIntake
+from tests.fake_intake import FakeIntake
 from ingestd.config import AmqpSettings
 from ingestd.errors import Code, SystemFault
 from ingestd.transport.amqp.service import AmqpService
@@ -36,7 +36,7 @@ async def run_for(seconds: float, service: AmqpService) -> None:
         stop.set()
 
 
-async def test_a_broker_that_is_away_is_tried_for_ever_and_said_once():
+async def test_a_broker_that_is_away_is_tried_for_ever_and_said_once() -> None:
     structlog.reset_defaults()
     service = AmqpService(FakeIntake(), settings())
     with capture_logs() as lines:
@@ -49,14 +49,14 @@ async def test_a_broker_that_is_away_is_tried_for_ever_and_said_once():
     assert SECRET not in repr(lines)
 
 
-async def test_a_stop_ends_the_longest_wait_at_once():
+async def test_a_stop_ends_the_longest_wait_at_once() -> None:
     service = AmqpService(FakeIntake(), settings(reconnect_min_seconds=1000, reconnect_max_seconds=1000))
 
     async with asyncio.timeout(5):
         await run_for(0.2, service)
 
 
-async def test_a_stop_ends_a_connection_attempt_at_once():
+async def test_a_stop_ends_a_connection_attempt_at_once() -> None:
     async def say_nothing(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await asyncio.sleep(60)
@@ -71,7 +71,7 @@ async def test_a_stop_ends_a_connection_attempt_at_once():
             await run_for(0.2, service)
 
 
-async def test_an_address_that_cannot_be_one_ends_the_service():
+async def test_an_address_that_cannot_be_one_ends_the_service() -> None:
     with pytest.raises(SystemFault) as caught:
         await AmqpService(FakeIntake(), settings(url="nonsense")).run(asyncio.Event())
 

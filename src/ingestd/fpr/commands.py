@@ -83,7 +83,8 @@ class CommandRun:
 
     def error(self) -> ToolError:
         """Word this run as an error."""
-        return self.run.error(self.tool.name, self.tool_version, detail=f"({self.command.id}) {self.problem}")
+        said = self.problem.removeprefix(f"{self.tool.name} ")
+        return self.run.error(self.tool.name, self.tool_version, detail=said)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,7 +199,7 @@ class Commands:
             script=call.script,
             run=run,
             output=output if there else None,
-            problem=_problem(command, run, output, there=there),
+            problem=_problem(command, tool, run, output if not there else None),
         )
 
     async def _verify(self, done: CommandRun, values: Mapping[str, str]) -> CommandRun:
@@ -310,11 +311,9 @@ def _told(command: Command, purpose: Purpose | None, values: Mapping[str, str]) 
     return [f"{option}={values[name]}" for name in VARIABLES if name in values for option in options(name)]
 
 
-def _problem(command: Command, run: Run, output: Path | None, *, there: bool) -> str:
+def _problem(command: Command, tool: Tool, run: Run, missing: Path | None) -> str:
     if command.outcome and not run.stopped and run.exit_code is not None:
         return ""
     if run.stopped or run.exit_code not in command.exit_codes:
-        return str(run.error().detail)
-    if output is not None and not there:
-        return f"wrote nothing to {output.name}"
-    return ""
+        return run.error(tool.name).detail
+    return f"{tool.name} wrote nothing to {missing.name}" if missing else ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +14,7 @@ from ingestd.fpr.registry import Registry
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.oais import Extension, Facts, File, Warning_
 from ingestd.premis import Event, EventOutcome, EventType, Format, now, program
+from ingestd.sources.records import modified_at
 from ingestd.tools.siegfried import Identification
 
 UNIDENTIFIED = Format(name="Unknown")
@@ -66,8 +66,7 @@ async def store_file_modification_dates(task: Task, services: Services) -> Outco
     """Take the modification date of each file that has none yet: it becomes PREMIS dateCreatedByApplication."""
 
     def look(file: File) -> File:
-        stamp = task.at(file.path).stat().st_mtime
-        return replace(file, modified_at=datetime.fromtimestamp(stamp, UTC))
+        return replace(file, modified_at=modified_at(task.at(file.path).stat().st_mtime_ns))
 
     files = [file for file in task.files if file.modified_at is None]
     return Outcome(facts=Facts(files=await asyncio.to_thread(lambda: [look(file) for file in files])))

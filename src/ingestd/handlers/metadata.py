@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import itertools
@@ -43,15 +44,15 @@ async def load_metadata_csv(task: Task, services: Services) -> AsyncIterator[Out
     path = task.at(FILE)
     if await task.history.file_at(FILE) is None:
         return
-    violations = _check(path)
+    violations = await asyncio.to_thread(_check, path)
     if violations:
         raise ContentError(
-            f"{FILE} has {len(violations)} fault(s)",
+            f"{FILE} has {len(violations)} fault(s){' or more' if len(violations) == _LISTED else ''}",
             code=Code.CONTENT_METADATA_INVALID,
-            violations=tuple(violations[:_LISTED]),
+            violations=tuple(violations),
         )
     lines = (line for line in _read(path) if isinstance(line, Line) and line.number > task.cursor)
-    while window := list(itertools.islice(lines, _WINDOW)):
+    while window := await asyncio.to_thread(lambda: list(itertools.islice(lines, _WINDOW))):
         yield await _describe(task, window)
 
 
@@ -95,7 +96,7 @@ def _descriptions(target: uuid.UUID, line: Line) -> Iterator[Description]:
 
 
 def _check(path: Path) -> list[Violation]:
-    return [item for item in _read(path) if isinstance(item, Violation)]
+    return list(itertools.islice((item for item in _read(path) if isinstance(item, Violation)), _LISTED))
 
 
 def _read(path: Path) -> Iterator[Line | Violation]:

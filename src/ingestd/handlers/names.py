@@ -72,11 +72,24 @@ async def _free_name(task: Task, path: str, planned: set[str]) -> str:
     if name == place.name:
         return path
     stem, dot, suffix = name.partition(".") if not name.startswith(".") else (name, "", "")
-    for number in range(1_000_000):
-        candidate = str(place.with_name(name if number == 0 else f"{stem}_{number}{dot}{suffix}"))
-        if candidate not in planned and candidate not in await task.history.taken([candidate]):
-            return candidate
-    raise SystemFault(f"no free name for {escape_name(path)}")
+
+    def candidate(number: int) -> str:
+        return str(place.with_name(name if number == 0 else f"{stem}_{number}{dot}{suffix}"))
+
+    async def is_free(number: int) -> bool:
+        wanted = candidate(number)
+        return wanted not in planned and wanted not in await task.history.taken([wanted])
+
+    # Doubling, then halving: ten thousand names that become one are not compared with one another.
+    if await is_free(0):
+        return candidate(0)
+    taken, free = 0, 1
+    while not await is_free(free):
+        taken, free = free, free * 2
+    while free - taken > 1:
+        middle = (taken + free) // 2
+        taken, free = (taken, middle) if await is_free(middle) else (middle, free)
+    return candidate(free)
 
 
 def _short(name: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -22,6 +24,8 @@ from ingestd.sources import Received, Source, receive
 TOP_LEVEL = ("logs", "metadata", "objects")
 """The only folders of a transfer, as Archivematica lays it out."""
 _SUBMISSION_DOCUMENTATION = "metadata/submissionDocumentation"
+_FOLDERS_OF_OBJECTS = ("metadata", "submissionDocumentation")
+"""Folders that an AIP has in `objects`: nothing else can have these names there."""
 _LISTED = 100
 
 
@@ -40,9 +44,10 @@ async def receive_transfer(task: Task, services: Services) -> AsyncIterator[Outc
         known=task.history.taken,
         scratch=task.folder / "scratch",
     )
-    async for window in windows:
-        found += len(window)
-        yield Outcome(facts=_received(task, window))
+    async with aclosing(windows):
+        async for window in windows:
+            found += len(window)
+            yield Outcome(facts=_received(task, window))
     if not found and not (await task.history.totals()).files:
         raise ContentError("the source holds no file", code=Code.CONTENT_EMPTY)
 
@@ -77,12 +82,11 @@ async def remove_hidden_files_and_directories(task: Task, services: Services) ->
         hidden = [file for file in files if any(_hidden(part) for part in PurePosixPath(file.path).parts)]
         if hidden:
             yield await _remove(task, hidden)
+    await asyncio.to_thread(_remove_hidden_folders, task.root)
     async for directories in task.history.directories():
         gone = [replace(d, removed=True) for d in directories if any(map(_hidden, PurePosixPath(d.path).parts))]
         if gone:
             yield Outcome(facts=Facts(directories=gone))
-            for directory in sorted(gone, key=lambda d: d.path.count("/"), reverse=True):
-                await asyncio.to_thread(_remove_folder, task.at(directory.path))
 
 
 def _hidden(name: str) -> bool:
@@ -109,9 +113,11 @@ async def _remove(task: Task, files: Sequence[File]) -> Outcome:
     )
 
 
-def _remove_folder(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
-        path.rmdir()
+def _remove_hidden_folders(root: Path) -> None:
+    """Remove hidden folders from the deepest up; one that is not empty stays, and is found when all is verified."""
+    for folder, _, _ in os.walk(root, topdown=False):
+        if any(map(_hidden, Path(folder).relative_to(root).parts)) and not os.listdir(folder):  # noqa: PTH208  names only
+            Path(folder).rmdir()
 
 
 async def restructure_for_compliance(task: Task, services: Services) -> AsyncIterator[Outcome]:
@@ -119,9 +125,8 @@ async def restructure_for_compliance(task: Task, services: Services) -> AsyncIte
 
     Each move is recorded before it is made: what is at the top of the folder is what is still to be moved.
     """
-    entries = await asyncio.to_thread(lambda: sorted((path.name for path in task.root.iterdir()), key=os.fsencode))
-    await _refuse_misplaced(task, entries)
-    for window in _windows([name for name in entries if name not in TOP_LEVEL], 256):
+    await _refuse_misplaced(task)
+    while window := await asyncio.to_thread(_next_to_move, task.root):
         moved = await task.history.taken([f"objects/{name}" for name in window])
         new = [name for name in window if f"objects/{name}" not in moved]
         yield Outcome(facts=Facts(renames=[Rename(old=n, new=f"objects/{n}", as_received=True) for n in new]))
@@ -142,16 +147,32 @@ def _metadata_use(path: str) -> FileUse:
     return FileUse.SUBMISSION_DOCUMENTATION if inside else FileUse.METADATA
 
 
-async def _refuse_misplaced(task: Task, entries: Sequence[str]) -> None:
+def _next_to_move(root: Path) -> list[str]:
+    """Give some of the names that are still at the top and belong into `objects`."""
+    with os.scandir(root) as entries:
+        names = (entry.name for entry in entries if entry.name not in TOP_LEVEL)
+        return sorted(itertools.islice(names, 256), key=os.fsencode)
+
+
+async def _refuse_misplaced(task: Task) -> None:
     def look() -> list[Violation]:
         found = []
-        for name in entries:
-            if name in TOP_LEVEL:
-                if not task.at(name).is_dir():
-                    found.append(Violation(path=name, rule="folder", expected="a folder", actual="a file"))
-            elif os.path.lexists(task.root / "objects" / name):
-                place = f"objects/{name}"
-                found.append(Violation(path=escape_name(name), rule="unique", expected=f"nothing else at {place}"))
+        with os.scandir(task.root) as entries:
+            for name in (entry.name for entry in entries):
+                if name in TOP_LEVEL:
+                    if not task.at(name).is_dir():
+                        found.append(Violation(path=name, rule="folder", expected="a folder", actual="a file"))
+                elif os.path.lexists(task.root / "objects" / name):
+                    place = f"objects/{name}"
+                    found.append(Violation(path=escape_name(name), rule="unique", expected=f"nothing else at {place}"))
+                if len(found) == _LISTED:
+                    break
+        for folder in ("", "objects"):
+            found += [
+                Violation(path=str(PurePosixPath(folder, name)), rule="folder", expected="a folder", actual="a file")
+                for name in _FOLDERS_OF_OBJECTS
+                if (task.root / folder / name).is_file()
+            ]
         return found
 
     violations = await asyncio.to_thread(look)
@@ -179,17 +200,18 @@ async def verify_transfer_compliance(task: Task, services: Services) -> Outcome:
     async for paths in walked(task.root):
         on_disk += len(paths)
         taken = await task.history.taken(paths)
-        unknown = [path for path in paths if path not in taken]
+        unknown = [path for path in paths if path not in taken][: _LISTED - len(violations)]
         violations += [Violation(path=escape_name(path), rule="recorded", actual="on disk only") for path in unknown]
     recorded = (await task.history.totals()).files
     if recorded != on_disk:
         async for files in task.history.files():
-            violations += await asyncio.to_thread(_missing, task.root, files)
+            missing = await asyncio.to_thread(_missing, task.root, files)
+            violations += missing[: _LISTED - len(violations)]
     if violations:
         raise SourceError(
-            f"{len(violations)} difference(s) between what was received and what is here",
+            f"{len(violations)} difference(s) or more between what was received and what is here",
             code=Code.SOURCE_CHANGED,
-            violations=tuple(violations[:_LISTED]),
+            violations=tuple(violations),
         )
     return Outcome()
 
@@ -197,8 +219,7 @@ async def verify_transfer_compliance(task: Task, services: Services) -> Outcome:
 def _unexpected_at_top(root: Path) -> list[Violation]:
     return [
         Violation(path=escape_name(name), rule="top_level", expected="only logs, metadata, objects")
-        for name in sorted(path.name for path in root.iterdir())
-        if name not in TOP_LEVEL
+        for name in _next_to_move(root)[:_LISTED]
     ]
 
 
@@ -219,15 +240,15 @@ async def check_transfer_directory_for_objects(task: Task, services: Services) -
 
 async def save_directory_tree(task: Task, services: Services) -> Outcome:
     """Write a listing of the objects as they were received to `metadata/directory_tree.txt`."""
-    path = task.at("metadata/directory_tree.txt")
+    place = await _place_of_tree(task)
+    path = task.at(place)
     async with aiofiles.open(path, "w", encoding="utf-8", newline="\n") as out:
         async for window in _tree(task):
             await out.write("".join(f"{line}\n" for line in window))
     algorithm = services.settings.digest_algorithm
     value = (await digest_file(path, [algorithm]))[algorithm]
-    place = "metadata/directory_tree.txt"
     file = File(
-        id=uuid.uuid5(task.package.id, f"file:{place}"),
+        id=_tree_id(task),
         path=place,
         original=place,
         use=FileUse.METADATA,
@@ -236,6 +257,20 @@ async def save_directory_tree(task: Task, services: Services) -> Outcome:
         modified_at=now(),
     )
     return Outcome(facts=Facts(files=[file]))
+
+
+def _tree_id(task: Task) -> uuid.UUID:
+    return uuid.uuid5(task.package.id, "made:directory_tree")
+
+
+async def _place_of_tree(task: Task) -> str:
+    """Where the listing goes: never over a file that came with the transfer."""
+    for number in itertools.count():
+        place = f"metadata/directory_tree{f'_{number}' if number else ''}.txt"
+        there = await task.history.file_at(place)
+        if there is None or there.id == _tree_id(task):
+            return place
+    raise AssertionError("there is always another number")
 
 
 async def _tree(task: Task) -> AsyncIterator[list[str]]:
@@ -252,8 +287,3 @@ async def _tree(task: Task) -> AsyncIterator[list[str]]:
             lines.append(f"{'    ' * (len(folders) + 1)}{name}")
             listed = folders
         yield lines
-
-
-def _windows(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    for at in range(0, len(names), size):
-        yield names[at : at + size]

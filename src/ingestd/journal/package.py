@@ -129,7 +129,7 @@ class PackageJournal:
         sql = "SELECT row, id, path, original, removed FROM directory WHERE removed = 0"
         pages = self._pages_by_path(sql, [], under, window) if by_path else None
         async for rows in pages or self._pages_by_row(sql, [], under, after_row, window):
-            yield [_directory(row) for row in rows]
+            yield [directory_of(row) for row in rows]
 
     async def file_at(self, path: str) -> File | None:
         row = await self._db.row(

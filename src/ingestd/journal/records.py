@@ -16,7 +16,7 @@ FILE_COLUMNS = (
     "row, id, path, original, use, size_bytes, digest_algorithm, digest, digest_at, modified_at,"
     " format_name, format_version, puid, mime, derived_from, label, removed"
 )
-UPSERTFILE_COLUMNS = (
+UPSERT_FILE = (
     "INSERT INTO file (id, path, original, use, size_bytes, digest_algorithm, digest, digest_at, modified_at,"
     " format_name, format_version, puid, mime, derived_from, label, removed)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"

@@ -53,8 +53,11 @@ async def receive_archive(
     pool: Pool,
     known: Known,
     scratch: Path,
+    unwrap: bool = True,
 ) -> AsyncGenerator[Sequence[Received], None]:
     """Unpack the archive at the real path `path` into `into`, which is emptied first; yield what is there, in windows.
+
+    With `unwrap`, one folder around everything is dropped: it is not part of a transfer.
 
     Nothing is yielded before everything is unpacked and checked; on any failure `into` is left empty. What is `known`
     from an earlier run is not yielded again. Raises `NotAnArchive`, `ContentError` (`content.archive_*`,
@@ -67,13 +70,13 @@ async def receive_archive(
         await worker.run(partial(_clear, into))
         # 7z knows its own format best, and leaves names as they are: libarchive composes them (NFC).
         own = archive.form == "7zip" and seven_zip(pool) is not None
-        if not own and await _unpack(path, archive, into, listing, unpack, algorithm, pool):
+        if not own and await _unpack(path, archive, into, listing, unpack, algorithm, pool, unwrap=unwrap):
             async with aclosing(_listed(listing, algorithm, known, worker)) as windows:
                 async for window in windows:
                     yield window
             return
         await worker.run(partial(_clear, into))
-        top = await unpack_with_7z(path, aside, unpack, pool)
+        top = await unpack_with_7z(path, aside, unpack, pool, unwrap=unwrap)
         from ingestd.config import SourceSettings
 
         settings = SourceSettings(max_bytes=unpack.max_bytes, max_files=unpack.max_entries)
@@ -95,12 +98,15 @@ async def _unpack(
     unpack: UnpackSettings,
     algorithm: DigestAlgorithm,
     pool: Pool,
+    *,
+    unwrap: bool,
 ) -> bool:
     """Run the child; False where it cannot read this and another program may."""
     argv = [sys.executable, "-P", "-m", _UNPACK, "--format", archive.form, "--filter", archive.filter_name]
     argv += ["--algorithm", algorithm.value, "--max-entries", str(unpack.max_entries)]
     argv += ["--max-bytes", str(unpack.max_bytes), "--max-ratio", str(unpack.max_ratio)]
     argv += ["--ratio-from-bytes", str(unpack.ratio_from_bytes), "--max-depth", str(unpack.max_depth)]
+    argv += [] if unwrap else ["--keep-top"]
     argv += ["--", path, str(into), str(listing)]
     # The child finds this very package, also where it is not installed.
     env = {"PYTHONPATH": str(Path(ingestd.__file__).parent.parent)}

@@ -138,6 +138,8 @@ def _zip_mtime(info: zipfile.ZipInfo) -> int | None:
 # tar
 
 
+_TAR_BUFFER_BYTES = 16 * 1024
+"""The rest of the buffer is copied at every read of a header: more would be slower."""
 _ENDS = frozenset({"EmptyHeaderError", "EOFHeaderError"})
 
 
@@ -221,7 +223,7 @@ def _members(stream: _Stream) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo
     with tarfile.open(
         fileobj=cast("Any", stream),  # which is only read
         mode="r|",
-        bufsize=CHUNK_BYTES,
+        bufsize=_TAR_BUFFER_BYTES,
         tarinfo=_Header,
         encoding="utf-8",
         errors="surrogateescape",

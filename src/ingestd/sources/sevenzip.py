@@ -39,8 +39,9 @@ def seven_zip(pool: Pool) -> str | None:
     return next((name for name in _SEVEN_ZIP if pool.which(name)), None)
 
 
-async def unpack_with_7z(path: str, aside: Path, unpack: UnpackSettings, pool: Pool) -> str:
-    """Unpack with the 7z program into `aside`, made anew; give the folder that is to be received.
+async def unpack_with_7z(path: str, aside: Path, unpack: UnpackSettings, pool: Pool, *, unwrap: bool = True) -> str:
+    """Unpack with the 7z program into `aside`, made anew; give the folder that is to be received: with `unwrap`, the
+    one folder around everything if there is one.
 
     Raises `ContentError` (`content.archive_unsupported`, `…_bomb`, `…_corrupt`, `content.path_traversal`,
     `content.name_collision`) or `ToolError`.
@@ -66,13 +67,15 @@ async def unpack_with_7z(path: str, aside: Path, unpack: UnpackSettings, pool: P
     run = await _extract(program, path, aside, meter, pool)
     if not run.ok:
         raise _seven_zip_error(run)
-    there = await asyncio.to_thread(_count_files, aside)
+    findings = Findings()
+    there = await asyncio.to_thread(_count_files, aside, findings)
+    findings.raise_any()
     if there != files:
         raise failure(
             Code.CONTENT_NAME_COLLISION,
             f"the archive lists {files} files and {there} came out: some names are the same, or of no use",
         )
-    return await asyncio.to_thread(lambda: str(_top(aside).resolve()))
+    return await asyncio.to_thread(lambda: str((_top(aside) if unwrap else aside).resolve()))
 
 
 def limits_for(pool: Pool, path: str) -> RunLimits:
@@ -150,12 +153,22 @@ def _used(folder: Path) -> int:
     return total
 
 
-def _count_files(folder: Path) -> int:
-    """Files and links; links to folders are among the folders that `os.walk` tells of."""
-    return sum(
-        len(names) + sum((Path(parent) / name).is_symlink() for name in folders)
-        for parent, folders, names in os.walk(folder)
-    )
+def _count_files(folder: Path, findings: Findings) -> int:
+    """Count files and links. 7z turns absolute links to below `folder`: they led out."""
+    total = 0
+    for parent, folders, names in os.walk(folder):
+        links = [path for name in folders + names if (path := Path(parent) / name).is_symlink()]
+        total += len(names) + sum(link.name in folders for link in links)
+        for link in links:
+            target = str(link.readlink())
+            if target.startswith("/"):
+                findings.add(
+                    Code.CONTENT_PATH_TRAVERSAL,
+                    str(link.relative_to(folder)),
+                    expected="a link to something in the archive",
+                    actual=target.removeprefix(str(folder)),
+                )
+    return total
 
 
 def _seven_zip_error(run: Run) -> IngestError:

@@ -32,7 +32,7 @@ NOT_AN_ARCHIVE = "not_an_archive"
 UNSUPPORTED = "unsupported"
 
 
-def unpack(file: IO[bytes], writer: Writer, *, form: str, filter_name: str) -> None:
+def unpack(file: IO[bytes], writer: Writer, *, form: str, filter_name: str, unwrap: bool = True) -> None:
     """Write everything in the archive through `writer`, links resolved. Raises `IngestError`, `NotAnArchive` for
     something compressed that is no tar, `Unsupported`.
     """
@@ -42,7 +42,7 @@ def unpack(file: IO[bytes], writer: Writer, *, form: str, filter_name: str) -> N
         read_tar(file, writer, filter_name=filter_name)
     else:
         read_other(file, writer, form=form)
-    writer.finish()
+    writer.finish(unwrap=unwrap)
 
 
 def _no_room(error: OSError, into: Path) -> IngestError | None:
@@ -92,7 +92,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
             archive_bytes=os.fstat(file.fileno()).st_size,
         )
         writer = Writer(os.fsencode(options.into), limits=limits, algorithm=options.algorithm)
-        unpack(file, writer, form=options.format, filter_name=options.filter)
+        unpack(file, writer, form=options.format, filter_name=options.filter, unwrap=not options.keep_top)
     with contextlib.closing(options.listing.open("w", encoding="utf-8")) as out:
         writer.listing(out)
     return {"entries": writer.meter.entries, "bytes": writer.meter.bytes}
@@ -111,6 +111,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--format", required=True)
     parser.add_argument("--filter", required=True)
     parser.add_argument("--algorithm", required=True)
+    parser.add_argument("--keep-top", action="store_true")
     for name in ("--max-entries", "--max-bytes", "--ratio-from-bytes", "--max-depth"):
         parser.add_argument(name, type=int, required=True)
     parser.add_argument("--max-ratio", type=float, required=True)

@@ -183,8 +183,8 @@ class Writer:
             return
         self._links[parts] = target
 
-    def finish(self) -> None:
-        """Resolve the links, and drop the one folder around everything if there is one.
+    def finish(self, *, unwrap: bool = True) -> None:
+        """Resolve the links, and drop the one folder around everything if there is one, unless `unwrap` is False.
 
         Raises everything that was found wrong, as one error.
         """
@@ -193,7 +193,8 @@ class Writer:
             if to is not None:
                 self._place(link, to)
         self.findings.raise_any()
-        self._unwrap()
+        if unwrap:
+            self._unwrap()
 
     def listing(self, out: IO[str]) -> None:
         """Write what was received, a JSON object a line, parents before children, in the order of the names' bytes.

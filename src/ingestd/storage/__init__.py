@@ -101,7 +101,7 @@ def open_storage(url: str) -> ArchivalStorage:
     if not parts.scheme and url.startswith("/"):
         return LocalStorage(Path(url))
     raise SystemFault(
-        f"no storage backend for {url!r}",
+        f"no storage backend for a URL that begins {parts.scheme or url[:1]!r}",  # the rest may hold a password
         code=Code.SYSTEM_CONFIGURATION,
         remediation="Use a folder: file:///srv/aips",
     )

@@ -14,7 +14,7 @@ import uuid
 from pathlib import Path
 
 from ingestd.errors import Code, DependencyError, ResourceError, StorageError
-from ingestd.fixity import digest_file
+from ingestd.fixity import digest_file, digest_now
 from ingestd.premis import DigestAlgorithm, now
 from ingestd.storage import Stored
 
@@ -32,10 +32,10 @@ class LocalStorage:
     ) -> Stored:
         place = self.root / pairtree(package) / name
         try:
-            if not await asyncio.to_thread(os.path.lexists, place):
-                await self._put(source, place, algorithm, digest)
+            there = await asyncio.to_thread(os.path.lexists, place)
+            if there or not await self._put(source, place, algorithm, digest):
+                await self._prove(place, algorithm, digest)
             stored_at = now()
-            await self._prove(place, algorithm, digest)
         except OSError as error:
             raise _translate(error, place) from error
         return Stored(
@@ -71,16 +71,20 @@ class LocalStorage:
                 code=Code.DEPENDENCY_STORAGE_UNAVAILABLE,
             ) from error
 
-    async def _put(self, source: Path, place: Path, algorithm: DigestAlgorithm, digest: str) -> None:
-        """Bring `source` onto the store's file system beside its place, prove it there, then name it."""
+    async def _put(self, source: Path, place: Path, algorithm: DigestAlgorithm, digest: str) -> bool:
+        """Bring `source` onto the store's file system beside its place, prove it there, then name it.
+
+        False when the name was taken in this moment: whether by the same AIP, is for the caller to prove.
+        """
         part = place.with_name(f"{place.name}.part")
         await asyncio.to_thread(_bring, source, part)
         await self._prove_part(part, algorithm, digest)
         try:
             await asyncio.to_thread(_name_once, part, place)
         except FileExistsError:
-            # Somebody stored the same AIP in this moment: `_prove` will say whether it is the same.
             await asyncio.to_thread(_remove, part)
+            return False
+        return True
 
     async def _prove_part(self, part: Path, algorithm: DigestAlgorithm, digest: str) -> None:
         found = await _digest(part, algorithm)
@@ -98,6 +102,8 @@ class LocalStorage:
                 f"{place} is there with other content: {algorithm} {found}, expected {digest}",
                 code=Code.STORAGE_CONFLICT,
             )
+        # A crash between the two names of a finished file leaves the first.
+        await asyncio.to_thread(_remove, place.with_name(f"{place.name}.part"))
 
 
 def pairtree(package: uuid.UUID) -> Path:
@@ -107,17 +113,39 @@ def pairtree(package: uuid.UUID) -> Path:
 
 
 async def _digest(path: Path, algorithm: DigestAlgorithm) -> str:
-    """A file's digest; of a folder (an uncompressed AIP) that of its tag manifest, which covers the whole bag."""
+    """A file's digest; of a folder (an uncompressed AIP) that of its tag manifest, once the bag agrees with it."""
     if await asyncio.to_thread(path.is_dir):
+        wrong = await asyncio.to_thread(_first_difference, path, algorithm)
+        if wrong:
+            return f"differs at {wrong}"
         path = path / f"tagmanifest-{algorithm}.txt"
     return (await digest_file(path, [algorithm]))[algorithm]
+
+
+def _first_difference(bag: Path, algorithm: DigestAlgorithm) -> str:
+    """Read every file that the bag's manifests list; name the first that is missing or other, or that nobody lists."""
+    listed = 1  # the tag manifest itself
+    for manifest in (f"tagmanifest-{algorithm}.txt", f"manifest-{algorithm}.txt"):
+        with (bag / manifest).open("rb") as lines:
+            for line in lines:
+                digest, _, name = line.rstrip(b"\n").partition(b"  ")
+                # RFC 8493, 2.1.3
+                raw = name.replace(b"%0D", b"\r").replace(b"%0A", b"\n").replace(b"%25", b"%")
+                path = bag / os.fsdecode(raw)
+                if not path.is_file() or digest_now(path, [algorithm])[algorithm] != digest.decode():
+                    return name.decode("utf-8", errors="backslashreplace")
+                listed += 1
+    there = sum(len(files) for _, _, files in os.walk(bag))
+    return "" if there == listed else f"{there} files, of which {listed} are listed"
 
 
 def _bring(source: Path, part: Path) -> None:
     part.parent.mkdir(parents=True, exist_ok=True)
     if not source.exists():
-        if part.exists():
-            return  # moved here before a crash
+        if part.exists():  # moved here before a crash, perhaps before it was on disk
+            _flush(part)
+            _flush_folders(part.parent)
+            return
         raise StorageError(f"{source.name} is gone before it was stored", code=Code.STORAGE_UPLOAD_FAILED)
     _remove(part)
     try:

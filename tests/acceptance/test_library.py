@@ -1,0 +1,141 @@
+"""ingestd within another program: no broker, no process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import ingestd
+import pytest
+from ingestd.config import Settings
+from ingestd.errors import RequestError
+from ingestd.ingest import Ingest
+from ingestd.messages import Event, EventType, Outcome, RequestState
+from tests.acceptance.aips import open_aip, stored_below, stored_path
+from tests.acceptance.corpora import SMALL_FILES, many_files, small_transfer
+
+pytestmark = [pytest.mark.tool]
+
+
+def settings_in(folder: Path) -> Settings:
+    return Settings(data_dir=folder / "data", concurrent_packages=2)
+
+
+@pytest.fixture
+async def ingest(tmp_path: Path) -> AsyncIterator[Ingest]:
+    async with ingestd.open(settings_in(tmp_path)) as opened:
+        yield opened
+
+
+async def test_a_folder_is_preserved_and_its_events_are_iterated_over(ingest: Ingest, tmp_path: Path) -> None:
+    preservation = await ingest.preserve(small_transfer(tmp_path / "photographs"), name="Photographs")
+    events: list[Event] = [event async for event in preservation]
+    result = await preservation
+
+    kinds = [event.kind for event in events]
+    assert kinds[:2] == [EventType.REQUEST_ACCEPTED, EventType.REQUEST_STARTED]
+    assert kinds[-1] is EventType.AIP_STORED
+    assert [kind for kind in kinds if kind.terminal] == [EventType.AIP_STORED]
+    assert EventType.AIP_CREATED in kinds
+    sequences = [event.data.sequence for event in events if event.kind is not EventType.REQUEST_PROGRESS]
+    assert sequences == sorted(set(sequences))
+    assert result == events[-1].data
+    assert result.outcome in {Outcome.SUCCEEDED, Outcome.SUCCEEDED_WITH_WARNINGS}
+    assert result.package_name == "Photographs"
+    aip = open_aip(stored_path(result.model_dump(mode="json")), tmp_path / "opened")
+    assert len(aip.of("original")) == SMALL_FILES
+
+
+async def test_the_result_can_be_awaited_alone_and_more_than_once(ingest: Ingest, tmp_path: Path) -> None:
+    preservation = await ingest.preserve(small_transfer(tmp_path / "photographs"))
+
+    first, second = await asyncio.gather(preservation, preservation)
+
+    assert first == second == await preservation
+    assert first.aip is not None
+
+
+async def test_two_packages_at_once_are_two_aips(ingest: Ingest, tmp_path: Path) -> None:
+    sources = [many_files(tmp_path / name, 20) for name in ("first", "second")]
+
+    preservations = [await ingest.preserve(source, name="same name") for source in sources]
+    results = await asyncio.gather(*preservations)
+
+    assert [result.counts.originals for result in results if result.counts] == [20, 20]
+    assert len({result.package_id for result in results}) == 2
+    assert len(stored_below(tmp_path / "data" / "aips")) == 2
+
+
+async def test_more_packages_than_slots_wait_for_their_turn(ingest: Ingest, tmp_path: Path) -> None:
+    preservations = [await ingest.preserve(small_transfer(tmp_path / f"number {n}")) for n in range(5)]
+
+    results = await asyncio.gather(*preservations)
+
+    assert len({result.package_id for result in results}) == 5
+    assert all(result.aip for result in results)
+
+
+async def test_what_cannot_be_preserved_is_a_result_and_no_exception(ingest: Ingest, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+
+    missing = await (await ingest.preserve(tmp_path / "missing"))
+    empty = await (await ingest.preserve(tmp_path / "empty"))
+
+    assert (missing.outcome, missing.state) == (Outcome.REJECTED, RequestState.REJECTED)
+    assert missing.error is not None
+    assert missing.error.code == "source.not_found"
+    assert empty.outcome is Outcome.FAILED
+    assert empty.error is not None
+    assert empty.error.code == "content.empty"
+
+
+async def test_a_request_that_is_none_is_an_exception_at_once(ingest: Ingest, tmp_path: Path) -> None:
+    with pytest.raises(RequestError) as raised:
+        await ingest.preserve(tmp_path, name="a/b")
+
+    assert [violation.path for violation in raised.value.violations] == ["data.name"]
+    assert await ingest.requests() == []
+
+
+async def test_leaving_stops_the_work_and_opening_again_goes_on_with_it(tmp_path: Path) -> None:
+    source = many_files(tmp_path / "many", 300)
+    async with ingestd.open(settings_in(tmp_path)) as ingest:
+        first = await ingest.preserve(source)
+        async for event in first:
+            if event.kind is EventType.LINK_STARTED and event.data.link and "Identify" in event.data.link.name:
+                break
+
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert stored_below(tmp_path / "data" / "aips") == []
+
+    async with ingestd.open(settings_in(tmp_path)) as ingest:
+        (waiting,) = await ingest.requests()
+        assert waiting.package == first.package
+        result = await (await ingest.preserve(source))
+
+    assert result.package_id == first.package
+    assert result.attempt == 2
+    assert result.counts is not None
+    assert result.counts.originals == 300
+    assert len(stored_below(tmp_path / "data" / "aips")) == 1
+
+
+async def test_cancelling_who_waits_does_not_cancel_the_work(ingest: Ingest, tmp_path: Path) -> None:
+    preservation = await ingest.preserve(many_files(tmp_path / "some", 30))
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await preservation
+
+    assert (await preservation).aip is not None
+
+
+async def test_a_deadline_ends_a_package_as_cancelled(ingest: Ingest, tmp_path: Path) -> None:
+    result = await (await ingest.preserve(many_files(tmp_path / "some", 200), deadline_seconds=0.05))
+
+    assert result.outcome is Outcome.CANCELLED
+    assert result.error is not None
+    assert result.error.code == "cancelled.by_deadline"
+    assert stored_below(tmp_path / "data" / "aips") == []

@@ -1,0 +1,292 @@
+"""An ingest that dies, or fails, is gone on with: what is done is not done again, and there is one AIP in the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.acceptance.aips import open_aip, stored_below, stored_path
+from tests.acceptance.corpora import SMALL_FILES, many_files, small_transfer
+from tests.acceptance.program import Program, running, wait_until
+
+FILES = 300
+
+
+@pytest.fixture
+def ingestd(tmp_path: Path) -> Program:
+    return Program(tmp_path, KEEP_WORK="true", LOG_LEVEL="error")
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "output"
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough files and bytes for every stage to take a while."""
+    return many_files(tmp_path_factory.mktemp("corpus") / "Archive", FILES - 1, heavy_bytes=12 * 2**20)
+
+
+def ingest_command(corpus: Path, output: Path) -> list[object]:
+    packing = ("--set", "aip_compression_algorithm=s7_lzma", "--set", "aip_compression_level=9")
+    return ["ingest", corpus, "--output", output, "--json", *packing]
+
+
+def kill_in(ingestd: Program, command: list[object], link: str, how: signal.Signals = signal.SIGKILL) -> int:
+    """Run a command and send it a signal once it has begun with a link; give its exit code."""
+    with running(ingestd, *command) as process:
+
+        def begun() -> bool:
+            assert process.poll() is None, f"it ended before it came to {link!r}"
+            return any(job["name"] == link for job in ingestd.jobs())
+
+        wait_until(begun, f"the beginning of {link!r}", seconds=40, every=0.001)
+        process.send_signal(how)
+        return process.wait(20)
+
+
+def ended(jobs: list[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+    return {job["row"]: job for job in jobs if job["ended_at"] is not None}
+
+
+def programs_on(folder: Path) -> list[str]:
+    """Command lines, of any program, that name the folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                line = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if os.fsencode(folder) in line:
+                found.append(line.replace(b"\0", b" ").decode(errors="replace"))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.tool
+@pytest.mark.parametrize(
+    "link",
+    [
+        "Receive the transfer",
+        "Record sizes and checksums",
+        "Identify formats",
+        "Characterize files",
+        "Write the METS, with empty folders",
+        "Make the bag",
+        "Pack the AIP",
+        "Verify the AIP",
+    ],
+)
+def test_a_killed_ingest_is_finished_by_the_same_command(
+    link: str, ingestd: Program, corpus: Path, output: Path
+) -> None:
+    command = ingest_command(corpus, output)
+    code = kill_in(ingestd, command, link)
+
+    assert code == -signal.SIGKILL
+    before = ingestd.jobs()
+    (folder,) = ingestd.work_folders
+    assert stored_below(output) == []
+    wait_until(lambda: not programs_on(folder), "the end of the programs that were started", seconds=10)
+
+    run = ingestd(*command)
+
+    assert run.code == 0, run.err
+    after = {job["row"]: job for job in ingestd.jobs()}
+    assert ingestd.work_folders == [folder]
+    assert run.result["package_id"] == folder.name
+    assert run.result["attempt"] == 2
+    done = ended(before)
+    assert {row: after[row] for row in done} == done
+    assert [name for name, count in Counter(job["link"] for job in after.values()).items() if count > 1] == []
+    assert all(job["exit_code"] == 0 for job in after.values())
+    assert run.result["counts"]["originals"] == FILES
+    assert stored_below(output) == [stored_path(run.result)]
+    aip = open_aip(stored_path(run.result), output.parent / "opened")
+    assert len(aip.of("original")) == FILES
+
+
+@pytest.mark.slow
+@pytest.mark.tool
+def test_an_ingest_that_is_killed_again_and_again_is_finished(ingestd: Program, corpus: Path, output: Path) -> None:
+    command = ingest_command(corpus, output)
+    for link in ("Register the files", "Make names of objects safe", "Write the METS, with empty folders"):
+        kill_in(ingestd, command, link)
+
+    run = ingestd(*command)
+
+    assert run.code == 0, run.err
+    assert run.result["attempt"] == 4
+    assert stored_below(output) == [stored_path(run.result)]
+    aip = open_aip(stored_path(run.result), output.parent / "opened")
+    assert len(aip.of("original")) == FILES
+
+
+@pytest.mark.tool
+def test_the_mets_of_a_resumed_ingest_tells_every_event_once(ingestd: Program, tmp_path: Path, output: Path) -> None:
+    source = many_files(tmp_path / "Archive", 80, heavy_bytes=2**20)
+    kill_in(ingestd, ingest_command(source, output), "Characterize files")
+
+    run = ingestd(*ingest_command(source, output))
+
+    assert run.code == 0, run.err
+    aip = open_aip(stored_path(run.result), tmp_path / "opened")
+    doubled = {
+        entry.path: kinds
+        for entry in aip.mets.all_files()
+        if (kinds := [k for k, n in Counter(event.type for event in entry.get_premis_events()).items() if n > 1])
+    }
+    assert doubled == {}
+
+
+@pytest.mark.tool
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_ingest_says_how_to_go_on_and_does(
+    how: signal.Signals, ingestd: Program, corpus: Path, output: Path
+) -> None:
+    command = ingest_command(corpus, output)
+    with running(ingestd, *command) as process:
+        wait_until(lambda: any(job["name"] == "Pack the AIP" for job in ingestd.jobs()), "packing", every=0.001)
+        process.send_signal(how)
+        _, err = process.communicate(timeout=20)
+
+    (folder,) = ingestd.work_folders
+    assert process.returncode == 130
+    assert f"ingestd resume {folder.name}" in err.decode()
+    assert "Traceback" not in err.decode()
+    assert stored_below(output) == []
+    assert programs_on(folder) == []
+
+    run = ingestd("resume", folder, "--output", output, "--json")
+
+    assert run.code == 0, run.err
+    assert stored_below(output) == [stored_path(run.result)]
+
+
+@pytest.mark.tool
+def test_other_options_or_another_source_do_not_take_up_an_interrupted_ingest(
+    ingestd: Program, corpus: Path, tmp_path: Path, output: Path
+) -> None:
+    kill_in(ingestd, ingest_command(corpus, output), "Identify formats")
+    (interrupted,) = ingestd.work_folders
+    other = small_transfer(tmp_path / "other")
+
+    run = ingestd("ingest", other, "--output", output, "--json")
+
+    assert run.code == 0, run.err
+    assert run.result["package_id"] != interrupted.name
+    assert run.result["counts"]["originals"] == SMALL_FILES
+    assert interrupted in ingestd.work_folders
+
+
+@pytest.mark.tool
+def test_two_ingests_of_one_source_at_once_make_two_aips(ingestd: Program, corpus: Path, output: Path) -> None:
+    command = ingest_command(corpus, output)
+    with running(ingestd, *command) as first:
+        wait_until(lambda: any(job["name"] == "Identify formats" for job in ingestd.jobs()), "identification")
+        second = ingestd(*command)
+        first_code = first.wait(40)
+
+    assert (first_code, second.code) == (0, 0), second.err
+    assert len(stored_below(output)) == 2
+    assert len(ingestd.work_folders) == 2
+
+
+# --- failed, mended, gone on with
+
+
+@pytest.mark.tool
+def test_a_store_that_could_not_be_written_is_mended_and_only_storing_is_done_again(
+    ingestd: Program, tmp_path: Path, output: Path
+) -> None:
+    source = small_transfer(tmp_path / "Letters")
+    output.write_text("a file is in the way", encoding="utf-8")
+
+    failed = ingestd("ingest", source, "--output", output, "--json")
+
+    assert failed.code == 1, failed.err
+    assert failed.result["outcome"] == "failed"
+    assert failed.result["aip"]["stored"] == []
+    (folder,) = ingestd.work_folders
+    assert failed.result["work_folder"] == str(folder)
+    before = {row: job for row, job in ended(ingestd.jobs()).items() if job["exit_code"] == 0}
+    output.unlink()
+
+    run = ingestd("resume", folder.name, "--json")
+
+    assert run.code == 0, run.err
+    assert run.result["attempt"] == 2
+    assert stored_below(output) == [stored_path(run.result)]
+    after = {job["row"]: job for job in ingestd.jobs()}
+    assert {row: after[row] for row in before} == before
+    open_aip(stored_path(run.result), tmp_path / "opened")
+
+
+@pytest.mark.tool
+def test_a_broken_metadata_csv_is_mended_in_the_working_folder(ingestd: Program, tmp_path: Path, output: Path) -> None:
+    source = small_transfer(tmp_path / "Letters")
+    (source / "metadata").mkdir()
+    broken = b'filename,dc.title\nobjects/letters/one.txt,"A letter\xff\xfe\n'
+    (source / "metadata" / "metadata.csv").write_bytes(broken)
+
+    failed = ingestd("ingest", source, "--output", output, "--json")
+
+    assert failed.code == 1, failed.err
+    assert failed.result["error"]["code"] == "content.metadata_invalid"
+    (folder,) = ingestd.work_folders
+    (table,) = folder.rglob("metadata.csv")
+    table.write_text("filename,dc.title\nobjects/letters/one.txt,A letter\n", encoding="utf-8")
+
+    run = ingestd("resume", folder, "--json")
+
+    assert run.code == 0, run.err
+    aip = open_aip(stored_path(run.result), tmp_path / "opened")
+    (mets,) = (aip.folder / "data").glob("METS.*.xml")
+    assert "<dc:title>A letter</dc:title>" in mets.read_text(encoding="utf-8")
+
+
+@pytest.mark.tool
+def test_a_package_that_is_still_broken_fails_again_and_can_be_resumed_again(
+    ingestd: Program, tmp_path: Path, output: Path
+) -> None:
+    source = small_transfer(tmp_path / "Letters")
+    output.write_text("a file is in the way", encoding="utf-8")
+    ingestd("ingest", source, "--output", output)
+    (folder,) = ingestd.work_folders
+
+    again = ingestd("resume", folder, "--json")
+
+    assert again.code == 1, again.err
+    assert again.result["attempt"] == 2
+    output.unlink()
+    run = ingestd("resume", folder, "--json")
+    assert run.code == 0, run.err
+    assert run.result["attempt"] == 3
+    assert stored_below(output) == [stored_path(run.result)]
+
+
+@pytest.mark.parametrize("package", ["not-a-package", "5b6e3b35-0f2c-4d71-a9f2-6f8c5a0b9a51"])
+def test_what_is_no_package_cannot_be_resumed(package: str, ingestd: Program) -> None:
+    run = ingestd("resume", package)
+
+    assert run.code == 2, run.err
+    assert package in run.err
+    assert "What to do" in run.err
+
+
+@pytest.mark.tool
+def test_a_package_that_is_stored_cannot_be_resumed(ingestd: Program, tmp_path: Path, output: Path) -> None:
+    done = ingestd("ingest", small_transfer(tmp_path / "Letters"), "--output", output, "--json")
+
+    run = ingestd("resume", done.result["package_id"], "--output", output)
+
+    assert run.code == 2, run.err
+    assert "nothing to go on with" in run.err
+    assert len(stored_below(output)) == 1
