@@ -59,7 +59,7 @@ schemas: $(BIN)/ingestd ## write the published contracts in schemas/ from the mo
 
 .PHONY: bench
 bench: $(BIN)/ruff ## time ingests of made corpora against this machine's floor
-	@$(BIN)/python bench/run.py $(CORPORA)
+	@$(BIN)/python -m bench.run $(CORPORA)
 
 .PHONY: image
 image: ## build the container image with buildah (IMAGE=name:tag)

@@ -1,6 +1,6 @@
 """Make the corpora that ingests are timed on: seeded, so that every run and every machine has the same files.
 
-    python bench/corpora.py FOLDER mixed-1000 …
+    python -m bench.corpora FOLDER mixed-1000 …
 
 | corpus | what |
 |---|---|
@@ -26,10 +26,10 @@ from pathlib import Path
 SEED = 20_240_229
 MOST_IN_A_FOLDER = 250
 GIBIBYTE = 2**30
-WORDS = (
-    "archive record series fonds item keeper lamp harbour ledger letter chart tide island signal winter supply "
-    "accession register volume folio minute report estate parish survey plan negative print reel tape bulletin"
-).split()
+WORDS = tuple(
+    "archive record series fonds item keeper lamp harbour ledger letter chart tide island signal winter supply "  # noqa: SIM905
+    "accession register volume folio minute report estate parish survey plan negative print reel tape bulletin".split()
+)
 
 
 def make(name: str, root: Path) -> Path:
@@ -135,10 +135,11 @@ def pdf(chance: random.Random, size: int) -> bytes:
     objects = (
         b"<< /Type /Catalog /Pages 2 0 R >>",
         b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
-        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 5 0 R /Resources << /Font << /F1 4 0 R >> >> >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 5 0 R /Resources 7 0 R >>",
         b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
         b"<< /Length %d >>\nstream\n%s\nendstream" % (len(page), page),
         b"<< /Length %d >>\nstream\n%s\nendstream" % (len(filling), filling),
+        b"<< /Font << /F1 4 0 R >> >>",
     )
     file = bytearray(b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n")
     places = []

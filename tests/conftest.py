@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.rabbit import RabbitMissingError, RabbitNode
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -35,7 +35,7 @@ class FakeHistory:
 
     def __init__(self, *, agents: Sequence[Agent] = ()) -> None:
         self._files: dict[uuid.UUID, File] = {}
-        self._directories: dict[str, Directory] = {}
+        self._directories: dict[int, Directory] = {}
         self._events: dict[uuid.UUID, list[Event]] = {}
         self._extensions: dict[uuid.UUID, list[Extension]] = {}
         self._descriptions: dict[uuid.UUID, list[tuple[int, Description]]] = {}
@@ -48,8 +48,7 @@ class FakeHistory:
         for rename in facts.renames:
             self._rename(rename)
         for directory in facts.directories:
-            known = self._directories.get(directory.path)
-            self._directories[directory.path] = replace(directory, row=known.row if known else self._row("directory"))
+            self._put_directory(directory)
         for file in facts.files:
             recorded = self._files.get(file.id)
             self._files[file.id] = replace(file, row=recorded.row if recorded else self._row("file"))
@@ -60,7 +59,7 @@ class FakeHistory:
         for description in facts.descriptions:
             row = self._row("description")
             self._descriptions.setdefault(description.target, []).append((row, description))
-        self._warnings += facts.warnings
+        self._warnings += [w for w in dict.fromkeys(facts.warnings) if w not in self._warnings]
         self._facts.update(facts.package)
 
     async def files(
@@ -158,8 +157,19 @@ class FakeHistory:
 
     def _rename(self, rename: Rename) -> None:
         self._files = {key: _renamed(file, rename) for key, file in self._files.items()}
-        moved = [_renamed(directory, rename) for directory in self._directories.values()]
-        self._directories = {directory.path: directory for directory in moved}
+        self._directories = {row: _renamed(directory, rename) for row, directory in self._directories.items()}
+
+    def _put_directory(self, directory: Directory) -> None:
+        """A directory with a row replaces that one; any other is known by its path, and keeps an id it once got."""
+        if directory.row:
+            self._directories[directory.row] = directory
+            return
+        known = next((d for d in self._present_directories() if d.path == directory.path), None)
+        if known is not None:
+            self._directories[known.row] = replace(known, id=directory.id or known.id, original=directory.original)
+            return
+        row = self._row("directory")
+        self._directories[row] = replace(directory, row=row)
 
 
 def _renamed(record: Entry, rename: Rename) -> Entry:

@@ -226,11 +226,21 @@ def warc(path: Path) -> None:
     path.write_bytes(gzip.compress(head.encode() + body + b"\r\n\r\n"))
 
 
-def damaged(make: Maker, share: float) -> Maker:
-    """Only the first `share` of the same file, 16 bytes at least."""
+def cut(make: Maker) -> Maker:
+    """The same file without its second half."""
 
-    def cut(path: Path) -> None:
+    def maker(path: Path) -> None:
         make(path)
-        path.write_bytes(path.read_bytes()[: max(16, int(path.stat().st_size * share))])
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
-    return cut
+    return maker
+
+
+def beheaded(make: Maker) -> Maker:
+    """The same file with zeros for its first eight bytes."""
+
+    def maker(path: Path) -> None:
+        make(path)
+        path.write_bytes(bytes(8) + path.read_bytes()[8:])
+
+    return maker

@@ -269,7 +269,7 @@ class Attempt:
         cancelled = ended.error.code.category == "cancelled"
         kind = EventType.REQUEST_CANCELLED if cancelled else EventType.REQUEST_FAILED
         outcome = Outcome.CANCELLED if cancelled else Outcome.FAILED
-        log.error("request ended", outcome=outcome.value, code=error.code.value, detail=error.detail)
+        log.warning("request ended", outcome=outcome.value, code=error.code.value, detail=error.detail)
         await self._say(
             kind, RequestState(outcome), outcome=outcome, error=error, work_folder=self._work_folder, **data
         )

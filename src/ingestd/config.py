@@ -142,6 +142,20 @@ class ClamAVSettings(Model):
     """`fail`: the package fails and its folder is kept; `quarantine`: and nobody but the service may enter it."""
 
 
+class NormalizationSettings(Model):
+    """What normalization may take for one file. One that would take more keeps its original alone, with a warning."""
+
+    seconds: Annotated[float, Field(gt=0)] = 3600
+    """Longest run of the program for one file (`tools.wall_seconds` and the command's own limit hold as well)."""
+    max_bytes: Annotated[int, Field(ge=1)] = 2**40
+    """Largest derivative."""
+    max_ratio: Annotated[float, Field(gt=0)] = 200
+    """Most bytes out for a byte in, once a derivative is larger than `ratio_from_bytes`. Video without loss is often
+    fifty times as large as what cameras write."""
+    ratio_from_bytes: Annotated[int, Field(ge=1)] = 2**30
+    """How large a derivative may be whatever it was made of."""
+
+
 class SourceSettings(Model):
     """Where sources may come from."""
 
@@ -200,6 +214,7 @@ class Settings(Model):
     tools: ToolSettings = ToolSettings()
     unpack: UnpackSettings = UnpackSettings()
     clamav: ClamAVSettings = ClamAVSettings()
+    normalization: NormalizationSettings = NormalizationSettings()
     sources: SourceSettings = SourceSettings()
     http_host: str = "127.0.0.1"
     """Address of the health and metrics port."""

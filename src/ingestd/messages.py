@@ -134,8 +134,16 @@ class ProcessingConfig(BaseModel):
     """Identify again before normalization."""
     normalize: bool = True
     """Make preservation copies where the format policy asks for them."""
+    normalize_for_access: bool = False
+    """Make access copies for a DIP."""
+    generate_thumbnails: bool = False
+    """Make thumbnails for a DIP."""
     transcribe_files: bool = True
     """Read text from images (OCR)."""
+    transcription_language: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9_]+(?:/[A-Za-z0-9_]+)?(?:\+[A-Za-z0-9_]+(?:/[A-Za-z0-9_]+)?)*$", max_length=200)
+    ] = "eng"
+    """Languages of the texts as Tesseract names them, joined by `+`: `deu+eng`, `script/Latin`."""
     perform_policy_checks_on_originals: bool = True
     """Check originals against a site's MediaConch policies."""
     perform_policy_checks_on_preservation_derivatives: bool = True

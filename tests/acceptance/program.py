@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import jsonschema
+
 from tests.conftest import REPOSITORY
 
 RUN_SECONDS = 50

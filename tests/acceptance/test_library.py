@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import ingestd
 import pytest
+
+import ingestd
 from ingestd.config import Settings
 from ingestd.errors import RequestError
 from ingestd.ingest import Ingest
@@ -99,7 +100,7 @@ async def test_a_request_that_is_none_is_an_exception_at_once(ingest: Ingest, tm
 
 
 async def test_leaving_stops_the_work_and_opening_again_goes_on_with_it(tmp_path: Path) -> None:
-    source = many_files(tmp_path / "many", 300)
+    source = many_files(tmp_path / "many", 120)
     async with ingestd.open(settings_in(tmp_path)) as ingest:
         first = await ingest.preserve(source)
         async for event in first:
@@ -118,7 +119,7 @@ async def test_leaving_stops_the_work_and_opening_again_goes_on_with_it(tmp_path
     assert result.package_id == first.package
     assert result.attempt == 2
     assert result.counts is not None
-    assert result.counts.originals == 300
+    assert result.counts.originals == 120
     assert len(stored_below(tmp_path / "data" / "aips")) == 1
 
 

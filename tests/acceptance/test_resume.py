@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.acceptance.aips import open_aip, stored_below, stored_path
 from tests.acceptance.corpora import SMALL_FILES, many_files, small_transfer
 from tests.acceptance.program import Program, running, wait_until
 
-FILES = 300
+FILES = 120
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def output(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Enough files and bytes for every stage to take a while."""
-    return many_files(tmp_path_factory.mktemp("corpus") / "Archive", FILES - 1, heavy_bytes=12 * 2**20)
+    return many_files(tmp_path_factory.mktemp("corpus") / "Archive", FILES - 1, heavy_bytes=5 * 2**20)
 
 
 def ingest_command(corpus: Path, output: Path) -> list[object]:
@@ -46,7 +47,7 @@ def kill_in(ingestd: Program, command: list[object], link: str, how: signal.Sign
             assert process.poll() is None, f"it ended before it came to {link!r}"
             return any(job["name"] == link for job in ingestd.jobs())
 
-        wait_until(begun, f"the beginning of {link!r}", seconds=40, every=0.001)
+        wait_until(begun, f"the beginning of {link!r}", seconds=40, every=0.005)
         process.send_signal(how)
         return process.wait(20)
 
@@ -153,7 +154,7 @@ def test_an_interrupted_ingest_says_how_to_go_on_and_does(
 ) -> None:
     command = ingest_command(corpus, output)
     with running(ingestd, *command) as process:
-        wait_until(lambda: any(job["name"] == "Pack the AIP" for job in ingestd.jobs()), "packing", every=0.001)
+        wait_until(lambda: any(job["name"] == "Pack the AIP" for job in ingestd.jobs()), "packing", every=0.005)
         process.send_signal(how)
         _, err = process.communicate(timeout=20)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import aio_pika
 import pytest
-import tests.rabbit as rabbit_module
 from pamqp.common import FieldTable
+
+import tests.rabbit as rabbit_module
 from tests.proxy import proxy, until
 from tests.rabbit import RabbitMissingError, RabbitNode, processes_with
 

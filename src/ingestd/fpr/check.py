@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Protocol, TypeVar
 
 from ingestd.errors import Violation
-from ingestd.fpr.layers import Disabled, Entry, Layer
+from ingestd.fpr.layers import ALL, Disabled, Entry, Layer
 from ingestd.fpr.records import (
     NORMALIZATIONS,
     USAGE_OF,
@@ -48,6 +49,7 @@ def check_layers(layers: Sequence[Layer]) -> Iterator[Violation]:
     known: set[tuple[Kind, str]] = set()
     for layer in layers:
         yield from layer.problems
+        yield from (_disables_nothing(item) for item in layer.disabled if not _is_below(item, known))
         seen: dict[tuple[Kind, str], Entry] = {}
         for entry in layer.entries:
             key = (entry.record.kind, entry.record.id)
@@ -60,14 +62,17 @@ def check_layers(layers: Sequence[Layer]) -> Iterator[Violation]:
                 )
             seen[key] = entry
         known |= set(seen)
-        yield from (_disables_nothing(item) for item in layer.disabled if (item.kind, item.id) not in known)
+
+
+def _is_below(item: Disabled, known: AbstractSet[tuple[Kind, str]]) -> bool:
+    return item.id == ALL or (item.kind, item.id) in known
 
 
 def _disables_nothing(item: Disabled) -> Violation:
     return Violation(
         path=f"{item.layer}/{item.file}: disable {item.kind} {item.id}",
         rule="disables-nothing",
-        expected=f"the id of a {item.kind}",
+        expected=f"the id of a {item.kind} in a layer below",
         actual=item.id,
     )
 
@@ -146,15 +151,16 @@ def _commands(records: Records) -> Iterator[Violation]:
         yield from _same_usage(records, record, "verification", Usage.VERIFICATION)
         yield from _same_usage(records, record, "event_detail", Usage.EVENT_DETAIL)
         yield from _same_usage(records, record, "otherwise", record.usage)
-        yield from _script(records, record)
-        if records.is_active(record) and record.usage is Usage.NORMALIZATION:
-            yield from _says_its_output(records, record)
+        if records.is_active(record):
+            yield from _script(records, record)
+            if record.usage is Usage.NORMALIZATION:
+                yield from _says_its_output(records, record)
 
 
 def _same_usage(records: Records, record: Command, field: str, usage: Usage) -> Iterator[Violation]:
     yield from _refers(records, record, field, Command, active=records.is_active(record))
     found = records.find(Command, getattr(record, field))
-    if found and found.usage is not usage:
+    if found and found.usage is not usage and records.is_active(record):
         said = f"{found.id} is for {found.usage}"
         yield _wrong(records, record, f"{field}-usage", expected=usage, actual=said)
 
@@ -196,7 +202,7 @@ def _rules(records: Records) -> Iterator[Violation]:
         yield from _refers(records, record, "format", FormatVersion)
         yield from _refers(records, record, "command", Command, active=active)
         command = records.find(Command, record.command)
-        if command and command.usage is not USAGE_OF[record.purpose]:
+        if active and command and command.usage is not USAGE_OF[record.purpose]:
             said = f"{command.id} is for {command.usage}"
             yield _wrong(records, record, "command-usage", expected=USAGE_OF[record.purpose], actual=said)
         if not active or record.purpose not in NORMALIZATIONS:
@@ -213,7 +219,8 @@ def _rules(records: Records) -> Iterator[Violation]:
 def _identification(records: Records) -> Iterator[Violation]:
     for command in records.every(IdentificationCommand):
         yield from _refers(records, command, "tool", Tool)
-        yield from _script(records, command)
+        if records.is_active(command):
+            yield from _script(records, command)
     said: dict[tuple[str, str], str] = {}
     for rule in records.every(IdentificationRule):
         yield from _refers(records, rule, "command", IdentificationCommand)

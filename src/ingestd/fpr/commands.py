@@ -152,8 +152,8 @@ class Commands:
     ) -> CommandRun:
         """Run a command on one file, then what verifies its output and words its event.
 
-        `variables` are values by name, as in `ingestd.fpr.variables`; what is missing is empty. Let `outputDirectory` be
-        a folder of the run's own and move what is wanted out of it: a program that fails, or splits its output, may
+        `variables` are values by name, as in `ingestd.fpr.variables`; what is missing is empty. Let `outputDirectory`
+        be a folder of the run's own and move what is wanted out of it: a program that fails, or splits its output, may
         leave anything there. A run that fails is no exception: see `CommandRun.problem`. Raises `ToolError` when the
         tool is not there or cannot be started.
         """

@@ -11,8 +11,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -25,6 +26,9 @@ from ingestd.errors import Violation
 from ingestd.fpr.records import RECORDS, Kind, Record
 
 SHIPPED = "shipped"
+REQUEST = "request"
+ALL = "*"
+"""The id in `disable` that stands for every record of a kind in the layers below."""
 _CSV_KINDS = {f"{kind.value}s": kind for kind in Kind}
 _DISABLE = "disable"
 
@@ -40,7 +44,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Disabled:
-    """A layer's word that a record of a lower layer takes no part any more."""
+    """A layer's word that a record of a lower layer takes no part any more; `id` may be `*`."""
 
     layer: str
     file: str
@@ -73,6 +77,34 @@ def site_layer(folder: Path) -> Layer:
     return _read(folder.name, folder)
 
 
+def request_layer(overrides: Mapping[str, Any]) -> Layer:
+    """Make a layer of what one request asks for: its own rules, and shipped or site rules that it does without.
+
+    `overrides` has the tables of a TOML layer, of which a request may have `rule` and `disable` (of rules): it chooses
+    among commands, and brings none.
+    """
+    reading = _Reading(layer=REQUEST)
+    for word in sorted(set(overrides) - {Kind.RULE.value, _DISABLE}):
+        reading.problems.append(Violation(path=word, rule="not-allowed", expected="rule, disable"))
+    for table in _tables(overrides, Kind.RULE.value, reading.problems):
+        reading.take_record(Kind.RULE, "rule", table)
+    for table in _tables(overrides, _DISABLE, reading.problems):
+        reading.take_disabled(_DISABLE, {"kind": Kind.RULE.value, **table})
+    for item in reading.disabled:
+        if item.kind is not Kind.RULE:
+            reading.problems.append(Violation(path=f"disable {item.kind} {item.id}", rule="not-allowed"))
+    digest = hashlib.sha256(json.dumps(overrides, sort_keys=True, default=str).encode()).hexdigest()
+    return reading.layer_of(digest)
+
+
+def _tables(overrides: Mapping[str, Any], word: str, problems: list[Violation]) -> list[dict[str, Any]]:
+    tables = overrides.get(word, [])
+    if isinstance(tables, list) and all(isinstance(table, dict) for table in tables):
+        return tables
+    problems.append(Violation(path=word, rule="not-tables", expected="a list of tables", actual=str(tables)[:200]))
+    return []
+
+
 def _read(name: str, folder: Traversable) -> Layer:
     reading = _Reading(layer=name)
     digest = hashlib.sha256()
@@ -87,13 +119,7 @@ def _read(name: str, folder: Traversable) -> Layer:
                 reading.take_disabled(where, values)
             else:
                 reading.take_record(kind, where, values)
-    return Layer(
-        name=name,
-        entries=reading.entries,
-        disabled=reading.disabled,
-        problems=reading.problems,
-        digest=digest.hexdigest(),
-    )
+    return reading.layer_of(digest.hexdigest())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +130,11 @@ class _Reading:
     entries: list[Entry] = field(default_factory=list)
     disabled: list[Disabled] = field(default_factory=list)
     problems: list[Violation] = field(default_factory=list)
+
+    def layer_of(self, digest: str) -> Layer:
+        return Layer(
+            name=self.layer, entries=self.entries, disabled=self.disabled, problems=self.problems, digest=digest
+        )
 
     def take_record(self, kind: Kind, where: str, values: dict[str, Any]) -> None:
         try:

@@ -130,6 +130,10 @@ class Record(BaseModel):
     """Whether the record takes part; a disabled one is history."""
     replaces: Reference = ""
     """The record of the same kind whose place this one takes."""
+    modified: str = ""
+    """When the record was last changed, where somebody wrote it down (RFC 3339)."""
+    note: str = ""
+    """Why the record is as it is."""
 
     @cached_property
     def identifier(self) -> UUID:
@@ -190,6 +194,8 @@ class Tool(Record):
     """Regular expression whose group 1 is the version, searched in what that run printed."""
     python_module: str = ""
     """A module that the tool's scripts import; the tool can only be had where it can be imported."""
+    noted_version: str = ""
+    """The version that an imported registry wrote down. It is never said to be the one that ran."""
     debian: str = ""
     """The Debian package that brings it."""
     pypi: str = ""
@@ -292,7 +298,7 @@ class IdentificationOutput(StrEnum):
     """What an identification command prints."""
 
     PUID = "PUID"
-    MIME_TYPE = "mime"
+    MIME_TYPE = "MIME"
     EXTENSION = "ext"
 
 

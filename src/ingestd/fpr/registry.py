@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self, TypeVar
 
-from ingestd.errors import Code, SystemFault, Violation
+from ingestd.errors import Code, RequestError, SystemFault, Violation
 from ingestd.fpr.check import check_layers, check_records
-from ingestd.fpr.layers import Disabled, Entry, Layer, shipped_layer, site_layer
+from ingestd.fpr.layers import ALL, Disabled, Entry, Layer, shipped_layer, site_layer
 from ingestd.fpr.records import (
     DEFAULT_OF,
+    NORMALIZATIONS,
+    RECORDS,
     SINGLE,
     UNKNOWN,
     Command,
@@ -176,17 +179,75 @@ class Registry:
         entry = self._entries[record.kind][record.id][-1]
         return f"{entry.layer}/{entry.file}"
 
+    def over(self, layer: Layer) -> Self:
+        """Lay a request's layer over this registry.
+
+        A rule of it takes the place of whatever rule there is for the same normalization of the same format version.
+        Raises `RequestError` with a violation for everything that is wrong with it.
+        """
+        displaced = [
+            Disabled(layer=layer.name, file="rule", kind=Kind.RULE, id=rule.id, reason="the request has its own")
+            for asked in (entry.record for entry in layer.entries)
+            if isinstance(asked, Rule) and asked.purpose in NORMALIZATIONS
+            for rule in self._rules.get((asked.purpose, self._version_id(asked.format)), ())
+            if rule.id != asked.id
+        ]
+        try:
+            return type(self)([*self._layers, replace(layer, disabled=[*layer.disabled, *displaced])])
+        except SystemFault as error:
+            raise RequestError(error.detail, violations=error.violations) from error
+
+    def history(self, record: Record) -> Sequence[Entry | Disabled]:
+        """Give everything that the layers say of a record and of those whose place it has, the newest first."""
+        said: list[Entry | Disabled] = []
+        at: Record | None = record
+        while at and not any(isinstance(item, Entry) and item.record.id == at.id for item in said):
+            disabled = self._disabled.get((at.kind, at.id))
+            said += [disabled] if disabled else []
+            said += reversed(self._entries[at.kind].get(at.id, []))
+            at = self._records[at.kind].get(at.replaces) if at.replaces else None
+        return tuple(said)
+
+    def _version_id(self, name: str) -> str:
+        version = self.find(FormatVersion, name)
+        return version.id if version else name
+
     def _lay(self, layer: Layer) -> None:
+        for item in layer.disabled:
+            records = self._records[item.kind]
+            for name in tuple(records) if item.id == ALL else (item.id,):
+                if name in records and records[name].enabled:
+                    records[name] = records[name].model_copy(update={"enabled": False})
+                    self._disabled[item.kind, name] = item
         for entry in layer.entries:
             record = entry.record
             self._records[record.kind][record.id] = record
             self._entries[record.kind].setdefault(record.id, []).append(entry)
             self._disabled.pop((record.kind, record.id), None)
-        for item in layer.disabled:
-            records = self._records[item.kind]
-            if item.id in records:
-                records[item.id] = records[item.id].model_copy(update={"enabled": False})
-                self._disabled[item.kind, item.id] = item
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """A record that two registries do not have alike; None where one of them has none. Neither is one that is off."""
+
+    kind: Kind
+    id: str
+    before: Record | None
+    after: Record | None
+
+
+def difference(before: Registry, after: Registry) -> Sequence[Change]:
+    """Say what is in force in only one of two registries, or is not the same in both."""
+    changes: list[Change] = []
+    for kind, record in RECORDS.items():
+        old = {item.id: item for item in before.active(record)}
+        new = {item.id: item for item in after.active(record)}
+        changes += [
+            Change(kind=kind, id=name, before=old.get(name), after=new.get(name))
+            for name in dict.fromkeys([*old, *new])
+            if old.get(name) != new.get(name)
+        ]
+    return changes
 
 
 def _refuse(problems: Sequence[Violation]) -> None:

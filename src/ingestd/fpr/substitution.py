@@ -77,6 +77,14 @@ def bash(script: str) -> str:
     return _Bash(script).rewrite()
 
 
+def quoted(script: str) -> str:
+    """Put double quotes around the placeholders of a bashScript that have none. Raises `QuotingError`.
+
+    For systems that fill values into the text of a script, as text.
+    """
+    return _Bash(script, textual=True).rewrite()
+
+
 @dataclass(slots=True)
 class _Bash:
     """One pass over a script that knows at each placeholder how bash quotes there.
@@ -86,6 +94,7 @@ class _Bash:
     """
 
     script: str
+    textual: bool = False
     at: int = 0
     stack: list[str] = field(default_factory=list)
     out: list[str] = field(default_factory=list)
@@ -120,6 +129,8 @@ class _Bash:
 
     def _expansion(self, name: str) -> str:
         value = f"${{{ENVIRONMENT}{name}}}"
+        if self.textual:
+            return f"%{name}%" if self._quote else f'"%{name}%"'
         match self._quote:
             case '"':
                 return value
@@ -197,17 +208,17 @@ class _Bash:
             names = [name for name in PLACEHOLDER.findall(line) if name in VARIABLES]
             if names and literal:
                 raise QuotingError(f"%{names[0]}% stands in a here-document that is quoted: nothing can be filled in")
-            self.out.append(
-                PLACEHOLDER.sub(
-                    lambda found: f"${{{ENVIRONMENT}{found[1]}}}" if found[1] in VARIABLES else found[0], line
-                )
-            )
+            self.out.append(line if self.textual else PLACEHOLDER.sub(_expand, line))
             if line.strip("\t\n") == word:
                 return
 
     def _take(self, count: int) -> None:
         self.out.append(self.script[self.at : self.at + count])
         self.at += count
+
+
+def _expand(match: re.Match[str]) -> str:
+    return f"${{{ENVIRONMENT}{match[1]}}}" if match[1] in VARIABLES else match[0]
 
 
 _OPENINGS = (

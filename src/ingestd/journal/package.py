@@ -369,7 +369,9 @@ async def _rename(transaction: Transaction, renames: Sequence[Rename]) -> None:
         for column, moved in (("path", renames), ("original", received)):
             await transaction.many(
                 f"UPDATE {table} SET {column} = CAST(? || substr({column}, ?) AS BLOB)"  # noqa: S608  names are constant
-                f" WHERE removed = 0 AND ({column} = ? OR ({column} > ? AND {column} < ?))",
+                # Not with OR: SQLite would look at every row.
+                f" WHERE row IN (SELECT row FROM {table} WHERE removed = 0 AND {column} = ? UNION ALL"
+                f" SELECT row FROM {table} WHERE removed = 0 AND {column} > ? AND {column} < ?)",
                 [_moved(rename) for rename in moved],
             )
 

@@ -31,6 +31,7 @@ _LOOK_SECONDS = 1.0
 
 _PASSWORD = re.compile(r"password|encrypted", re.IGNORECASE)
 _LINK = re.compile(r"dangerous (symbolic )?link|link path was ignored", re.IGNORECASE)
+_CUT = re.compile(r"unexpected end|headers error", re.IGNORECASE)
 _METHOD = re.compile(r"unsupported|not implemented|cannot open the file as|can't open as archive", re.IGNORECASE)
 
 
@@ -181,7 +182,7 @@ def _seven_zip_error(run: Run) -> IngestError:
         code, detail = Code.CONTENT_PATH_TRAVERSAL, "a link in the archive leads out of it"
     elif _PASSWORD.search(said):
         detail = "the archive is encrypted: it cannot be opened without its password"
-    elif _METHOD.search(said):
+    elif _METHOD.search(said) and not _CUT.search(said):  # of a 7z that is cut short it says both
         code, detail = Code.CONTENT_ARCHIVE_UNSUPPORTED, "the archive uses a method that no installed program can read"
     return failure(code, detail, tool=tool, stderr_tail=run.stderr_tail)
 

@@ -79,9 +79,10 @@ async def pack(pool: Pool, folder: Path, into: Path, algorithm: CompressionAlgor
 
 
 async def _seven_zip(pool: Pool, folder: Path, into: Path, method: str, level: int) -> Packed:
+    # No filters (-mf=off): 7-Zip puts a delta filter on sound even where it only copies, which libarchive cannot read.
     argv: list[Argument] = [
         "7z", "a", "-bd", "-y", "-t7z", f"-m0={method}", f"-mx={level}", "-mtc=on", "-mtm=on", "-mta=on", "-mmt=on",
-        "-spd", "--", into, folder.name,
+        "-mf=off", "-spd", "--", into, folder.name,
     ]  # fmt: skip
     run = (await pool.run(argv, cwd=folder.parent, limits=_patient(pool), name="7-Zip")).check("7-Zip")
     version = _version(run.stdout)

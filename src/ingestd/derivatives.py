@@ -1,0 +1,334 @@
+"""Derivatives: one new file that a command of the registry makes of a file, proved before it is moved to its place.
+
+A command writes into a scratch folder of its run. What comes out is taken when the command and its verification
+succeeded and it is one file within the budget; then it is moved to its place in one step. Its identifier, and so its
+name, follow from the file, the command and the purpose: made again after a crash, it takes the place of its own trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from ingestd.config import NormalizationSettings
+from ingestd.errors import Code, ResourceError, ToolError
+from ingestd.fixity import digest_now
+from ingestd.fpr.commands import CommandRun, Commands
+from ingestd.fpr.records import Command, Purpose
+from ingestd.fpr.substitution import fill
+from ingestd.oais import File, FileUse, Package, Warning_, escape_name
+from ingestd.premis import Digest, DigestAlgorithm, Event, EventType, now
+from ingestd.tools.run import Limits
+
+FAILED = "tool.normalization_failed"
+"""Code of the warning that a command did not make what it should."""
+MANUAL = "manual normalization"
+"""eventDetail of a normalization that was done before the transfer, as Archivematica words it."""
+_STEM_CHARACTERS = 150
+"""Of a name that goes into another name together with a UUID and an extension (file systems allow 255 bytes)."""
+_TOLD_CHARACTERS = 300
+_NO_SPACE = "No space left on device"
+_LEAST_FREE_BYTES = 16 * 2**20
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """What is to be made: by `command` or what stands in for it, of `file`, into `folder`.
+
+    `language` is that of texts, as Tesseract names them.
+    """
+
+    file: File
+    path: Path
+    purpose: Purpose
+    command: Command
+    folder: Path
+    language: str = "eng"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Made:
+    """A derivative that is at its place. `source_detail` is eventDetail of the event that made it."""
+
+    id: uuid.UUID
+    path: Path
+    size_bytes: int
+    digest: Digest
+    modified_at: datetime
+    command: Command
+    tool: str
+    tool_version: str
+    source_detail: str
+    stderr_tail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NotMade:
+    """Why nothing was made. `for_all`: it is the same for every file that wants this tool. `empty`: the command did
+    its work, and there was nothing to write.
+    """
+
+    code: str
+    detail: str
+    tool: str
+    for_all: bool = False
+    empty: bool = False
+    stderr_tail: str = ""
+
+    def warning(self, file: File, link: str, loss: str) -> Warning_:
+        """Word it as a warning; `loss` says what every file that wants the tool goes without."""
+        if self.for_all:
+            return Warning_(code=self.code, detail=f"{self.detail}: {loss}", link=link)
+        return Warning_(code=self.code, detail=self.detail, path=escape_name(file.path), link=link)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Maker:
+    """Makes the derivatives of one package. `root` is the transfer, `scratch` a folder on the same file system."""
+
+    package: Package
+    root: Path
+    scratch: Path
+    commands: Commands
+    limits: Limits
+    budget: NormalizationSettings
+    algorithm: DigestAlgorithm
+
+    async def make(self, order: Order) -> Made | NotMade:
+        """Make one derivative; what an interrupted run has left of it is removed first, and what a failing one leaves
+        after. Raises `ResourceError` where the disk is full: that is no fault of the file.
+        """
+        await asyncio.to_thread(self._remove_traces, order)
+        command = self.commands.resolve(order.command)
+        if command is None:
+            return self._not_installed(order.command)
+        tool = self._tool_name(command)
+        id_ = derivative_id(order, command)
+        folder = self.scratch / str(id_)
+        await asyncio.to_thread(_fresh, folder)
+        try:
+            values = self._variables(order, id_, folder)
+            limits = self._limits(order.file)
+            done = await self.commands.run(command, values, purpose=order.purpose, limits=limits)
+            return await asyncio.to_thread(self._judge, order, id_, folder, done)
+        except ToolError as error:
+            missing = error.code is Code.TOOL_NOT_INSTALLED
+            return NotMade(code=error.code, detail=error.detail, tool=tool, for_all=missing)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    def place(self, order: Order, command: Command) -> Path:
+        """Say where the derivative of an order comes to be when `command` makes it."""
+        id_ = derivative_id(order, command)
+        values = self._variables(order, id_, self.scratch / str(id_))
+        suffix = PurePosixPath(fill(command.output_location, values)).suffix
+        return order.folder / f"{''.join(_name(order, id_))}{suffix}"
+
+    def candidates(self, command: Command) -> Iterator[Command]:
+        """Give a command and those that may stand in for it."""
+        seen: set[str] = set()
+        at: Command | None = command
+        while at is not None and at.id not in seen:
+            seen.add(at.id)
+            yield at
+            at = self.commands.registry.command(at.otherwise) if at.otherwise else None
+
+    def allowed_bytes(self, file: File) -> int:
+        budget = self.budget
+        return min(budget.max_bytes, max(budget.ratio_from_bytes, int(budget.max_ratio * file.size_bytes)))
+
+    def _remove_traces(self, order: Order) -> None:
+        for command in self.candidates(order.command):
+            self.place(order, command).unlink(missing_ok=True)
+
+    def _limits(self, file: File) -> Limits:
+        return replace(
+            self.limits,
+            wall_seconds=min(self.limits.wall_seconds, self.budget.seconds),
+            file_bytes=min(self.limits.file_bytes, self.allowed_bytes(file)),
+        )
+
+    def _tool_name(self, command: Command) -> str:
+        tool = self.commands.registry.tool(command.tool)
+        return tool.name if tool else command.tool
+
+    def _not_installed(self, command: Command) -> NotMade:
+        name = self._tool_name(command)
+        return NotMade(code=Code.TOOL_NOT_INSTALLED, detail=f"{name} is not installed", tool=name, for_all=True)
+
+    def _variables(self, order: Order, id_: uuid.UUID, folder: Path) -> dict[str, str]:
+        file, package = order.file, self.package
+        place = PurePosixPath(file.path)
+        prefix, stem, postfix = _name(order, id_)
+        out = f"{folder}/{prefix}{stem}{postfix}"
+        root = f"{self.root}/"
+        # Transcription commands write below the objects folder: for them, that is the scratch folder.
+        objects = f"{folder}/" if order.purpose is Purpose.TRANSCRIPTION else f"{root}objects/"
+        return {
+            "SIPUUID": str(package.id),
+            "SIPName": package.name,
+            "sipName": package.name,
+            "SIPDirectory": root,
+            "SIPDirectoryBasename": self.root.name,
+            "SIPLogsDirectory": f"{root}logs/",
+            "SIPObjectsDirectory": objects,
+            "currentPath": root,
+            "processingDirectory": f"{self.root.parent}/",
+            "fileUUID": str(file.id),
+            "originalLocation": file.original,
+            "currentLocation": file.path,
+            "relativeLocation": file.path,
+            "fileFullName": str(order.path),
+            "inputFile": str(order.path),
+            "fileDirectory": f"{order.path.parent}/",
+            "fileName": place.stem[:_STEM_CHARACTERS],
+            "fileExtension": place.suffix[1:],
+            "fileExtensionWithDot": place.suffix,
+            "fileGrpUse": str(file.use),
+            "outputFileUUID": str(id_),
+            "outputDirectory": f"{folder}/",
+            "outputFileName": out,
+            "outputFilePath": out,
+            "prefix": prefix,
+            "postfix": postfix,
+            "language": order.language,
+        }
+
+    def _judge(self, order: Order, id_: uuid.UUID, folder: Path, done: CommandRun) -> Made | NotMade:
+        if not done.ok or done.output is None:
+            self._refuse_full_disk(done)
+            code = done.run.error().code if done.run.stopped else FAILED
+            return self._not_made(done, code, done.problem or f"{done.command.id} does not say where it writes", folder)
+        found = done.output.lstat()
+        if not stat.S_ISREG(found.st_mode):
+            return self._not_made(done, FAILED, f"{done.tool.name} wrote something that is not a file", folder)
+        if not found.st_size or (order.purpose is Purpose.TRANSCRIPTION and _blank(done.output)):
+            empty = self._not_made(done, FAILED, f"{done.tool.name} wrote an empty file", folder)
+            return replace(empty, empty=True)
+        if found.st_size > self.allowed_bytes(order.file):
+            detail = (
+                f"{done.tool.name} made {found.st_size} bytes of {order.file.size_bytes},"
+                f" where the settings normalization.* allow {self.allowed_bytes(order.file)}"
+            )
+            return self._not_made(done, FAILED, detail, folder)
+        return self._taken(order, id_, done, found, done.output)
+
+    def _taken(self, order: Order, id_: uuid.UUID, done: CommandRun, found: os.stat_result, output: Path) -> Made:
+        value = digest_now(output, (self.algorithm,))[self.algorithm]
+        place = self.place(order, done.command)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        output.replace(place)
+        return Made(
+            id=id_,
+            path=place,
+            size_bytes=found.st_size,
+            digest=Digest(algorithm=self.algorithm, value=value, calculated_at=now()),
+            modified_at=datetime.fromtimestamp(found.st_mtime, UTC),
+            command=done.command,
+            tool=done.tool.name,
+            tool_version=done.tool_version,
+            source_detail=done.event_detail,
+            stderr_tail=done.run.stderr_tail,
+        )
+
+    def _refuse_full_disk(self, done: CommandRun) -> None:
+        if _NO_SPACE in done.run.stderr_tail or shutil.disk_usage(self.scratch).free < _LEAST_FREE_BYTES:
+            raise ResourceError(f"no space is left on the working disk for what {done.tool.name} writes")
+
+    def _not_made(self, done: CommandRun, code: str, problem: str, folder: Path) -> NotMade:
+        """Word what was wrong, with the last thing that the program said, and without paths of this server."""
+        several = sorted(path.name for path in folder.iterdir()) if done.output is None and folder.is_dir() else []
+        if len(several) > 1:
+            problem = f"{problem}, but {len(several)} others ({several[0]}, …)"
+        said = done.verification.run.stderr_tail if done.verification else done.run.stderr_tail
+        lines = [line.strip() for line in said.splitlines() if line.strip()]
+        detail = f"{problem}: {lines[-1]}" if lines else problem
+        for path in (folder, self.root, self.root.parent):
+            detail = detail.replace(f"{path}/", "").replace(str(path), "")
+        tail = done.run.stderr_tail
+        return NotMade(code=code, detail=detail[:_TOLD_CHARACTERS], tool=done.tool.name, stderr_tail=tail)
+
+
+def derivative_id(order: Order, command: Command) -> uuid.UUID:
+    """Give the identifier of what `command` makes of the order's file: the same one whenever it is made."""
+    return uuid.uuid5(order.file.id, f"{order.purpose}:{command.id}")
+
+
+def _name(order: Order, id_: uuid.UUID) -> tuple[str, str, str]:
+    """Give what a derivative's name is made of, as Archivematica does: prefix, stem, postfix."""
+    stem = PurePosixPath(order.file.path).stem[:_STEM_CHARACTERS]
+    match order.purpose:
+        case Purpose.ACCESS:
+            return f"{order.file.id}-", stem, ""
+        case Purpose.THUMBNAIL:
+            return "", "", str(order.file.id)
+        case Purpose.TRANSCRIPTION:
+            return "", stem, f"-{order.file.id}"
+        case _:
+            return "", stem, f"-{id_}"
+
+
+def _fresh(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def _blank(path: Path) -> bool:
+    with path.open("rb") as text:
+        return all(not chunk.strip() for chunk in iter(lambda: text.read(2**16), b""))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recorded:
+    """A derivative as facts: the new file, and the events `creation` and `message digest calculation`."""
+
+    file: File
+    events: Sequence[Event] = field(default_factory=tuple)
+
+
+def recorded(made: Made, path: str, source: File, use: FileUse) -> Recorded:
+    """Word a derivative as facts; `path` is where it is within the package."""
+    file = File(
+        id=made.id,
+        path=path,
+        original=path,
+        use=use,
+        size_bytes=made.size_bytes,
+        digest=made.digest,
+        modified_at=made.modified_at,
+        derived_from=source.id,
+    )
+    digest = made.digest
+    detail = f'program="python"; module="hashlib.{digest.algorithm}()"'
+    events = (
+        Event(object=made.id, type=EventType.CREATION, at=digest.calculated_at),
+        Event(
+            object=made.id,
+            type=EventType.MESSAGE_DIGEST_CALCULATION,
+            at=digest.calculated_at,
+            detail=detail,
+            note=digest.value,
+        ),
+    )
+    return Recorded(file=file, events=events)
+
+
+async def side_by_side(work: Callable[[T], Coroutine[Any, Any, R]], items: Sequence[T]) -> Sequence[R]:
+    """Do `work` on all items at once and give the answers in order. The first error ends the others and is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work(item)) for item in items]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
