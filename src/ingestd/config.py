@@ -199,6 +199,10 @@ class Settings(Model):
     """How many packages are worked on at once."""
     workflow: Path | None = None
     """Another workflow than the one ingestd ships."""
+    fpr_folders: tuple[Path, ...] = ()
+    """Folders with a site's own records for the format policy registry, laid over the shipped ones in this order."""
+    policies: Path | None = None
+    """Folder of MediaConch policies (XML files), which sound and film are checked against."""
     digest_algorithm: DigestAlgorithm = DigestAlgorithm.SHA256
     """Message digest of files and of the bag's manifests."""
     organization: OrganizationSettings = OrganizationSettings()

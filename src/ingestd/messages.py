@@ -144,6 +144,8 @@ class ProcessingConfig(BaseModel):
         str, Field(pattern=r"^[A-Za-z0-9_]+(?:/[A-Za-z0-9_]+)?(?:\+[A-Za-z0-9_]+(?:/[A-Za-z0-9_]+)?)*$", max_length=200)
     ] = "eng"
     """Languages of the texts as Tesseract names them, joined by `+`: `deu+eng`, `script/Latin`."""
+    validate_formats: bool = True
+    """Check files, and the preservation copies made of them, against the specifications of their formats."""
     perform_policy_checks_on_originals: bool = True
     """Check originals against a site's MediaConch policies."""
     perform_policy_checks_on_preservation_derivatives: bool = True

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import shutil
+import wave
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -37,6 +38,13 @@ def aip(tmp_path: Path) -> Path:
     (folder / "data" / "objects" / "nothing").touch()
     (folder / "data" / "objects" / "@list é ü.bin").write_bytes(os.urandom(700_000))
     (folder / "data" / "objects" / "*").write_bytes(b"star")
+    # 7-Zip would put filters of its own on sound and on programs.
+    with wave.open(str(folder / "data" / "objects" / "sound.wav"), "wb") as sound:
+        sound.setnchannels(2)
+        sound.setsampwidth(2)
+        sound.setframerate(44_100)
+        sound.writeframes(bytes(range(256)) * 700)
+    (folder / "data" / "objects" / "program").write_bytes(Path("/bin/true").read_bytes())
     (folder / "data" / "objects" / ("long " * 40)).write_bytes(b"x" * 3000)
     return folder
 

@@ -173,26 +173,31 @@ def _says_its_output(records: Records, record: Command) -> Iterator[Violation]:
 
 
 def _script(records: Records, record: Command | IdentificationCommand) -> Iterator[Violation]:
-    texts = [getattr(record, "output_location", "")]
-    if record.script_type in {ScriptType.COMMAND, ScriptType.BASH_SCRIPT}:
-        texts.append(record.script)
-    unknown = sorted({name for text in texts for name in unknown_variables(text)})
+    location = record.output_location if isinstance(record, Command) else ""
+    for rule, said in script_faults(record.script_type, record.script, location):
+        yield _wrong(records, record, rule, actual=said)
+
+
+def script_faults(script_type: ScriptType, script: str, location: str = "") -> Iterator[tuple[str, str]]:
+    """Find why a script, or the output location that goes with it, cannot be run: names of rules, and what is wrong."""
+    if not script.strip():
+        yield "script-missing", ""
+        return
+    filled = (script, location) if script_type in {ScriptType.COMMAND, ScriptType.BASH_SCRIPT} else (location,)
+    unknown = sorted({name for text in filled for name in unknown_variables(text)})
     if unknown:
-        yield _wrong(records, record, "variable-unknown", actual=", ".join(f"%{name}%" for name in unknown))
-    if not record.script.strip():
-        yield _wrong(records, record, "script-missing", expected=f"a {record.script_type}")
+        yield "variable-unknown", ", ".join(f"%{name}%" for name in unknown)
     try:
-        if record.script_type is ScriptType.COMMAND:
-            arguments(record.script, {})
-        elif record.script_type is ScriptType.BASH_SCRIPT:
-            bash(record.script)
-        elif record.script_type is ScriptType.AS_IS:
-            interpreter(record.script)
+        if script_type is ScriptType.COMMAND:
+            arguments(script, {})
+        elif script_type is ScriptType.BASH_SCRIPT:
+            bash(script)
+        elif script_type is ScriptType.AS_IS:
+            interpreter(script)
     except QuotingError as error:
-        yield _wrong(records, record, "script-unreadable", actual=str(error))
-    if record.script_type is ScriptType.BASH_SCRIPT:
-        for danger in dangers(record.script):
-            yield _wrong(records, record, "variable-as-code", expected="variables that are data", actual=danger)
+        yield "script-unreadable", str(error)
+    if script_type is ScriptType.BASH_SCRIPT:
+        yield from (("variable-as-code", danger) for danger in dangers(script))
 
 
 def _rules(records: Records) -> Iterator[Violation]:

@@ -27,6 +27,9 @@ from ingestd.fpr.variables import VARIABLES, options
 from ingestd.premis import program
 from ingestd.tools.run import Limits, Run
 
+_EACH = "%each%"
+"""Stands for one file after another; no variable is called so."""
+
 
 class Runs(Protocol):
     """What is needed of `ingestd.tools.pool.Pool`."""
@@ -168,6 +171,19 @@ class Commands:
         if done.ok and command.event_detail:
             detail = await self._detail(done, values)
         return replace(done, event_detail=detail)
+
+    async def run_on_all(self, command: Command, paths: Sequence[Path], *, limits: Limits | None = None) -> Run:
+        """Run a `command` script once for many files: where it names its file, it is told them all.
+
+        Only for programs that take many files; what it prints is for the caller to take apart. Raises as `run`.
+        """
+        tool = self._tool(command)
+        values = self._values({"inputFile": _EACH, "fileFullName": _EACH}, tool, await self.version(tool))
+        async with self._alone(command), self._folder() as folder:
+            told = arguments(command.script, {**dict.fromkeys(VARIABLES, ""), **values, "tmpDirectory": f"{folder}/"})
+            argv = [word for part in told for word in (map(str, paths) if part == _EACH else (part,))]
+            env = {"TMPDIR": str(folder)}
+            return await self._pool.run(argv, limits=self._limits(command, limits), cwd=folder, env=env, name=tool.name)
 
     async def identify(self, command: IdentificationCommand, path: Path) -> Run:
         """Run an identification command on one file, which is its one argument."""

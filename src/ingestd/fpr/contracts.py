@@ -14,6 +14,8 @@ from ingestd.tools.run import Run
 
 _MOST_BYTES = 1024 * 1024
 _MOST_NOTES = 20
+_NOT_RUN = 126
+"""Exit codes from here on are those of a shell, or of `env`, whose program cannot be run or was killed."""
 _IN_ORDER = (EventOutcome.PASS, EventOutcome.PARTIAL_PASS, EventOutcome.FAIL)
 _OUTCOMES: dict[str, EventOutcome] = {outcome.value: outcome for outcome in _IN_ORDER}
 
@@ -69,6 +71,8 @@ def _outcome(reading: Reading, code: int, said: str) -> EventOutcome:
         raise ContractError(f"exit code {code}, and no outcome in what was printed")
     if code in reading.pass_codes:
         return EventOutcome.PASS
+    if code >= _NOT_RUN and code not in reading.partial_codes:
+        raise ContractError(f"exit code {code} says that the program did not come to its end")
     return EventOutcome.PARTIAL_PASS if code in reading.partial_codes else EventOutcome.FAIL
 
 

@@ -20,6 +20,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ingestd.errors import Code, SourceError, Violation
+from ingestd.fpr.check import script_faults
 from ingestd.fpr.layers import violations
 from ingestd.fpr.records import (
     NORMALIZATIONS,
@@ -41,9 +42,7 @@ from ingestd.fpr.records import (
     Usage,
 )
 from ingestd.fpr.registry import Registry
-from ingestd.fpr.substitution import QuotingError, arguments, bash, dangers, interpreter
 from ingestd.fpr.toml import table
-from ingestd.fpr.variables import unknown_variables
 
 SUPPLIED_VERIFICATION = "output-exists"
 
@@ -410,27 +409,11 @@ class _Import:
 
 
 def _wrong(script_type: ScriptType, script: str, location: str) -> str:
-    """Say why the registry would refuse a script; empty if it would not."""
-    if not script.strip():
-        return "it has no script"
-    texts = [location, script] if script_type in {ScriptType.COMMAND, ScriptType.BASH_SCRIPT} else [location]
-    unknown = sorted({name for text in texts for name in unknown_variables(text)})
-    if unknown:
-        return "it names unknown variables: " + ", ".join(unknown)
-    try:
-        match script_type:
-            case ScriptType.COMMAND:
-                arguments(script, {})
-            case ScriptType.BASH_SCRIPT:
-                bash(script)
-                return "; ".join(dangers(script))
-            case ScriptType.AS_IS:
-                interpreter(script)
-            case ScriptType.PYTHON_SCRIPT:
-                return _python(script)
-    except QuotingError as error:
-        return str(error)
-    return ""
+    """Say why the registry would refuse a script, or why it could not run; empty where neither is so."""
+    faults = [": ".join(filter(None, fault)) for fault in script_faults(script_type, script, location)]
+    if script_type is ScriptType.PYTHON_SCRIPT:
+        faults.append(_python(script))
+    return "; ".join(filter(None, faults))
 
 
 def _python(script: str) -> str:

@@ -57,12 +57,9 @@ class _Export:
         for group in self.registry.groups:
             yield self._row("formatgroup", group, {"description": group.name, "slug": self._slug("group", group.id)})
         for kept in self.registry.formats:
-            more = {
-                "description": kept.name,
-                "group": self._uuid(Group, kept.group),
-                "slug": self._slug("format", kept.id),
-            }
-            yield self._row("format", kept, more)
+            slug = self._slug("format", kept.id)
+            fields = {"description": kept.name, "group": self._uuid(Group, kept.group), "slug": slug}
+            yield self._row("format", kept, fields)
         for version in self._all(FormatVersion):
             yield self._versioned("formatversion", version, self._version(version))
         yield from self._tools()

@@ -59,7 +59,7 @@ async def relate_supplied_copies(task: Task, services: Services) -> AsyncIterato
 
     `manualNormalization/preservation` and `/access` are moved beside the originals as `<name>-<copy's UUID>.<ext>`;
     `service` and `access` stay where they are. Each gets the original's event `manual normalization`, whose note names
-    the copy. What is then empty of `manualNormalization` goes away, with `normalization.csv` if nothing in it was wrong.
+    the copy. What is then empty of `manualNormalization` goes away, and `normalization.csv` if nothing in it was wrong.
     """
     faults = 0
     async for rows in _rows(task):
