@@ -127,7 +127,8 @@ class ClamAVSettings(Model):
     """`clamd`, `clamscan` (slow: it loads its signatures for every few files), `auto` for the one that is there, clamd
     first, or `off`."""
     address: str = ""
-    """Where clamd listens: the path of its socket, or `HOST:PORT`. Empty: the sockets of the usual distributions."""
+    """Where clamd listens: the path of its socket, or `HOST:PORT`; while it is away, packages wait. Empty: the sockets
+    of the usual distributions, if clamd answers there."""
     max_file_bytes: Annotated[int, Field(ge=1)] = 100 * 2**20
     """clamd's MaxFileSize: an OK for a larger file is not believed. clamscan is told it."""
     max_scan_bytes: Annotated[int, Field(ge=1)] = 400 * 2**20

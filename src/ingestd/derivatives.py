@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -82,6 +83,7 @@ class NotMade:
     code: str
     detail: str
     tool: str
+    tool_version: str = ""
     for_all: bool = False
     empty: bool = False
     stderr_tail: str = ""
@@ -95,11 +97,15 @@ class NotMade:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Maker:
-    """Makes the derivatives of one package. `root` is the transfer, `scratch` a folder on the same file system."""
+    """Makes the derivatives of one package.
+
+    `root` is the transfer, `scratch` a folder on the same file system. No warning names `private`, our own folder.
+    """
 
     package: Package
     root: Path
     scratch: Path
+    private: Path
     commands: Commands
     limits: Limits
     budget: NormalizationSettings
@@ -208,6 +214,8 @@ class Maker:
     def _judge(self, order: Order, id_: uuid.UUID, folder: Path, done: CommandRun) -> Made | NotMade:
         if not done.ok or done.output is None:
             self._refuse_full_disk(done)
+            if self._met_the_budget(order.file, folder):
+                return self._over_budget(order.file, done)
             code = done.run.error().code if done.run.stopped else FAILED
             return self._not_made(done, code, done.problem or f"{done.command.id} does not say where it writes", folder)
         found = done.output.lstat()
@@ -217,11 +225,7 @@ class Maker:
             empty = self._not_made(done, FAILED, f"{done.tool.name} wrote an empty file", folder)
             return replace(empty, empty=True)
         if found.st_size > self.allowed_bytes(order.file):
-            detail = (
-                f"{done.tool.name} made {found.st_size} bytes of {order.file.size_bytes},"
-                f" where the settings normalization.* allow {self.allowed_bytes(order.file)}"
-            )
-            return self._not_made(done, FAILED, detail, folder)
+            return self._over_budget(order.file, done)
         return self._taken(order, id_, done, found, done.output)
 
     def _taken(self, order: Order, id_: uuid.UUID, done: CommandRun, found: os.stat_result, output: Path) -> Made:
@@ -242,6 +246,16 @@ class Maker:
             stderr_tail=done.run.stderr_tail,
         )
 
+    def _met_the_budget(self, file: File, folder: Path) -> bool:
+        """Whether something was written up to the limit: a program within a script is stopped there, not the script."""
+        allowed = self.allowed_bytes(file)
+        return any(path.lstat().st_size >= allowed for path in folder.rglob("*"))
+
+    def _over_budget(self, file: File, done: CommandRun) -> NotMade:
+        most = self.allowed_bytes(file)
+        problem = f"{done.tool.name} makes more of {file.size_bytes} bytes than the {most} that normalization.* allows"
+        return NotMade(code=FAILED, detail=problem, tool=done.tool.name, tool_version=done.tool_version)
+
     def _refuse_full_disk(self, done: CommandRun) -> None:
         if _NO_SPACE in done.run.stderr_tail or shutil.disk_usage(self.scratch).free < _LEAST_FREE_BYTES:
             raise ResourceError(f"no space is left on the working disk for what {done.tool.name} writes")
@@ -254,10 +268,15 @@ class Maker:
         said = done.verification.run.stderr_tail if done.verification else done.run.stderr_tail
         lines = [line.strip() for line in said.splitlines() if line.strip()]
         detail = f"{problem}: {lines[-1]}" if lines else problem
-        for path in (folder, self.root, self.root.parent):
-            detail = detail.replace(f"{path}/", "").replace(str(path), "")
-        tail = done.run.stderr_tail
-        return NotMade(code=code, detail=detail[:_TOLD_CHARACTERS], tool=done.tool.name, stderr_tail=tail)
+        for private in (self.private, self.root.parent):
+            detail = re.sub(rf"{re.escape(str(private))}/(?:[^\s'\":]*/)?", "", detail)
+        return NotMade(
+            code=code,
+            detail=detail[:_TOLD_CHARACTERS],
+            tool=done.tool.name,
+            tool_version=done.tool_version,
+            stderr_tail=done.run.stderr_tail,
+        )
 
 
 def derivative_id(order: Order, command: Command) -> uuid.UUID:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -10,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -66,15 +66,17 @@ class Program:
             code=process.returncode, out=out.decode(errors="surrogateescape"), err=err.decode(errors="surrogateescape")
         )
 
-    def start(self, *arguments: object) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [*self.command, *(os.fsencode(str(argument)) for argument in arguments)],
-            env=self.environment,
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+    def start(self, *arguments: object, log: Path | None = None) -> subprocess.Popen[bytes]:
+        """Start one command. What runs for long needs a `log` for its standard error: nobody reads its pipe."""
+        with log.open("ab") if log else contextlib.nullcontext(subprocess.PIPE) as errors:
+            return subprocess.Popen(
+                [*self.command, *(os.fsencode(str(argument)) for argument in arguments)],
+                env=self.environment,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            )
 
     # --- what it left
 
@@ -106,10 +108,10 @@ def rows(database: Path, query: str) -> list[Mapping[str, Any]]:
         connection.close()
 
 
-@contextmanager
-def running(program: Program, *arguments: object) -> Iterator[subprocess.Popen[bytes]]:
+@contextlib.contextmanager
+def running(program: Program, *arguments: object, log: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A command in the background, killed at the end if it is still there."""
-    process = program.start(*arguments)
+    process = program.start(*arguments, log=log)
     try:
         yield process
     finally:

@@ -50,8 +50,9 @@ class Message:
 class Upstream:
     """Reads everything that is announced into `messages`, from the time it was opened."""
 
-    def __init__(self, channel: AbstractChannel, queue: str) -> None:
+    def __init__(self, channel: AbstractChannel, queue: str, topology: str) -> None:
         self.channel = channel
+        self.topology = topology
         self.queue = queue
         self.messages: list[Message] = []
 
@@ -76,7 +77,7 @@ class Upstream:
         return identity
 
     async def send(self, body: bytes, *, key: str = "preservation.request.acme", **properties: Any) -> None:
-        exchange = await self.channel.get_exchange("ingestd.requests", ensure=False)
+        exchange = await self.channel.get_exchange(f"{self.topology}.requests", ensure=False)
         message = aio_pika.Message(body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT, **properties)
         await exchange.publish(message, key, mandatory=True)
 
@@ -84,7 +85,9 @@ class Upstream:
         """Wait for a result of a request, as it comes from the exchange of results."""
         return await self.until(
             lambda message: (
-                message.terminal and message.exchange == "ingestd.results" and message.data["request_id"] == request
+                message.terminal
+                and message.exchange == f"{self.topology}.results"
+                and message.data["request_id"] == request
             ),
             f"the result of {request}",
             seconds=seconds,
@@ -112,7 +115,7 @@ class Upstream:
         return list(found.values())
 
     async def get(self, queue: str, *, seconds: float = 15) -> AbstractIncomingMessage:
-        """Take one message from a queue that somebody else declared."""
+        """Take one message from a queue."""
         found = await self.channel.get_queue(queue, ensure=False)
         async with asyncio.timeout(seconds):
             while (message := await found.get(fail=False)) is None:
@@ -126,14 +129,14 @@ class Upstream:
 
 
 @contextlib.asynccontextmanager
-async def upstream(url: str, queue: str | None = None) -> AsyncIterator[Upstream]:
+async def upstream(url: str, queue: str | None = None, *, topology: str = "ingestd") -> AsyncIterator[Upstream]:
     """Connect to a broker on which the topology is declared. A named `queue` keeps what comes while nobody reads it."""
     async with await aio_pika.connect(url) as connection:
         channel = await connection.channel()
         own = await channel.declare_queue(queue or "", durable=bool(queue), exclusive=not queue)
-        for exchange in ("ingestd.events", "ingestd.results"):
-            await own.bind(exchange, "#")
-        opened = Upstream(channel, own.name)
+        for exchange in ("events", "results"):
+            await own.bind(f"{topology}.{exchange}", "#")
+        opened = Upstream(channel, own.name, topology)
 
         async def read(message: AbstractIncomingMessage) -> None:
             await message.ack()

@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.fakes import FakeHistory
-from tests.steps import AT, a_file
 
 from ingestd.journal import PackageJournal
 from ingestd.oais import Description, Directory, Extension, Facts, File, FileUse, Rename, Totals, Warning_
 from ingestd.premis import Event, EventOutcome, EventType, Format
+from tests.fakes import FakeHistory
+from tests.steps import AT, a_file
 
 ODD = [os.fsdecode(raw) for raw in (b"a", b"a-b", b"a0", b"a/b", b"a.", b"\xff", b"\xff\xfe", b"%", b"'", b"a\n", b"_")]
 
@@ -64,7 +64,10 @@ async def test_a_file_comes_back_as_it_was_recorded(recorded: Recorded) -> None:
 
     found = await recorded.files()
 
-    assert [replace(file, row=found[0].row), replace(a_file("b", digest=None, modified_at=None), row=found[1].row)] == found
+    assert [
+        replace(file, row=found[0].row),
+        replace(a_file("b", digest=None, modified_at=None), row=found[1].row),
+    ] == found
     assert 0 < found[0].row < found[1].row
 
 
@@ -81,7 +84,9 @@ async def test_a_known_file_is_replaced_and_keeps_its_row(recorded: Recorded) ->
 
 async def test_a_directory_is_known_by_its_path_and_an_identifier_once_given_stays(recorded: Recorded) -> None:
     id_ = uuid.uuid4()
-    await recorded.record(directories=[Directory(path="d", original="d"), Directory(path="d/e", original="d/e", id=id_)])
+    await recorded.record(
+        directories=[Directory(path="d", original="d"), Directory(path="d/e", original="d/e", id=id_)]
+    )
     await recorded.record(directories=[Directory(path="d/e", original="x"), Directory(path="d", original="d", id=id_)])
 
     assert [("d", "d", id_), ("d/e", "x", id_)] == [(d.path, d.original, d.id) for d in await recorded.directories()]
@@ -140,7 +145,11 @@ async def test_a_removed_file_stays_where_it_was_and_leaves_its_place_free(recor
 
 async def test_renames_come_before_directories_and_those_before_files(recorded: Recorded) -> None:
     await recorded.record(files=[a_file("a")])
-    await recorded.record(renames=[Rename(old="a", new="d/a")], directories=[Directory(path="d", original="d")], files=[replace(a_file("a"), path="d/b")])
+    await recorded.record(
+        renames=[Rename(old="a", new="d/a")],
+        directories=[Directory(path="d", original="d")],
+        files=[replace(a_file("a"), path="d/b")],
+    )
 
     assert ["d/b"] == await recorded.paths()
 
@@ -151,9 +160,7 @@ async def test_every_file_comes_once_in_windows_and_in_order(recorded: Recorded,
     names = [f"objects/{name}" for name in ODD]
     await recorded.record(files=[a_file(name) for name in names])
 
-    windows = [
-        [file.path for file in files] async for files in recorded.history.files(window=window, by_path=by_path)
-    ]
+    windows = [[file.path for file in files] async for files in recorded.history.files(window=window, by_path=by_path)]
 
     assert (sorted(names, key=os.fsencode) if by_path else names) == [path for some in windows for path in some]
     assert all(0 < len(some) <= window for some in windows)
@@ -241,7 +248,12 @@ async def test_derivatives_are_found_by_their_source_unless_they_are_removed(rec
 
 async def test_totals_count_what_is_there_and_apart_what_is_removed(recorded: Recorded) -> None:
     await recorded.record(
-        files=[a_file("o/a", b"123"), a_file("o/b", b"1", use=FileUse.METADATA), a_file("o/c", removed=True), a_file("p")],
+        files=[
+            a_file("o/a", b"123"),
+            a_file("o/b", b"1", use=FileUse.METADATA),
+            a_file("o/c", removed=True),
+            a_file("p"),
+        ],
         directories=[Directory(path="o", original="o"), Directory(path="o/d", original="o/d")],
     )
 
@@ -267,5 +279,3 @@ async def test_the_same_warning_is_kept_once(recorded: Recorded) -> None:
     await recorded.record(warnings=[warning, replace(warning, link="m")])
 
     assert [warning, replace(warning, link="m")] == [w async for some in recorded.history.warnings() for w in some]
-
-

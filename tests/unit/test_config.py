@@ -18,7 +18,9 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_defaults(tmp_p
     file = tmp_path / "ingestd.toml"
     file.write_text('http_port = 1\nlog_level = "debug"\n[amqp]\nrequests = "r"\nevents = "e"\n')
 
-    settings = Settings.load(environ={"INGESTD_CONFIG": str(file), "INGESTD_AMQP__EVENTS": "x", "INGESTD_HTTP_PORT": "2"})
+    settings = Settings.load(
+        environ={"INGESTD_CONFIG": str(file), "INGESTD_AMQP__EVENTS": "x", "INGESTD_HTTP_PORT": "2"}
+    )
 
     assert (2, "debug", "r", "x") == (
         settings.http_port,

@@ -525,6 +525,58 @@ async def test_files_come_out_of_a_fat_image_by_its_signature(make: Make, tmp_pa
     assert await bench.agrees()
 
 
+async def test_files_come_out_of_an_iso_image(make: Make, tmp_path: Path) -> None:
+    needs("genisoimage", "tsk_recover")
+    bench = make()
+    (tmp_path / "tree" / "sub").mkdir(parents=True)
+    (tmp_path / "tree" / "sub" / "hello.txt").write_text("in the image")
+    run("genisoimage", "-quiet", "-J", "-R", "-o", "disc.iso", "tree", cwd=tmp_path)
+    await bench.receive(**{"disc.iso": (tmp_path / "disc.iso").read_bytes()})
+
+    await bench.extract()
+
+    texts = [bench.task.at(path).read_text() for path in await bench.files() if STAMP in path]
+    assert "in the image" in texts
+    assert await bench.agrees()
+
+
+async def test_what_only_unar_opens_is_opened_by_unar(make: Make) -> None:
+    needs("unar")
+    bench = make()
+    await bench.receive(**{"x.gz": gzip.compress(b"stuffed")})
+    file = replace((await bench.files())["objects/x.gz"], format=Format(name="StuffIt", puid="x-fmt/269"))
+    bench.history.record(Facts(files=[file]))
+
+    outcomes = await bench.extract()
+
+    assert b"stuffed" == bench.task.at(f"objects/x.gz{STAMP}/x").read_bytes()
+    assert ["unar"] == [tool.name for outcome in outcomes for tool in outcome.tools]
+
+
+async def test_a_program_that_is_missing_is_a_warning(make: Make, tmp_path: Path) -> None:
+    bench = make()
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "rules.toml").write_text(
+        '[[tool]]\nid = "none"\nname = "No such program"\nprogram = "ingestd-no-such-program"\n'
+        'version_command = ["ingestd-no-such-program"]\nversion_pattern = "(.*)"\n'
+        '[[command]]\nid = "none-extract"\ntool = "none"\nusage = "extraction"\ndescription = "Nothing"\n'
+        'script_type = "command"\nscript = "ingestd-no-such-program %inputFile% %outputDirectory%"\n'
+        'output_location = "%outputDirectory%"\n'
+        '[[rule]]\nid = "none-zip"\npurpose = "extract"\nformat = "x-fmt/263"\ncommand = "none-extract"\n'
+        'replaces = "RULE"\n'.replace("RULE", bench.services.registry.rules(Purpose.EXTRACT, "x-fmt/263")[0].id)
+    )
+    registry = Registry.load([tmp_path / "site"])
+    commands = Commands(registry, bench.services.pool, tmp_path)
+    bench.services = replace(bench.services, registry=registry, commands=commands)
+    await bench.receive(**{"x.zip": zip_of({"a.txt": b"a"})})
+
+    await bench.extract()
+
+    [warning] = await bench.warnings()
+    assert ("tool.not_installed", "objects/x.zip") == (warning.code, warning.path)
+    assert await bench.agrees()
+
+
 async def test_documents_that_are_zips_are_left_alone(make: Make) -> None:
     bench = make()
     odt = io.BytesIO()
@@ -575,6 +627,7 @@ async def test_stopped_anywhere_and_run_again_it_comes_to_the_same(make: Make) -
     assert len(steps) > 8
 
 
+@pytest.mark.slow
 async def test_killed_between_disk_and_record_it_comes_to_the_same(make: Make) -> None:
     """The last outcome before the end of the process is lost: what it tells was done on disk."""
     sources = {"a.zip": zip_of({"a b.txt": b"1", "a_b.txt": b"2", ".h": b"3"}), "c.tar": tarred({"d/e.txt": b"e"})}
@@ -635,6 +688,18 @@ async def test_sample_archives_that_are_broken_are_warnings_each(make: Make, sha
     puids = {path: file.format.puid for path, file in (await bench.files()).items() if file.format}
     assert {path for path, puid in puids.items() if puid and rules(Purpose.EXTRACT, puid)} <= warned
     assert warned
+    assert await bench.agrees()
+
+
+async def test_sample_documents_with_passwords_are_no_reason_to_warn(make: Make, shared: Path) -> None:
+    bench = make()
+    folder = shared / "transfers" / "passwordProtected" / "objects"
+    await bench.receive(**{path.name: path.read_bytes() for path in folder.iterdir()})
+
+    await bench.extract()
+
+    assert await bench.warnings() == []
+    assert not any(".doc" in path for path in await bench.directories())
     assert await bench.agrees()
 
 

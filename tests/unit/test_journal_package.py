@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.steps import AT, a_file
 
 from ingestd.errors import SystemFault
 from ingestd.journal import PackageJournal
 from ingestd.oais import Directory, Facts, File, Rename, Warning_
 from ingestd.premis import Agent, AgentType, Event, EventType
+from tests.steps import AT, a_file
 
 
 @pytest.fixture
@@ -46,7 +46,11 @@ async def test_facts_are_recorded_all_or_none(journal: PackageJournal) -> None:
     twin = replace(a_file("objects/a"), id=uuid.uuid4())
 
     with pytest.raises(SystemFault):
-        await journal.record(Facts(package={"k": "v"}, directories=[Directory(path="d", original="d")], files=[a_file("objects/a"), twin]))
+        await journal.record(
+            Facts(
+                package={"k": "v"}, directories=[Directory(path="d", original="d")], files=[a_file("objects/a"), twin]
+            )
+        )
 
     assert await journal.facts() == {}
     assert await all_files(journal) == []
@@ -155,7 +159,9 @@ async def test_looking_files_up_uses_an_index(tmp_path: Path, journal: PackageJo
     assert not [step for step in steps if step.startswith("SCAN")], steps
 
 
-async def test_a_job_that_was_interrupted_is_taken_up_with_its_cursor_and_its_exit_code(journal: PackageJournal) -> None:
+async def test_a_job_that_was_interrupted_is_taken_up_with_its_cursor_and_its_exit_code(
+    journal: PackageJournal,
+) -> None:
     job = await journal.start_job("link", "Name", "step")
     await journal.record(Facts(), job=job.row, cursor=7, files_done=3, exit_code=2)
     await journal.record(Facts(), job=job.row, cursor=5, files_done=1, exit_code=1)

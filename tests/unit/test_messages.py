@@ -184,14 +184,15 @@ def test_a_request_that_is_taken_comes_back_from_the_journal_and_in_its_events(c
         return
 
     assert taken == RequestEnvelope.model_validate_json(taken.model_dump_json())
-    assert taken.data.package_id()
+    assert taken.data.package_id().version == 5
     told = event(client_context=taken.data.client_context)
     assert told.model_dump_json() == Event.model_validate_json(told.model_dump_json()).model_dump_json()
 
 
 def test_the_context_of_a_refused_request_comes_back_unless_it_is_what_is_wrong() -> None:
     assert read_context({"a": [1]}) == {"a": [1]}
-    for wrong in (None, [], {"a": float("nan")}, {"a": "\ud800"}, {"a": "x" * 5000}):
+    wrongs: list[Any] = [None, [], {"a": float("nan")}, {"a": "\ud800"}, {"a": "x" * 5000}]
+    for wrong in wrongs:
         assert read_context(wrong) == {}
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from lxml import etree
-from tests.steps import a_package
 
 from ingestd.oais import escape_name, safe_name, unescape_name
+from tests.steps import a_package
 
 names = st.binary(min_size=1, max_size=80).filter(lambda raw: b"\0" not in raw).map(os.fsdecode)
 

@@ -14,12 +14,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.clamd import EICAR, MAX_FILE_BYTES, SIGNATURE, PrivateClamd, definitions
 
 from ingestd.config import ClamAVSettings, ScannerChoice, ToolSettings
 from ingestd.errors import Code, DependencyError, ToolError
 from ingestd.tools.clamav import Clamd, Clamscan, Scanned, Verdict, find_scanner
 from ingestd.tools.pool import Pool
+from tests.clamd import EICAR, MAX_FILE_BYTES, SIGNATURE, PrivateClamd, definitions
 
 pytestmark = pytest.mark.tool
 
@@ -320,9 +320,25 @@ async def test_the_scanner_is_the_one_that_is_asked_for(clamd: PrivateClamd, poo
 
 
 async def test_without_clamd_the_choice_falls_on_clamscan_if_it_is_there(pool: Pool, tmp_path: Path) -> None:
+    stale = tmp_path / "stale"
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(stale))
+
+    found = [await find_scanner(ClamAVSettings(), pool, sockets=[str(path)]) for path in (stale, tmp_path / "none")]
+
+    assert [isinstance(one, Clamscan) for one in found] == [pool.which("clamscan") is not None] * 2
+
+
+async def test_a_clamd_that_answers_in_a_usual_place_is_taken(clamd: PrivateClamd, pool: Pool) -> None:
+    found = await find_scanner(ClamAVSettings(), pool, sockets=["/nowhere/clamd.ctl", str(clamd.socket)])
+
+    assert isinstance(found, Clamd)
+
+
+async def test_a_clamd_whose_address_is_set_is_taken_even_while_it_is_away(pool: Pool, tmp_path: Path) -> None:
     found = await find_scanner(ClamAVSettings(address=str(tmp_path / "none")), pool)
 
-    assert isinstance(found, Clamscan) == (pool.which("clamscan") is not None)
+    assert isinstance(found, Clamd)
 
 
 async def test_one_connection_serves_a_window(clamd: PrivateClamd, tmp_path: Path) -> None:

@@ -104,11 +104,14 @@ def _refers(
 def _replacements(records: Records) -> Iterator[Violation]:
     for record_type in (Group, Format, FormatVersion, Tool, Command, Rule, IdentificationCommand, IdentificationRule):
         replaced: dict[str, Record] = {}
+        ids = {record.id for record in records.every(record_type)}
         chain = {record.id: record.replaces for record in records.every(record_type) if record.replaces}
         for record in records.every(record_type):
             if not record.replaces:
                 continue
-            yield from _refers(records, record, "replaces", record_type)
+            # What is replaced is looked for as such, not as what has its place now.
+            if record.replaces not in ids:
+                yield _wrong(records, record, "replaces-unknown", actual=record.replaces)
             if record.replaces in replaced and record.enabled and replaced[record.replaces].enabled:
                 other = replaced[record.replaces].id
                 yield _wrong(records, record, "replaced-twice", actual=f"{record.replaces}, as {other} does")

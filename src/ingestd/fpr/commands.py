@@ -27,8 +27,8 @@ from ingestd.fpr.variables import VARIABLES, options
 from ingestd.premis import program
 from ingestd.tools.run import Limits, Run
 
-_EACH = "%each%"
-"""Stands for one file after another; no variable is called so."""
+_EACH = "\0"
+"""Stands for one file after another; no argument can be this."""
 
 
 class Runs(Protocol):

@@ -6,6 +6,9 @@ The names are those of Archivematica's documentation and of what its registry is
 from __future__ import annotations
 
 import re
+from pathlib import Path
+
+from ingestd.oais import File, Package
 
 VARIABLES = {
     "SIPUUID": "identifier of the package",
@@ -64,3 +67,31 @@ def options(name: str) -> tuple[str, ...]:
     documented = re.sub(r"(?<=[a-z])([A-Z])", r"-\1", re.sub(r"^SIP(?=[A-Z][a-z])", "sip-", name)).lower()
     passed = re.sub(r"[A-Z]+", lambda match: f"-{match[0].lower()}", name)
     return tuple(dict.fromkeys((f"--{documented}", f"--{passed}")))
+
+
+def values_for(package: Package, root: Path, file: File) -> dict[str, str]:
+    """Give the variables of a command that only reads a file of a package. `root` is what recorded paths start from."""
+    root = root.absolute()
+    path = root / file.path
+    return {
+        "SIPUUID": str(package.id),
+        "SIPName": package.name,
+        "sipName": package.name,
+        "SIPDirectory": f"{root}/",
+        "SIPDirectoryBasename": root.name,
+        "SIPLogsDirectory": f"{root}/logs/",
+        "SIPObjectsDirectory": f"{root}/objects/",
+        "currentPath": f"{root}/",
+        "processingDirectory": f"{root.parent}/",
+        "fileUUID": str(file.id),
+        "originalLocation": file.original,
+        "currentLocation": file.path,
+        "relativeLocation": file.path,
+        "inputFile": str(path),
+        "fileFullName": str(path),
+        "fileDirectory": f"{path.parent}/",
+        "fileName": path.stem,
+        "fileExtension": path.suffix[1:],
+        "fileExtensionWithDot": path.suffix,
+        "fileGrpUse": str(file.use),
+    }

@@ -40,7 +40,7 @@ _RECEIVED = "extraction_received_bytes"
 _DONE = "extracted/"
 _TOLD_CHARACTERS = 300
 _PASSWORD = re.compile(r"password|passphrase|encrypted", re.IGNORECASE)
-_METHOD = re.compile(r"unsupported|not implemented|can't open as archive|not supported", re.IGNORECASE)
+_METHOD = re.compile(r"unsupported|not implemented|not supported", re.IGNORECASE)
 
 
 async def extract_contents(task: Task, services: Services) -> AsyncIterator[Outcome]:

@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ingestd.errors import Code, ContentError, Violation
+from ingestd.fixity import digest_file
 from ingestd.job import Outcome, Services, Task
-from ingestd.oais import Description, Directory, Facts, Warning_, escape_name
+from ingestd.oais import Description, Directory, Facts, File, Warning_, escape_name
+from ingestd.premis import Digest, now
 
 FILE = "metadata/metadata.csv"
 DC, CUSTOM = "DC", "CUSTOM"
@@ -39,10 +41,11 @@ async def load_metadata_csv(task: Task, services: Services) -> AsyncIterator[Out
 
     The first column names what a row describes, by its original path (`objects/…`); `objects` stands for the package.
     Every line that cannot be used is listed (`content.metadata_invalid`); a row for something that is not in the
-    transfer is a warning.
+    transfer is a warning. A file that was mended in the working folder after it had failed is recorded as it is now.
     """
     path = task.at(FILE)
-    if await task.history.file_at(FILE) is None:
+    file = await task.history.file_at(FILE)
+    if file is None:
         return
     violations = await asyncio.to_thread(_check, path)
     if violations:
@@ -51,9 +54,30 @@ async def load_metadata_csv(task: Task, services: Services) -> AsyncIterator[Out
             code=Code.CONTENT_METADATA_INVALID,
             violations=tuple(violations),
         )
+    mended = await _mended(path, file)
+    if mended is not None:
+        yield replace(mended, cursor=task.cursor)
     lines = (line for line in _read(path) if isinstance(line, Line) and line.number > task.cursor)
     while window := await asyncio.to_thread(lambda: list(itertools.islice(lines, _WINDOW))):
         yield await _describe(task, window)
+
+
+async def _mended(path: Path, file: File) -> Outcome | None:
+    """What is to be recorded when the file is no longer what was received; None when it is."""
+    if file.digest is None:
+        return None
+    value = (await digest_file(path, [file.digest.algorithm]))[file.digest.algorithm]
+    if value == file.digest.value:
+        return None
+    size = (await asyncio.to_thread(path.stat)).st_size
+    detail = f"it was changed after it was received with {file.digest.algorithm} {file.digest.value}"
+    now_so = Digest(algorithm=file.digest.algorithm, value=value, calculated_at=now())
+    return Outcome(
+        facts=Facts(
+            files=[replace(file, size_bytes=size, digest=now_so)],
+            warnings=[Warning_(code="content.metadata_changed", detail=detail, path=FILE)],
+        )
+    )
 
 
 async def _describe(task: Task, lines: Sequence[Line]) -> Outcome:

@@ -14,8 +14,10 @@ from ingestd.job import Outcome, Services, Task
 from ingestd.oais import Directory, Facts, File, FileUse, Rename, escape_name, safe_name
 from ingestd.premis import Event, EventType, now, program
 
-_MAX_NAME_BYTES = 240
-"""Room for what later steps add to a name (file systems allow 255 bytes)."""
+_MAX_NAME_BYTES = 250
+"""File systems allow 255 bytes; later steps add to a name."""
+_SHORT_NAME_BYTES = 240
+"""What a longer name is cut to, so that it is still short enough with a number."""
 
 
 async def change_object_names(task: Task, services: Services) -> AsyncIterator[Outcome]:
@@ -96,7 +98,7 @@ def _short(name: str) -> str:
     if len(name) <= _MAX_NAME_BYTES:
         return name
     suffix = PurePosixPath(name).suffix[:20]
-    return f"{name[: _MAX_NAME_BYTES - len(suffix)]}{suffix}"
+    return f"{name[: _SHORT_NAME_BYTES - len(suffix)]}{suffix}"
 
 
 def _rename(root: Path, old: str, new: str) -> None:

@@ -46,6 +46,7 @@ def _maker(task: Task, services: Services) -> Maker:
         package=task.package,
         root=task.root,
         scratch=task.folder / "scratch" / "normalization",
+        private=services.settings.data_dir,
         commands=services.commands,
         limits=services.pool.limits,
         budget=services.settings.normalization,

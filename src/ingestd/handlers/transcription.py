@@ -12,7 +12,7 @@ from ingestd.fpr.records import Command, Purpose
 from ingestd.fpr.registry import Registry
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.oais import Directory, Facts, File, FileUse, Warning_
-from ingestd.premis import Event, EventOutcome, EventType, now
+from ingestd.premis import Event, EventOutcome, EventType, now, program
 
 FOLDER = "objects/metadata/OCRfiles"
 LINK = "Transcribe"
@@ -35,6 +35,7 @@ async def transcribe_file(task: Task, services: Services) -> Outcome:
         package=task.package,
         root=task.root,
         scratch=task.folder / "scratch" / "transcription",
+        private=services.settings.data_dir,
         commands=services.commands,
         limits=services.pool.limits,
         budget=services.settings.normalization,
@@ -115,7 +116,9 @@ class _Told:
         self.used[made.tool, made.tool_version] = use
 
     def _not_transcribed(self, order: Order, answer: NotMade) -> None:
-        detail = f'program="{answer.tool}"; command="{order.command.identifier}"; language="{order.language}"'
+        detail = program(
+            answer.tool, answer.tool_version, command=str(order.command.identifier), language=order.language
+        )
         if answer.empty:
             self.events.append(_event(order.file, EventOutcome.NOT_TRANSCRIBED, detail, _NO_TEXT))
             return

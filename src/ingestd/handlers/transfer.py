@@ -24,8 +24,8 @@ from ingestd.sources import Received, Source, receive
 TOP_LEVEL = ("logs", "metadata", "objects")
 """The only folders of a transfer, as Archivematica lays it out."""
 _SUBMISSION_DOCUMENTATION = "metadata/submissionDocumentation"
-_FOLDERS_OF_OBJECTS = ("metadata", "submissionDocumentation")
-"""Folders that an AIP has in `objects`: nothing else can have these names there."""
+_FOLDERS_OF_OBJECTS = ("objects/metadata", "objects/submissionDocumentation", "submissionDocumentation")
+"""Folders that an AIP has in `objects`: no file can have these names there."""
 _LISTED = 100
 
 
@@ -167,12 +167,11 @@ async def _refuse_misplaced(task: Task) -> None:
                     found.append(Violation(path=escape_name(name), rule="unique", expected=f"nothing else at {place}"))
                 if len(found) == _LISTED:
                     break
-        for folder in ("", "objects"):
-            found += [
-                Violation(path=str(PurePosixPath(folder, name)), rule="folder", expected="a folder", actual="a file")
-                for name in _FOLDERS_OF_OBJECTS
-                if (task.root / folder / name).is_file()
-            ]
+        found += [
+            Violation(path=path, rule="folder", expected="a folder", actual="a file")
+            for path in _FOLDERS_OF_OBJECTS
+            if task.at(path).is_file()
+        ]
         return found
 
     violations = await asyncio.to_thread(look)

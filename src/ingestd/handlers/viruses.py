@@ -42,7 +42,9 @@ async def scan_for_viruses(task: Task, services: Services) -> Outcome:
         return Outcome()
     scanner = await find_scanner(settings, services.pool)
     if scanner is None:
-        return _none(files, Warning_(code=Code.TOOL_NOT_INSTALLED, detail=_missing("neither clamd nor clamscan is")))
+        return _none(
+            files, Warning_(code=Code.TOOL_NOT_INSTALLED, detail=_missing("no clamd answers, and clamscan is not"))
+        )
     try:
         engine, found = await scanner.scan([task.at(file.path) for file in files])
     except ToolError as error:

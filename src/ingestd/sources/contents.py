@@ -14,14 +14,14 @@ import asyncio
 import json
 import os
 import stat
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ingestd.config import UnpackSettings
 from ingestd.errors import Code
 from ingestd.fixity import digest_now
 from ingestd.oais import safe_name
@@ -30,6 +30,9 @@ from ingestd.sources.findings import failure
 from ingestd.sources.names import PATH_BYTES
 from ingestd.sources.records import WINDOW, Note, NoteCode, Received, modified_at
 from ingestd.sources.writer import Limits, Meter
+
+if TYPE_CHECKING:
+    from ingestd.config import UnpackSettings
 
 MAX_NAME_BYTES = 240
 """Room for what later steps add to a name (file systems allow 255 bytes)."""
@@ -136,12 +139,15 @@ def _names(folder: Path, path: str) -> list[str]:
 
 @dataclass(kw_only=True, slots=True)
 class _Level:
-    """A folder of the content whose children are being named, and the new names that were given in it."""
+    """A folder of the content whose children are being named: the new names that were given in it, and how often each
+    was wanted, since thousands of names may come down to one.
+    """
 
     raw: str = ""
     safe: str = ""
     removed: bool = False
     given: set[str] = field(default_factory=set)
+    wanted: Counter[str] = field(default_factory=Counter)
 
 
 class Plan:
@@ -201,13 +207,13 @@ class Plan:
             return name
         place = os.path.join(self._folder, level.raw)
         stem, dot, suffix = safe.partition(".") if not safe.startswith(".") else (safe, "", "")
-        number = 0
-        candidate = safe
-        while candidate in level.given or os.path.lexists(os.path.join(place, candidate)):
-            number += 1
-            candidate = f"{stem}_{number}{dot}{suffix}"
-        level.given.add(candidate)
-        return candidate
+        while True:
+            number = level.wanted[safe]
+            level.wanted[safe] += 1
+            candidate = f"{stem}_{number}{dot}{suffix}" if number else safe
+            if candidate not in level.given and not os.path.lexists(os.path.join(place, candidate)):
+                level.given.add(candidate)
+                return candidate
 
     def windows(self) -> Iterator[Sequence[Placed]]:
         """Give what was planned, window by window; blocking."""

@@ -33,8 +33,8 @@ from ingestd.config import ClamAVSettings, ScannerChoice
 from ingestd.errors import Code, DependencyError, ToolError
 from ingestd.tools.pool import Pool
 
-SOCKETS = ("/run/clamav/clamd.ctl", "/var/run/clamav/clamd.ctl", "/run/clamd.scan/clamd.sock", "/tmp/clamd.sock")  # noqa: S108
-"""Where Debian, its relatives, Fedora and ClamAV's own image have clamd's socket."""
+SOCKETS = ("/run/clamav/clamd.ctl", "/var/run/clamav/clamd.ctl", "/run/clamd.scan/clamd.sock")
+"""Where Debian, its relatives and Fedora have clamd's socket: nowhere that everybody may write."""
 AHEAD = 16
 """How many files clamd is told of before it has answered for the first; its own queue is shared by all."""
 CONNECT_SECONDS = 5.0
@@ -88,27 +88,26 @@ class Scanner(Protocol):
         ...
 
 
-async def find_scanner(settings: ClamAVSettings, pool: Pool) -> Scanner | None:
+async def find_scanner(settings: ClamAVSettings, pool: Pool, *, sockets: Sequence[str] = SOCKETS) -> Scanner | None:
     """Choose the scanner that `settings` ask for; None where it is `auto` and there is none, or `off`.
 
-    One that is asked for by name is given whether it is there or not.
+    One that is asked for, by its name or by an address, is given whether it is there or not.
     """
-    address = settings.address or await asyncio.to_thread(_usual_socket)
-    clamd = Clamd(address or SOCKETS[0], settings)
-    match settings.scanner:
-        case ScannerChoice.OFF:
-            return None
-        case ScannerChoice.CLAMD:
-            return clamd
-        case ScannerChoice.CLAMSCAN:
-            return Clamscan(pool, settings)
-    if address and await clamd.answers():
+    if settings.scanner is ScannerChoice.OFF:
+        return None
+    if settings.scanner is ScannerChoice.CLAMSCAN:
+        return Clamscan(pool, settings)
+    if settings.address:
+        return Clamd(settings.address, settings)
+    address = await asyncio.to_thread(_socket_among, sockets)
+    clamd = Clamd(address or sockets[0], settings)
+    if settings.scanner is ScannerChoice.CLAMD or (address and await clamd.answers()):
         return clamd
     return Clamscan(pool, settings) if pool.which("clamscan") else None
 
 
-def _usual_socket() -> str:
-    return next((path for path in SOCKETS if Path(path).is_socket()), "")
+def _socket_among(paths: Sequence[str]) -> str:
+    return next((path for path in paths if Path(path).is_socket()), "")
 
 
 class Clamd:

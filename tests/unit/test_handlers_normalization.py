@@ -1,0 +1,377 @@
+"""Preservation copies, access copies, thumbnails, and the report of them, with real programs."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+
+from ingestd.derivatives import FAILED
+from ingestd.errors import Code, ResourceError
+from ingestd.fpr.records import Purpose
+from ingestd.handlers.normalization import (
+    REPORT,
+    dip_folder,
+    make_thumbnails,
+    normalize,
+    normalize_for_access,
+    write_normalization_report,
+)
+from ingestd.oais import Facts, File, FileUse, Warning_
+from ingestd.premis import Event, EventType, Format
+from tests import fpr_samples as samples
+from tests.normalizing import bench, command, need, puid_of, receive, rule
+from tests.steps import Bench
+
+pytestmark = pytest.mark.tool
+
+COPY = command("copy-text", "cat %fileFullName% > %OUT%.txt") + rule("copy-text")
+
+
+async def events_of(made: Bench, file: uuid.UUID) -> Sequence[Event]:
+    return (await made.journal.events([file])).get(file, ())
+
+
+async def warnings_of(made: Bench) -> list[Warning_]:
+    return [warning async for window in made.journal.warnings() for warning in window]
+
+
+async def originals(made: Bench) -> list[File]:
+    return await made.files(uses=(FileUse.ORIGINAL,))
+
+
+async def run(made: Bench, step: Any = normalize) -> None:
+    """Run a step over the originals as the engine does."""
+    async for files in made.journal.files(under="objects", uses=(FileUse.ORIGINAL,), window=64):
+        await made.run(step, files=files)
+
+
+class TestPreservationCopies:
+    @pytest.mark.parametrize(
+        ("name", "puid", "make", "made_of", "program"),
+        [
+            ("a.bmp", "fmt/116", samples.picture, {"fmt/353"}, "convert"),
+            ("a.mp3", "fmt/134", samples.sound, {"fmt/6", "fmt/141", "fmt/142", "fmt/143"}, "ffmpeg"),
+            ("a.pdf", "fmt/17", samples.pdf, {"fmt/477"}, "gs"),
+        ],
+    )
+    async def test_is_of_the_format_that_the_policy_asks_for(
+        self, tmp_path: Path, name: str, puid: str, make: samples.Maker, made_of: set[str], program: str
+    ) -> None:
+        async with bench(tmp_path) as made:
+            need(made.services, program)
+            make(tmp_path / name)
+            await receive(made, {f"objects/deep/{name}": (tmp_path / name).read_bytes()}, puid)
+
+            await run(made)
+
+            (copy,) = await made.files(uses=(FileUse.PRESERVATION,))
+            assert puid_of(made.root / copy.path) in made_of
+
+    async def test_lies_beside_its_original_and_is_recorded_with_its_events(self, tmp_path: Path) -> None:
+        async with bench(tmp_path, COPY) as made:
+            await receive(made, {"objects/deep/a.txt": b"some text"})
+            (original,) = await originals(made)
+
+            await run(made)
+
+            (copy,) = await made.files(uses=(FileUse.PRESERVATION,))
+            chosen = made.services.registry.command("copy-text")
+            assert chosen is not None
+            assert uuid.uuid5(original.id, f"{Purpose.PRESERVATION}:copy-text") == copy.id
+            assert f"objects/deep/a-{copy.id}.txt" == copy.path
+            assert original.id == copy.derived_from
+            assert copy.digest is not None
+            assert (9, hashlib.sha256(b"some text").hexdigest()) == (copy.size_bytes, copy.digest.value)
+            assert copy.modified_at is not None
+            (event,) = await events_of(made, original.id)
+            assert EventType.NORMALIZATION is event.type
+            assert f'ArchivematicaFPRCommandID="{chosen.identifier}"; program="Shell"; version="' in event.detail
+            assert f"%SIPDirectory%{copy.path}" == event.note
+            assert [
+                (EventType.CREATION, ""),
+                (EventType.MESSAGE_DIGEST_CALCULATION, copy.digest.value),
+            ] == [(one.type, one.note) for one in await events_of(made, copy.id)]
+            assert sorted(["objects/deep/a.txt", copy.path]) == made.on_disk()
+
+    async def test_is_not_made_of_a_file_without_a_rule_or_without_a_format(self, tmp_path: Path) -> None:
+        async with bench(tmp_path) as made:
+            await receive(made, {"objects/a.jpg": b"x"}, "fmt/43")
+            await made.receive({"objects/b": b"y"})
+
+            await run(made)
+
+            assert [] == await warnings_of(made)
+            assert ["objects/a.jpg", "objects/b"] == made.on_disk()
+
+    async def test_is_not_made_where_one_came_with_the_transfer(self, tmp_path: Path) -> None:
+        async with bench(tmp_path, COPY) as made:
+            await receive(made, {"objects/a.txt": b"x", "objects/copy.txt": b"y"})
+            original, copy = await originals(made)
+            supplied = replace(copy, use=FileUse.PRESERVATION, derived_from=original.id)
+            await made.journal.record(Facts(files=[supplied]))
+
+            await run(made)
+
+            assert ["objects/a.txt", "objects/copy.txt"] == made.on_disk()
+
+    async def test_has_a_name_that_file_systems_hold_however_long_the_originals_is(self, tmp_path: Path) -> None:
+        async with bench(tmp_path, COPY) as made:
+            await receive(made, {f"objects/{'n' * 236}.txt": b"x"})
+
+            await run(made)
+
+            (copy,) = await made.files(uses=(FileUse.PRESERVATION,))
+            assert 255 >= len(PurePosixPath(copy.path).name)
+            assert (made.root / copy.path).is_file()
+
+    async def test_are_made_of_a_hundred_files_side_by_side(self, tmp_path: Path) -> None:
+        async with bench(tmp_path, COPY) as made:
+            contents = {f"objects/{number}.txt": str(number).encode() for number in range(100)}
+            await receive(made, contents)
+
+            await run(made)
+
+            by_id = {file.id: file for file in await originals(made)}
+            copies = await made.files(uses=(FileUse.PRESERVATION,))
+            assert 100 == len(copies)
+            assert 200 == len(made.on_disk())
+            for copy in copies:
+                assert copy.derived_from is not None
+                assert contents[by_id[copy.derived_from].path] == (made.root / copy.path).read_bytes()
+
+
+FAILING = {
+    "ends with an error": ("echo no such luck >&2; exit 3", FAILED, "Shell ended with exit code 3: no such luck"),
+    "writes nothing": ("true", FAILED, "Shell wrote nothing to a-"),
+    "writes an empty file": (": > %OUT%.txt", FAILED, "Shell wrote an empty file"),
+    "writes a folder": ("mkdir %OUT%.txt", FAILED, "Shell wrote something that is not a file"),
+    "writes a link": ("ln -s %fileFullName% %OUT%.txt", FAILED, "Shell wrote something that is not a file"),
+    "writes a file for every frame": (
+        "touch %OUT%-0.txt %OUT%-1.txt",
+        FAILED,
+        ", but 2 others (a-",
+    ),
+    "hangs": ("sleep 60", Code.TOOL_TIMEOUT, "Shell took longer than it may and was stopped"),
+    "writes too much": (
+        "head -c 3000000 /dev/zero > %OUT%.txt",
+        FAILED,
+        "Shell makes more of 4 bytes than the 1048576",
+    ),
+    "does not pass its verification": ("echo x > %OUT%.txt", FAILED, "did not pass refuse"),
+}
+REFUSE = command("refuse", "exit 1", usage="verification", output_location="", verification="", event_detail="")
+
+
+class TestACommandThat:
+    @pytest.mark.parametrize("what", FAILING)
+    async def test_fails_costs_one_warning_and_leaves_nothing_but_the_original(self, tmp_path: Path, what: str) -> None:
+        script, code, detail = FAILING[what]
+        verification = "refuse" if "verification" in what else "output-exists"
+        site = REFUSE + command("bad", script, verification=verification) + rule("bad")
+        budget = {"seconds": 1.0, "max_bytes": 2**20}
+        async with bench(tmp_path, site, normalization=budget) as made:
+            await receive(made, {"objects/deep/a.txt": b"text", "objects/deep/b.doc": b"x"})
+
+            await run(made)
+
+            first, second = await warnings_of(made)
+            assert ["objects/deep/a.txt", "objects/deep/b.doc"] == made.on_disk()
+            assert ("objects/deep/a.txt", code) == (first.path, first.code)
+            assert detail in first.detail
+            assert "objects/deep/b.doc" == second.path
+            assert str(tmp_path) not in first.detail
+            assert not list((made.folder / "scratch" / "normalization").iterdir())
+
+    async def test_wants_a_program_that_is_not_installed_costs_one_warning_for_all_files(self, tmp_path: Path) -> None:
+        site = command("absent", "true", tool="nowhere") + rule("absent")
+        async with bench(tmp_path, site) as made:
+            await receive(made, {"objects/a.txt": b"x", "objects/b.txt": b"y"})
+
+            await run(made)
+
+            (warning,) = await warnings_of(made)
+            assert (Code.TOOL_NOT_INSTALLED, "") == (warning.code, warning.path)
+            assert "Nowhere is not installed" in warning.detail
+
+    async def test_stands_in_for_one_without_its_program_is_run_and_named(self, tmp_path: Path) -> None:
+        site = (
+            command("absent", "true", tool="nowhere", otherwise="copy-text")
+            + command("copy-text", "cat %fileFullName% > %OUT%.txt")
+            + rule("absent")
+        )
+        async with bench(tmp_path, site) as made:
+            await receive(made, {"objects/a.txt": b"x"})
+            (original,) = await originals(made)
+
+            await run(made)
+
+            chosen = made.services.registry.command("copy-text")
+            assert chosen is not None
+            assert str(chosen.identifier) in (await events_of(made, original.id))[0].detail
+
+    async def test_grows_a_file_beyond_the_ratio_is_over_budget(self, tmp_path: Path) -> None:
+        site = command("grow", "head -c 5000 /dev/zero > %OUT%.txt") + rule("grow")
+        budget = {"max_ratio": 10, "ratio_from_bytes": 100}
+        async with bench(tmp_path, site, normalization=budget) as made:
+            await receive(made, {"objects/a.txt": b"0123456789", "objects/b.txt": b"0" * 1000})
+
+            await run(made)
+
+            (warning,) = await warnings_of(made)
+            assert "objects/a.txt" == warning.path
+            assert 1 == len(await made.files(uses=(FileUse.PRESERVATION,)))
+
+    async def test_finds_the_disk_full_stops_the_package_and_blames_no_file(self, tmp_path: Path) -> None:
+        site = command("full", "echo 'cat: write error: No space left on device' >&2; exit 1") + rule("full")
+        async with bench(tmp_path, site) as made:
+            await receive(made, {"objects/a.txt": b"x"})
+
+            with pytest.raises(ResourceError, match="no space"):
+                await run(made)
+
+
+class TestAfterACrash:
+    async def test_what_was_made_and_not_recorded_is_made_again_once(self, tmp_path: Path) -> None:
+        async with bench(tmp_path, COPY) as made:
+            await receive(made, {"objects/a.txt": b"x", "objects/b.txt": b"y"})
+            files = await originals(made)
+            lost = [outcome async for outcome in made.outcomes(normalize, files=files)]
+
+            await run(made)
+
+            copies = await made.files(uses=(FileUse.PRESERVATION,))
+            assert sorted(file.id for file in lost[0].facts.files) == sorted(copy.id for copy in copies)
+            assert await made.paths() == made.on_disk()
+            assert 4 == len(made.on_disk())
+
+    async def test_the_trace_of_what_now_fails_is_removed(self, tmp_path: Path) -> None:
+        once = "if [ -e %SIPDirectory%../seen ]; then exit 1; fi; touch %SIPDirectory%../seen; echo x > %OUT%.txt"
+        async with bench(tmp_path, command("once", once) + rule("once")) as made:
+            await receive(made, {"objects/a.txt": b"x"})
+            files = await originals(made)
+            lost = [outcome async for outcome in made.outcomes(normalize, files=files)]
+            assert [1] == [len(outcome.facts.files) for outcome in lost]
+
+            await run(made)
+
+            assert ["objects/a.txt"] == made.on_disk()
+
+
+ACCESS = (
+    command("readable", "cat %fileFullName% > %OUT%.html", output_location="%outputFileName%.html")
+    + rule("readable", "access")
+    + command("thumb", "echo x > %outputDirectory%%postfix%.jpg", output_location="%outputDirectory%%postfix%.jpg")
+    + rule("thumb", "thumbnail")
+)
+
+
+class TestForADip:
+    async def test_access_copies_and_thumbnails_are_kept_outside_the_aip(self, tmp_path: Path) -> None:
+        async with bench(tmp_path, ACCESS) as made:
+            await receive(made, {"objects/deep/a.txt": b"x"})
+            (original,) = await originals(made)
+
+            await run(made, normalize_for_access)
+            await run(made, make_thumbnails)
+
+            dip = dip_folder(made.task())
+            assert [f"objects/{original.id}-a.html", f"thumbnails/{original.id}.jpg"] == inside(dip)
+            assert ["objects/deep/a.txt"] == made.on_disk()
+            assert [original] == await made.files()
+
+    async def test_a_default_stands_in_where_there_is_no_rule_or_it_fails(self, tmp_path: Path) -> None:
+        site = command("bad", "exit 1") + rule("bad", "access") + rule("bad", "thumbnail")
+        async with bench(tmp_path, site) as made:
+            await receive(made, {"objects/a.txt": b"a text"})
+            await made.receive({"objects/b.xyz": b"who knows"})
+            first, second = await originals(made)
+
+            await run(made, normalize_for_access)
+            await run(made, make_thumbnails)
+
+            dip = dip_folder(made.task())
+            names = [f"objects/{first.id}-a.txt", f"objects/{second.id}-b.xyz"]
+            assert sorted([*names, *(f"thumbnails/{file.id}.jpg" for file in (first, second))]) == inside(dip)
+            assert b"who knows" == (dip / names[1]).read_bytes()
+            assert ["objects/a.txt"] * 2 == [warning.path for warning in await warnings_of(made)]
+
+    async def test_a_supplied_access_copy_is_taken_as_it_is(self, tmp_path: Path) -> None:
+        async with bench(tmp_path, ACCESS) as made:
+            await receive(made, {"objects/a.txt": b"x", "objects/a.htm": b"by hand"})
+            original, copy = await originals(made)
+            await made.journal.record(Facts(files=[replace(copy, use=FileUse.ACCESS, derived_from=original.id)]))
+
+            await run(made, normalize_for_access)
+
+            (name,) = inside(dip_folder(made.task()))
+            assert f"objects/{original.id}-a.htm" == name
+            assert b"by hand" == (dip_folder(made.task()) / name).read_bytes()
+
+    async def test_what_is_there_already_is_not_made_again(self, tmp_path: Path) -> None:
+        async with bench(tmp_path, ACCESS) as made:
+            await receive(made, {"objects/a.txt": b"x"})
+            await run(made, normalize_for_access)
+            before = made.services.pool.spawned
+
+            await run(made, normalize_for_access)
+
+            assert before == made.services.pool.spawned
+
+
+def inside(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+class TestTheReport:
+    async def test_says_of_every_original_what_became_of_it_and_counts(self, tmp_path: Path) -> None:
+        picky = "grep -q good %fileFullName% || { echo 'this is bad' >&2; exit 1; }; cat %fileFullName% > %OUT%.txt"
+        site = command("picky", picky) + rule("picky") + command("absent", "true", tool="nowhere")
+        site += rule("absent", puid="fmt/116")
+        async with bench(tmp_path, site) as made:
+            contents = {f"objects/{number:03}.txt": b"good" if number % 3 else b"bad" for number in range(300)}
+            await receive(made, contents)
+            await receive(made, {"objects/a.bmp": b"x"}, "fmt/116")
+            await receive(made, {"objects/b.jpg": b"x"}, "fmt/43")
+            await receive(made, {"objects/b.png": b"x"}, "fmt/13")
+            await made.receive({"objects/c": b"x"})
+            await run(made)
+
+            await made.run(write_normalization_report)
+
+            with (made.root / REPORT).open(encoding="utf-8", newline="") as file:
+                rows = list(csv.DictReader(file))
+            facts = await made.journal.facts()
+            by_file = {row["file"]: row for row in rows}
+            assert [*contents, "objects/a.bmp", "objects/b.jpg", "objects/b.png", "objects/c"] == [
+                row["file"] for row in rows
+            ]
+            failed = [row for row in rows if row["outcome"] == "failed"]
+            assert [path for path, content in contents.items() if content == b"bad"] == [row["file"] for row in failed]
+            assert {"Shell ended with exit code 1: this is bad"} == {row["detail"] for row in failed}
+            good = by_file["objects/001.txt"]
+            assert ("normalized", "preservation:x-fmt/111", "picky") == (good["outcome"], good["rule"], good["command"])
+            assert (made.root / good["derivative"]).read_bytes() == b"good"
+            assert "tool not installed" == by_file["objects/a.bmp"]["outcome"]
+            assert "no rule" == by_file["objects/b.jpg"]["outcome"]
+            assert "kept as it is" == by_file["objects/b.png"]["outcome"]
+            assert "format not known" == by_file["objects/c"]["outcome"]
+            assert ("200", "100") == (facts["normalization_normalized"], facts["normalization_failed"])
+            assert '{"preservation:x-fmt/111": [300, 200]}' == facts["normalization_rules"]
+
+    async def test_names_formats_as_the_registry_does(self, tmp_path: Path) -> None:
+        async with bench(tmp_path, COPY) as made:
+            await made.receive({"objects/a.txt": b"x"})
+            (file,) = await originals(made)
+            named = replace(file, format=Format(name="Text", version="1", puid="x-fmt/111"))
+            await made.journal.record(Facts(files=[named]))
+
+            await made.run(write_normalization_report)
+
+            assert "objects/a.txt,Text 1,x-fmt/111," in (made.root / REPORT).read_text(encoding="utf-8")

@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from ingestd.engine import Engine
+from ingestd.errors import Code, ContentError, RequestError, ResourceError
+from ingestd.ingest import Disposition, Ingest
+from ingestd.job import Handler, Outcome, Services, Task
+from ingestd.journal import ServiceJournal
+from ingestd.messages import Event, EventType, ProcessingConfig, RequestEnvelope, parse_request
+from ingestd.messages import Outcome as Result
+from ingestd.oais import Facts, Warning_
+from ingestd.workflow import Workflow, new_link_id
+from tests.steps import services
+from tests.unit.test_workflow import FAILING, link
+
+A, B = (new_link_id("ingest", name) for name in "ab")
+
+
+class House:
+    """A service whose workflow has two small steps, and that can be opened again after it died."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.tmp_path = tmp_path
+        self.source = tmp_path / "source"
+        self.source.mkdir()
+        (self.source / "a").write_text("a")
+        self.settings: dict[str, Any] = {}
+        # The small workflow has no link for any option: whoever wants one done would be warned.
+        self.options = {name: False for name, one in ProcessingConfig.model_fields.items() if one.annotation is bool}
+        self.results: dict[str, list[Outcome | Exception]] = {}
+        self.ran: list[str] = []
+        self.events: list[Event] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    def _handler(self, name: str) -> Handler:
+        async def step(task: Task, services: Services) -> Outcome:
+            self.ran.append(name)
+            await self.gate.wait()
+            left = self.results.get(name, [])
+            result = left.pop(0) if left else Outcome()
+            if isinstance(result, Exception):
+                raise result
+            return result
+
+        return step
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[Ingest]:
+        links = {A: link("a", B, start=True), B: link("b", None, end=True)}
+        links[FAILING] = link("c", None, end=True, group={"en": "Failed"}, fallback_link_id=None)
+        sources = {"roots": [self.tmp_path]}
+        made = services(self.tmp_path, processing=self.options, sources=sources, **self.settings)
+        cast("Any", made).pool = SimpleNamespace(spawned=0)
+        made.settings.data_dir.mkdir(exist_ok=True)
+        journal = await ServiceJournal.open(made.settings.journal_path)
+        engine = Engine(Workflow.parse({"links": links}), {n: self._handler(n) for n in "abc"}, made)
+        try:
+            async with Ingest(engine, made, journal) as ingest:
+                ingest.observers.append(self.events.append)
+                yield ingest
+        finally:
+            await journal.close()
+
+    @property
+    def work(self) -> Path:
+        return self.tmp_path / "data" / "work"
+
+    def envelope(self, **more: Any) -> RequestEnvelope:
+        data = {"source": {"location": str(self.source)}, "idempotency_key": "k", **more}
+        return parse_request({"id": "r", "source": "me", "data": data})
+
+    def kinds(self) -> list[EventType]:
+        return [event.kind for event in self.events]
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)
+
+
+async def test_a_request_goes_from_its_acceptance_to_its_result_and_leaves_nothing_behind(house: House) -> None:
+    async with house.open() as ingest:
+        result = await (await ingest.preserve(house.source))
+
+    assert result.outcome is Result.SUCCEEDED
+    assert house.ran == ["a", "b"]
+    assert list(house.work.iterdir()) == []
+    assert [EventType.REQUEST_ACCEPTED, EventType.REQUEST_STARTED] == house.kinds()[:2]
+    assert sum(kind.terminal for kind in house.kinds()) == 1
+
+
+async def test_warnings_are_in_the_result_whatever_bytes_their_paths_have(house: House) -> None:
+    warning = Warning_(code="c", detail="d", path=os.fsdecode(b"objects/caf\xe9"))
+    house.results["a"] = [Outcome(facts=Facts(warnings=[warning]))]
+    async with house.open() as ingest:
+        result = await (await ingest.preserve(house.source))
+
+    assert result.outcome is Result.SUCCEEDED_WITH_WARNINGS
+    assert ["objects/caf%E9: d"] == result.warnings[0].samples
+
+
+@pytest.mark.parametrize("error", [ResourceError("disk"), KeyError("bug"), ContentError("bad")])
+async def test_a_failure_is_never_told_as_a_success_and_keeps_the_package(house: House, error: Exception) -> None:
+    house.results["b"] = [error]
+    async with house.open() as ingest:
+        first = await (await ingest.preserve(house.source))
+        assert first.outcome is Result.FAILED
+        assert first.package_id is not None
+        assert first.work_folder == str(house.work / str(first.package_id))
+        second = await (await ingest.resume(first.package_id))
+
+    assert second.outcome is Result.SUCCEEDED
+    assert house.ran in (["a", "b", "b"], ["a", "b", "c", "b"])
+    assert (1, 2) == (first.attempt, second.attempt)
+
+
+async def test_what_is_wrong_with_a_fresh_request_rejects_it(house: House) -> None:
+    async with house.open() as ingest:
+        missing = await (await ingest.preserve(house.tmp_path / "nothing"))
+        unknown = await (await ingest.preserve(house.source, target={"location": "moon"}))
+
+    assert [Result.REJECTED, Result.REJECTED] == [missing.outcome, unknown.outcome]
+    assert unknown.error is not None
+    assert unknown.error.code is Code.REQUEST_UNKNOWN_LOCATION
+    assert list(house.work.iterdir()) == []
+
+
+async def test_what_was_begun_is_not_thrown_away_when_the_settings_changed(house: House) -> None:
+    house.settings = {"locations": {"x": (house.tmp_path / "x").as_uri()}, "default_location": "x"}
+    house.results["b"] = [ResourceError("disk")]
+    async with house.open() as ingest:
+        first = await (await ingest.preserve(house.source, target={"location": "x"}))
+    house.settings = {}
+    assert first.package_id is not None
+    async with house.open() as ingest:
+        second = await (await ingest.resume(first.package_id))
+
+    assert second.outcome is Result.FAILED
+    assert (house.work / str(first.package_id) / "journal.db").exists()
+
+
+async def test_a_damaged_journal_fails_its_package_and_no_other(house: House) -> None:
+    house.results["b"] = [ResourceError("disk")]
+    async with house.open() as ingest:
+        first = await (await ingest.preserve(house.source))
+        assert first.package_id is not None
+        (house.work / str(first.package_id) / "journal.db").write_bytes(b"no database" * 500)
+        for path in (house.work / str(first.package_id)).glob("journal.db-*"):
+            path.unlink()
+        second = await (await ingest.resume(first.package_id))
+        other = await (await ingest.preserve(house.source, again=True))
+
+    assert (Result.FAILED, Result.SUCCEEDED) == (second.outcome, other.outcome)
+
+
+async def test_stopped_it_is_taken_up_where_it_was(house: House) -> None:
+    house.gate.clear()
+    async with house.open() as ingest:
+        stopped = await ingest.preserve(house.source)
+        while not house.ran:
+            await asyncio.sleep(0.01)
+    with pytest.raises(asyncio.CancelledError):
+        await stopped
+    house.gate.set()
+
+    async with house.open() as ingest:
+        again = await ingest.preserve(house.source)
+        assert again.package == stopped.package
+        assert (await again).outcome is Result.SUCCEEDED
+    assert house.ran == ["a", "a", "b"]
+
+
+async def test_a_deadline_cancels_and_counts_from_the_acceptance(house: House) -> None:
+    house.gate.clear()
+    async with house.open() as ingest:
+        result = await (await ingest.preserve(house.source, deadline_seconds=0.3))
+        house.gate.set()
+        other = await (await ingest.preserve(house.source, again=True))
+
+    assert result.outcome is Result.CANCELLED
+    assert result.error is not None
+    assert result.error.code is Code.CANCELLED_BY_DEADLINE
+    assert other.outcome is Result.SUCCEEDED  # the journal of the service was not left in a transaction
+
+
+async def test_the_same_key_is_done_once_and_told_again(house: House) -> None:
+    async with house.open() as ingest:
+        first = await (await ingest.preserve(house.source, idempotency_key="k"))
+        second = await (await ingest.preserve(house.source, idempotency_key="k"))
+        with pytest.raises(RequestError) as caught:
+            await ingest.preserve(house.source, idempotency_key="k", name="other")
+
+    assert first.package_id == second.package_id
+    assert house.ran == ["a", "b"]
+    assert caught.value.code is Code.REQUEST_IDEMPOTENCY_CONFLICT
+
+
+async def test_a_request_that_comes_twice_at_once_is_taken_once(house: House) -> None:
+    house.gate.clear()
+    async with house.open() as ingest:
+        both = await asyncio.gather(*(ingest.take(house.envelope(), returning=False) for _ in range(2)))
+        house.gate.set()
+        while ingest.in_hand():
+            await asyncio.sleep(0.01)
+        late = await ingest.take(house.envelope(), returning=True)
+        await ingest.confirm([item.id for item in await ingest.outbox()])
+        done = await ingest.take(house.envelope(), returning=True)
+
+    assert [Disposition.TAKEN, Disposition.IN_HAND] == both
+    assert (Disposition.DONE_UNCONFIRMED, Disposition.DONE) == (late, done)
+    assert house.ran == ["a", "b"]
+
+
+async def test_a_key_for_something_else_is_refused_with_a_result(house: House) -> None:
+    async with house.open() as ingest:
+        await ingest.take(house.envelope(), returning=False)
+        other = house.envelope(name="other", client_context={"n": 1})
+        assert await ingest.take(other, returning=False) is Disposition.REJECTED
+        while ingest.in_hand():
+            await asyncio.sleep(0.01)
+        (refused,) = [item.event for item in await ingest.outbox() if item.event.kind is EventType.REQUEST_REJECTED]
+
+    assert refused.data.client_context == {"n": 1}
+    assert refused.data.error is not None
+    assert refused.data.error.code is Code.REQUEST_IDEMPOTENCY_CONFLICT
+
+
+async def test_no_event_for_others_names_a_folder_of_this_server(house: House) -> None:
+    house.results["b"] = [OSError(5, "Input/output error", str(house.work / "x"))]
+    async with house.open() as ingest:
+        await ingest.take(house.envelope(), returning=False)
+        while ingest.in_hand():
+            await asyncio.sleep(0.01)
+        told = [item.event.model_dump_json() for item in await ingest.outbox()]
+
+    assert any('"failed"' in text for text in told)
+    assert str(house.work) not in "".join(told)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"id": "1", "data": null}',
+        b'{"id": "1", "data": {"tenant": 3, "client_context": [1]}}',
+        b'{"id": "1", "client_context": {"a": NaN}, "tenant": "\\ud800"}',
+        b'{"id": "\\ud800", "data": {"collection": "' + b"x" * 5000 + b'"}}',
+        b'{"client_context": {"a": ' + b"[" * 300 + b"]" * 300 + b"}}",
+    ],
+)
+async def test_whatever_is_refused_can_be_told(house: House, body: bytes) -> None:
+    async with house.open() as ingest:
+        error = RequestError("no \udcff")
+        await ingest.reject(body, error, reply_to="q", correlation_id="c", message_id="m")
+        (item,) = await ingest.outbox()
+
+    assert json.loads(item.event.model_dump_json())["data"]["outcome"] == "rejected"
+    assert (item.reply_to, item.correlation_id) == ("q", "c")
+
+
+async def test_who_does_not_look_at_progress_does_not_pile_it_up(house: House) -> None:
+    house.gate.clear()
+    async with house.open() as ingest:
+        preservation = await ingest.preserve(house.source)
+        glance = Event(type=EventType.REQUEST_PROGRESS.full, subject="r", data=_data())
+        for _ in range(5000):
+            preservation.tell(glance)
+        assert preservation._events.qsize() < 200
+        house.gate.set()
+        assert (await preservation).outcome is Result.SUCCEEDED
+
+
+def _data() -> Any:
+    from ingestd.messages import EventData, RequestState
+
+    return EventData(request_id="r", sequence=0, state=RequestState.RUNNING)
+
+
+async def test_a_source_whose_path_is_not_utf_8_can_be_preserved(house: House) -> None:
+    source = house.tmp_path / os.fsdecode(b"caf\xe9 %41")
+    source.mkdir()
+    (source / "a").write_text("a")
+    async with house.open() as ingest:
+        result = await (await ingest.preserve(source))
+
+    assert result.outcome is Result.SUCCEEDED
+    assert "caf%E9" in (result.package_name or "")
