@@ -1,13 +1,15 @@
 """Derivatives: one new file that a command of the registry makes of a file, proved before it is moved to its place.
 
 A command writes into a scratch folder of its run. What comes out is taken when the command and its verification
-succeeded and it is one file within the budget; then it is moved to its place in one step. Its identifier, and so its
-name, follow from the file, the command and the purpose: made again after a crash, it takes the place of its own trace.
+succeeded and it is one file within the budget; then it is moved to its place in one step, with a receipt in the scratch
+folder. Its identifier, and so its name, follow from the file, the command and the purpose: after a crash, one that is
+whole by its receipt is not made again, since a film may have taken hours, and any other trace is replaced.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -100,6 +102,7 @@ class Maker:
     """Makes the derivatives of one package.
 
     `root` is the transfer, `scratch` a folder on the same file system. No warning names `private`, our own folder.
+    `threads` is how many each program may use.
     """
 
     package: Package
@@ -110,12 +113,15 @@ class Maker:
     limits: Limits
     budget: NormalizationSettings
     algorithm: DigestAlgorithm
+    threads: int = 1
 
     async def make(self, order: Order) -> Made | NotMade:
-        """Make one derivative; what an interrupted run has left of it is removed first, and what a failing one leaves
-        after. Raises `ResourceError` where the disk is full: that is no fault of the file.
+        """Make one derivative, or find it made by a run that was interrupted; other traces of that run are removed, and
+        what a failing one leaves. Raises `ResourceError` where the disk is full: that is no fault of the file.
         """
-        await asyncio.to_thread(self._remove_traces, order)
+        made = await asyncio.to_thread(self._found, order)
+        if made is not None:
+            return made
         command = self.commands.resolve(order.command)
         if command is None:
             return self._not_installed(order.command)
@@ -154,9 +160,18 @@ class Maker:
         budget = self.budget
         return min(budget.max_bytes, max(budget.ratio_from_bytes, int(budget.max_ratio * file.size_bytes)))
 
-    def _remove_traces(self, order: Order) -> None:
+    def _found(self, order: Order) -> Made | None:
+        """Give what is at its place and is what its receipt says; remove what is not."""
         for command in self.candidates(order.command):
-            self.place(order, command).unlink(missing_ok=True)
+            place = self.place(order, command)
+            made = _redeemed(self._receipt(derivative_id(order, command)), place, command)
+            if made is not None:
+                return made
+            place.unlink(missing_ok=True)
+        return None
+
+    def _receipt(self, id_: uuid.UUID) -> Path:
+        return self.scratch / "receipts" / f"{id_}.json"
 
     def _limits(self, file: File) -> Limits:
         return replace(
@@ -209,11 +224,12 @@ class Maker:
             "prefix": prefix,
             "postfix": postfix,
             "language": order.language,
+            "threads": str(self.threads),
         }
 
     def _judge(self, order: Order, id_: uuid.UUID, folder: Path, done: CommandRun) -> Made | NotMade:
         if not done.ok or done.output is None:
-            self._refuse_full_disk(done)
+            self._refuse_full_disk(order.file, done)
             if self._met_the_budget(order.file, folder):
                 return self._over_budget(order.file, done)
             code = done.run.error().code if done.run.stopped else FAILED
@@ -231,9 +247,7 @@ class Maker:
     def _taken(self, order: Order, id_: uuid.UUID, done: CommandRun, found: os.stat_result, output: Path) -> Made:
         value = digest_now(output, (self.algorithm,))[self.algorithm]
         place = self.place(order, done.command)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        output.replace(place)
-        return Made(
+        made = Made(
             id=id_,
             path=place,
             size_bytes=found.st_size,
@@ -245,6 +259,10 @@ class Maker:
             source_detail=done.event_detail,
             stderr_tail=done.run.stderr_tail,
         )
+        _receive(self._receipt(id_), made)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        output.replace(place)
+        return made
 
     def _met_the_budget(self, file: File, folder: Path) -> bool:
         """Whether something was written up to the limit: a program within a script is stopped there, not the script."""
@@ -256,8 +274,10 @@ class Maker:
         problem = f"{done.tool.name} makes more of {file.size_bytes} bytes than the {most} that normalization.* allows"
         return NotMade(code=FAILED, detail=problem, tool=done.tool.name, tool_version=done.tool_version)
 
-    def _refuse_full_disk(self, done: CommandRun) -> None:
-        if _NO_SPACE in done.run.stderr_tail or shutil.disk_usage(self.scratch).free < _LEAST_FREE_BYTES:
+    def _refuse_full_disk(self, file: File, done: CommandRun) -> None:
+        """What a program says of the disk is believed where there is less room than it might have needed."""
+        free = shutil.disk_usage(self.scratch).free
+        if free < _LEAST_FREE_BYTES or (_NO_SPACE in done.run.stderr_tail and free < self.allowed_bytes(file)):
             raise ResourceError(f"no space is left on the working disk for what {done.tool.name} writes")
 
     def _not_made(self, done: CommandRun, code: str, problem: str, folder: Path) -> NotMade:
@@ -296,6 +316,46 @@ def _name(order: Order, id_: uuid.UUID) -> tuple[str, str, str]:
             return "", stem, f"-{order.file.id}"
         case _:
             return "", stem, f"-{id_}"
+
+
+def _receive(receipt: Path, made: Made) -> None:
+    """Write down what was made: everything of it that its file does not say."""
+    receipt.parent.mkdir(parents=True, exist_ok=True)
+    said = {
+        "digest": made.digest.value,
+        "algorithm": made.digest.algorithm,
+        "calculated_at": made.digest.calculated_at.isoformat(),
+        "tool": made.tool,
+        "tool_version": made.tool_version,
+        "source_detail": made.source_detail,
+        "stderr_tail": made.stderr_tail,
+    }
+    receipt.write_text(json.dumps(said), encoding="utf-8")
+
+
+def _redeemed(receipt: Path, place: Path, command: Command) -> Made | None:
+    """Give what a receipt is for if that is at its place, byte for byte."""
+    try:
+        said = json.loads(receipt.read_bytes())
+        found = place.lstat()
+        algorithm = DigestAlgorithm(said["algorithm"])
+        if digest_now(place, (algorithm,))[algorithm] != said["digest"]:
+            return None
+    except (OSError, ValueError):
+        return None
+    at = datetime.fromisoformat(said["calculated_at"])
+    return Made(
+        id=uuid.UUID(receipt.stem),
+        path=place,
+        size_bytes=found.st_size,
+        digest=Digest(algorithm=algorithm, value=said["digest"], calculated_at=at),
+        modified_at=datetime.fromtimestamp(found.st_mtime, UTC),
+        command=command,
+        tool=said["tool"],
+        tool_version=said["tool_version"],
+        source_detail=said["source_detail"],
+        stderr_tail=said["stderr_tail"],
+    )
 
 
 def _fresh(folder: Path) -> None:
@@ -343,11 +403,20 @@ def recorded(made: Made, path: str, source: File, use: FileUse) -> Recorded:
     return Recorded(file=file, events=events)
 
 
-async def side_by_side(work: Callable[[T], Coroutine[Any, Any, R]], items: Sequence[T]) -> Sequence[R]:
-    """Do `work` on all items at once and give the answers in order. The first error ends the others and is raised."""
+async def side_by_side(work: Callable[[T], Coroutine[Any, Any, R]], items: Sequence[T], *, at_once: int) -> Sequence[R]:
+    """Do `work` on all items, on `at_once` of them at a time, and give the answers in order.
+
+    The first error ends the others and is raised. More at once would only wait in the pool, before other packages.
+    """
+    turn = asyncio.Semaphore(at_once)
+
+    async def in_turn(item: T) -> R:
+        async with turn:
+            return await work(item)
+
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work(item)) for item in items]
+            tasks = [group.create_task(in_turn(item)) for item in items]
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]

@@ -354,12 +354,17 @@ class Ingest:
     async def _run(self, record: RequestRecord) -> None:
         """See one request to its result, whatever happens within."""
         publish = record.origin != EMBEDDED
+        ended: list[Event] = []
 
         async def advance(state: RequestState, event: Event, attempt: int | None = None) -> Event:
             event = await self._journal.advance(record.package, state, event, publish=publish, attempt=attempt)
             if publish:
                 self._outbox_grew.set()
-            self._tell(record.package, event)
+            if event.kind.terminal:
+                ended.append(event)  # whoever waits is told when the package is out of our hands
+                self._tell(None, event)
+            else:
+                self._tell(record.package, event)
             return event
 
         def glance(event: Event) -> None:
@@ -377,6 +382,8 @@ class Ingest:
         finally:
             self._tasks.pop(record.package, None)
             for handle in self._listeners.pop(record.package, []):
+                for event in ended:
+                    handle.tell(event)
                 handle.stop()
             with contextlib.suppress(RuntimeError):
                 async with self._slot_freed:

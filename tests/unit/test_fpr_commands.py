@@ -16,7 +16,7 @@ from ingestd.fpr.records import Purpose
 from ingestd.fpr.registry import Registry
 from ingestd.tools.pool import Pool
 
-HOSTILE = 'it\'s "; touch gone # $(touch gone) `touch gone`\n%fileName%.txt'
+HOSTILE = "it's \"; touch gone # $(touch gone) `touch gone`\n%fileName%.txt"
 RECORDS = """
 [[tool]]
 id = "here"
@@ -64,9 +64,24 @@ COMMANDS = (
     + command("write-nothing", "command", "true", output_location="%outputFileName%.txt")
     + command("is-there", "command", "test -s %outputLocation%", usage="verification")
     + command("is-wrong", "bashScript", "echo no good >&2; exit 1", usage="verification")
-    + command("words", "command", "printf '%s %s of %s' %toolName% %toolVersion% %outputLocation%", usage="event_detail")
-    + command("verified", "bashScript", "echo x > %outputFileName%.txt", output_location="%outputFileName%.txt", verification="is-there", event_detail="words")
-    + command("refuted", "bashScript", "echo x > %outputFileName%.txt", output_location="%outputFileName%.txt", verification="is-wrong")
+    + command(
+        "words", "command", "printf '%s %s of %s' %toolName% %toolVersion% %outputLocation%", usage="event_detail"
+    )
+    + command(
+        "verified",
+        "bashScript",
+        "echo x > %outputFileName%.txt",
+        output_location="%outputFileName%.txt",
+        verification="is-there",
+        event_detail="words",
+    )
+    + command(
+        "refuted",
+        "bashScript",
+        "echo x > %outputFileName%.txt",
+        output_location="%outputFileName%.txt",
+        verification="is-wrong",
+    )
     + command("without-tool", "command", "true", tool="missing")
     + command("without-module", "command", "true", tool="module")
     + command("first-choice", "command", "true", tool="missing", otherwise="second-choice")
@@ -89,10 +104,10 @@ async def commands(registry: Registry, tmp_path: Path) -> AsyncIterator[Commands
         yield Commands(registry, pool, tmp_path)
 
 
-async def run(commands: Commands, name: str, values: Mapping[str, str], **more: Purpose) -> CommandRun:
+async def run(commands: Commands, name: str, values: Mapping[str, str], purpose: Purpose | None = None) -> CommandRun:
     found = commands.registry.command(name)
     assert found is not None
-    return await commands.run(found, values, **more)
+    return await commands.run(found, values, purpose=purpose)
 
 
 def hostile(tmp_path: Path) -> dict[str, str]:

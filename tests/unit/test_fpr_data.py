@@ -54,7 +54,9 @@ def test_every_format_version_and_group_of_the_facts_is_there(registry: Registry
 def test_every_active_rule_of_the_facts_is_there_but_those_that_are_off(registry: Registry, facts: Path) -> None:
     versions = {str(version.uuid): version.id for version in registry.versions}
     names = {row["archivematica_uuid"]: row for row in rows(facts / "formats.csv")}
-    by_name = {(row["format"], row["version_description"]): versions[uuid] for uuid, row in names.items() if not row["puid"]}
+    by_name = {
+        (row["format"], row["version_description"]): versions[uuid] for uuid, row in names.items() if not row["puid"]
+    }
     ours = {(rule.purpose.value, rule.format) for rule in registry.active(Rule)}
 
     missing: dict[str, set[str]] = {}
@@ -90,7 +92,9 @@ def test_video_becomes_ffv1_and_office_documents_pdfa(registry: Registry) -> Non
     }
 
 
-@pytest.mark.parametrize("puid", ["fmt/3", "fmt/4", "fmt/11", "fmt/12", "fmt/13", "fmt/42", "fmt/43", "fmt/44", "fmt/645", "fmt/1507"])
+@pytest.mark.parametrize(
+    "puid", ["fmt/3", "fmt/4", "fmt/11", "fmt/12", "fmt/13", "fmt/42", "fmt/43", "fmt/44", "fmt/645", "fmt/1507"]
+)
 def test_png_gif_and_jpeg_are_left_alone(registry: Registry, puid: str) -> None:
     assert registry.choose(Purpose.PRESERVATION, puid) == ()
 
@@ -105,7 +109,11 @@ def test_every_rule_that_is_off_is_kept_as_one_that_a_site_can_switch_on(registr
 
 def test_every_active_command_has_a_rule_or_is_named_by_a_command(registry: Registry) -> None:
     used = {rule.command for rule in registry.all_rules}
-    used |= {name for command in registry.commands for name in (command.verification, command.event_detail, command.otherwise)}
+    used |= {
+        name
+        for command in registry.commands
+        for name in (command.verification, command.event_detail, command.otherwise)
+    }
     asked_for = {"fits", "verapdf", "jhove-jp2", "imagemagick-jpeg"}
 
     assert {command.id for command in registry.active(Command)} - used <= asked_for
@@ -115,13 +123,20 @@ def test_normalizations_are_verified_and_word_their_event(registry: Registry) ->
     commands = [command for command in registry.active(Command) if command.usage is Usage.NORMALIZATION]
 
     assert commands
-    assert [command.id for command in commands if not (command.verification and command.event_detail and command.output_format)] == []
+    assert [
+        command.id
+        for command in commands
+        if not (command.verification and command.event_detail and command.output_format)
+    ] == []
 
 
 def test_python_scripts_are_python(registry: Registry) -> None:
-    for command in [*registry.commands, *registry.identification_commands]:
-        if command.script_type is ScriptType.PYTHON_SCRIPT:
-            ast.parse(command.script)
+    scripts = [(command.script_type, command.script) for command in registry.commands]
+    scripts += [(command.script_type, command.script) for command in registry.identification_commands]
+
+    for script_type, script in scripts:
+        if script_type is ScriptType.PYTHON_SCRIPT:
+            ast.parse(script)
 
 
 def test_what_runs_warm_has_its_own_command_line_too(registry: Registry) -> None:

@@ -107,7 +107,11 @@ def test_a_site_adds_a_command_and_takes_the_place_of_a_rule(shipped: Registry, 
     assert commands_of(registry, Purpose.PRESERVATION, "fmt/353") == ["our-tiff"]
     assert registry.version != shipped.version
     history = registry.history(registry.rules(Purpose.PRESERVATION, "fmt/353")[0])
-    assert [(item.layer, item.record.command) for item in history if isinstance(item, Entry) and isinstance(item.record, Rule)] == [
+    assert [
+        (item.layer, item.record.command)
+        for item in history
+        if isinstance(item, Entry) and isinstance(item.record, Rule)
+    ] == [
         ("site", "our-tiff"),
         ("shipped", "imagemagick-tiff"),
     ]
@@ -268,7 +272,9 @@ def test_a_registry_with_a_wrong_record_is_refused_and_the_record_named(rule: st
     assert found, error.violations
     assert all(violation.path.startswith("site") or violation.path == "ours.toml" for violation in found)
     if rule != "file-unreadable":
-        assert any(name in found[0].path for name in ("our", "rule", "version", "format", "tool", "second", "extension"))
+        assert any(
+            name in found[0].path for name in ("our", "rule", "version", "format", "tool", "second", "extension")
+        )
 
 
 def test_every_wrong_record_is_named_not_only_the_first(tmp_path: Path) -> None:

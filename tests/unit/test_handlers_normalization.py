@@ -187,7 +187,7 @@ class TestACommandThat:
             assert detail in first.detail
             assert "objects/deep/b.doc" == second.path
             assert str(tmp_path) not in first.detail
-            assert not list((made.folder / "scratch" / "normalization").iterdir())
+            assert not inside(made.folder / "scratch")
 
     async def test_wants_a_program_that_is_not_installed_costs_one_warning_for_all_files(self, tmp_path: Path) -> None:
         site = command("absent", "true", tool="nowhere") + rule("absent")
@@ -230,38 +230,79 @@ class TestACommandThat:
 
     async def test_finds_the_disk_full_stops_the_package_and_blames_no_file(self, tmp_path: Path) -> None:
         site = command("full", "echo 'cat: write error: No space left on device' >&2; exit 1") + rule("full")
-        async with bench(tmp_path, site) as made:
+        async with bench(tmp_path, site, normalization={"ratio_from_bytes": 2**60, "max_bytes": 2**60}) as made:
             await receive(made, {"objects/a.txt": b"x"})
 
             with pytest.raises(ResourceError, match="no space"):
                 await run(made)
 
 
-class TestAfterACrash:
-    async def test_what_was_made_and_not_recorded_is_made_again_once(self, tmp_path: Path) -> None:
-        async with bench(tmp_path, COPY) as made:
-            await receive(made, {"objects/a.txt": b"x", "objects/b.txt": b"y"})
-            files = await originals(made)
-            lost = [outcome async for outcome in made.outcomes(normalize, files=files)]
+ONCE = command(
+    "once",
+    "if [ -e %SIPDirectory%../seen ]; then exit 1; fi; touch %SIPDirectory%../seen; echo x > %OUT%.txt",
+) + rule("once")
+
+
+async def lose(made: Bench) -> list[File]:
+    """Run the step on all files, and die before what it tells is recorded; give the copies that it made."""
+    files = await originals(made)
+    return [file async for one in made.outcomes(normalize, files=files) for file in one.facts.files]
+
+
+class TestThreads:
+    @pytest.mark.parametrize(("files", "threads"), [(1, b"4\n"), (2, b"2\n"), (8, b"1\n")])
+    async def test_processors_are_shared_among_the_files_of_a_window(
+        self, tmp_path: Path, files: int, threads: bytes
+    ) -> None:
+        site = command("count", "echo %threads% > %OUT%.txt") + rule("count")
+        async with bench(tmp_path, site, tools={"processes": 4}) as made:
+            await receive(made, {f"objects/{number}.txt": b"x" for number in range(files)})
 
             await run(made)
 
             copies = await made.files(uses=(FileUse.PRESERVATION,))
-            assert sorted(file.id for file in lost[0].facts.files) == sorted(copy.id for copy in copies)
+            assert {threads} == {(made.root / copy.path).read_bytes() for copy in copies}
+
+
+class TestAfterACrash:
+    async def test_what_was_made_and_not_recorded_is_found_and_not_made_again(self, tmp_path: Path) -> None:
+        async with bench(tmp_path, ONCE) as made:
+            await receive(made, {"objects/a.txt": b"x"})
+            lost = await lose(made)
+            before = made.services.pool.spawned
+
+            await run(made)
+
+            (copy,) = await made.files(uses=(FileUse.PRESERVATION,))
+            assert lost == [replace(copy, row=0)]
+            assert before == made.services.pool.spawned
             assert await made.paths() == made.on_disk()
-            assert 4 == len(made.on_disk())
+            event = (await events_of(made, copy.derived_from or copy.id))[0]
+            assert 'program="Shell"; version="' in event.detail
+
+    async def test_what_is_damaged_is_made_again_in_its_own_place(self, tmp_path: Path) -> None:
+        async with bench(tmp_path, COPY) as made:
+            await receive(made, {"objects/a.txt": b"x", "objects/b.txt": b"y"})
+            lost = await lose(made)
+            (made.root / lost[0].path).write_bytes(b"?")
+
+            await run(made)
+
+            copies = await made.files(uses=(FileUse.PRESERVATION,))
+            assert sorted(file.id for file in lost) == sorted(copy.id for copy in copies)
+            assert await made.paths() == made.on_disk()
+            assert b"x" == (made.root / lost[0].path).read_bytes()
 
     async def test_the_trace_of_what_now_fails_is_removed(self, tmp_path: Path) -> None:
-        once = "if [ -e %SIPDirectory%../seen ]; then exit 1; fi; touch %SIPDirectory%../seen; echo x > %OUT%.txt"
-        async with bench(tmp_path, command("once", once) + rule("once")) as made:
+        async with bench(tmp_path, ONCE) as made:
             await receive(made, {"objects/a.txt": b"x"})
-            files = await originals(made)
-            lost = [outcome async for outcome in made.outcomes(normalize, files=files)]
-            assert [1] == [len(outcome.facts.files) for outcome in lost]
+            (lost,) = await lose(made)
+            (made.root / lost.path).write_bytes(b"?")
 
             await run(made)
 
             assert ["objects/a.txt"] == made.on_disk()
+            assert 1 == len(await warnings_of(made))
 
 
 ACCESS = (

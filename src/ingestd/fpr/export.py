@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import uuid5
+from uuid import UUID, uuid5
 
 from ingestd.fpr.layers import Entry
 from ingestd.fpr.records import (
@@ -52,6 +52,7 @@ class _Export:
     numbers: dict[str, int] = field(default_factory=dict)
     slugs: dict[str, set[str]] = field(default_factory=dict)
     worded: dict[tuple[str, str], str] = field(default_factory=dict)
+    rewritten: dict[UUID, str] = field(default_factory=dict)
 
     def rows(self) -> Iterator[Row]:
         for group in self.registry.groups:
@@ -68,8 +69,8 @@ class _Export:
         for rule in self._all(Rule):
             more: Row = {
                 "purpose": rule.purpose.value,
-                "format": self._uuid(FormatVersion, rule.format),
-                "command": self._uuid(Command, rule.command),
+                "format": self._meant(FormatVersion, rule, rule.format),
+                "command": self._meant(Command, rule, rule.command),
                 "count_attempts": 0,
                 "count_okay": 0,
                 "count_not_okay": 0,
@@ -83,14 +84,13 @@ class _Export:
             entries = [item for item in self.registry.history(record) if isinstance(item, Entry)]
             former = [item.record for item in entries if item.record.id == record.id][1:]
             known = {record.identifier}
-            latest, chain = record, []
+            latest = record
             for older in former:
                 if older.identifier not in known and not latest.replaces:
                     known.add(older.identifier)
+                    self.rewritten[latest.identifier] = str(older.identifier)
                     latest = older
-                    chain.append(older)
-            for older in reversed(chain):
-                yield older.model_copy(update={"enabled": False})
+                    yield older.model_copy(update={"enabled": False})
             yield record
 
     def _version(self, version: FormatVersion) -> Row:
@@ -198,7 +198,7 @@ class _Export:
         return str(uuid5(tool.identifier, "idtool")) if tool and both else self._uuid(Tool, name)
 
     def _versioned(self, model: str, record: Record, more: Row) -> Row:
-        replaces = self._exactly(type(record), record.replaces)
+        replaces = self.rewritten.get(record.identifier) or self._exactly(type(record), record.replaces)
         more = {
             **more,
             "replaces": replaces,
@@ -215,9 +215,13 @@ class _Export:
         found = self.registry.find(kind, name) if name else None
         return str(found.identifier) if found else None
 
+    def _meant(self, kind: type[Record], by: Record, name: str) -> str | None:
+        """Give what a record means: history what it named then, an active record what has its place now."""
+        return self._uuid(kind, name) if self.registry.is_active(by) else self._exactly(kind, name)
+
     def _exactly(self, kind: type[Record], name: str) -> str | None:
         """Give the identifier of the record of this very id, whatever has its place now."""
-        found = next((record for record in self.registry.every(kind) if record.id == name), None) if name else None
+        found = self.registry.as_written(kind, name) if name else None
         return str(found.identifier) if found else None
 
     def _slug(self, kind: str, name: str) -> str:

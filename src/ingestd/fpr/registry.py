@@ -171,6 +171,11 @@ class Registry:
         found = self._records[record.kind].get(id)
         return found if isinstance(found, record) else None
 
+    def as_written(self, record: type[R], id: str) -> R | None:  # noqa: A002
+        """Give the record of this very id, also one that was replaced."""
+        found = self._records[record.kind].get(id)
+        return found if isinstance(found, record) else None
+
     def is_active(self, record: Record) -> bool:
         return record.enabled and record.id not in self._replaced[record.kind]
 

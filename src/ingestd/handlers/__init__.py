@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ingestd.handlers import aip, fixity, formats, identifiers, metadata, names, sip, transfer
+from ingestd.handlers import aip, extraction, fixity, formats, identifiers, metadata, names, sip, transfer, viruses
 from ingestd.job import Handler
 
 HANDLERS: Mapping[str, Handler] = {
@@ -19,6 +19,9 @@ HANDLERS: Mapping[str, Handler] = {
     "assign_file_uuids": identifiers.assign_file_uuids,
     "assign_checksums_and_file_sizes": fixity.assign_checksums_and_file_sizes,
     "change_object_names": names.change_object_names,
+    "scan_for_viruses": viruses.scan_for_viruses,
+    "refuse_infected": viruses.refuse_infected,
+    "extract_contents": extraction.extract_contents,
     "identify_file_format": formats.identify_file_format,
     "store_file_modification_dates": formats.store_file_modification_dates,
     "characterize_file": formats.characterize_file,

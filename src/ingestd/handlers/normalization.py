@@ -42,6 +42,8 @@ _LINKS = {
 
 
 def _maker(task: Task, services: Services) -> Maker:
+    """Make ready for a window. A few files may share the processors that many would have kept busy."""
+    threads = max(1, services.settings.tools.processes // max(1, len(task.files)))
     return Maker(
         package=task.package,
         root=task.root,
@@ -51,6 +53,7 @@ def _maker(task: Task, services: Services) -> Maker:
         limits=services.pool.limits,
         budget=services.settings.normalization,
         algorithm=services.settings.digest_algorithm,
+        threads=threads,
     )
 
 
@@ -82,7 +85,7 @@ async def normalize(task: Task, services: Services) -> Outcome:
         if (command := _command(services.registry, _rule(services.registry, Purpose.PRESERVATION, file)))
         and not any(copy.use is FileUse.PRESERVATION for copy in supplied.get(file.id, ()))
     ]
-    answers = await side_by_side(maker.make, orders)
+    answers = await side_by_side(maker.make, orders, at_once=services.settings.tools.processes)
     files: list[File] = []
     events: list[Event] = []
     warnings: list[Warning_] = []
@@ -150,7 +153,7 @@ async def _for_dip(task: Task, services: Services, purpose: Purpose, folder: Pat
             return (), ()
         return await _by_rule(maker, file, task.at(file.path), purpose, folder)
 
-    answers = await side_by_side(provide, task.files)
+    answers = await side_by_side(provide, task.files, at_once=services.settings.tools.processes)
     warnings = [warning for said, _ in answers for warning in said]
     made = [one for _, several in answers for one in several]
     used_for = "access copies" if purpose is Purpose.ACCESS else "thumbnails"

@@ -42,7 +42,7 @@ async def transcribe_file(task: Task, services: Services) -> Outcome:
         algorithm=services.settings.digest_algorithm,
     )
     orders = await _orders(task, services.registry, language)
-    answers = await side_by_side(maker.make, orders)
+    answers = await side_by_side(maker.make, orders, at_once=services.settings.tools.processes)
     told = _Told()
     for order, answer in zip(orders, answers, strict=True):
         told.add(order, answer)
