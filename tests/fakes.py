@@ -36,10 +36,11 @@ class FakeHistory:
     def __init__(self, *, agents: Sequence[Agent] = ()) -> None:
         self._files: dict[uuid.UUID, File] = {}
         self._directories: dict[int, Directory] = {}
+        self._row_at: dict[str, int] = {}
         self._events: dict[uuid.UUID, list[Event]] = {}
         self._extensions: dict[uuid.UUID, list[Extension]] = {}
         self._descriptions: dict[uuid.UUID, list[tuple[int, Description]]] = {}
-        self._warnings: list[Warning_] = []
+        self._warnings: dict[Warning_, None] = {}
         self._facts: dict[str, str] = {}
         self._agents = tuple(agents)
         self._rows: Counter[str] = Counter()
@@ -59,7 +60,7 @@ class FakeHistory:
         for description in facts.descriptions:
             row = self._row("description")
             self._descriptions.setdefault(description.target, []).append((row, description))
-        self._warnings += [w for w in dict.fromkeys(facts.warnings) if w not in self._warnings]
+        self._warnings |= dict.fromkeys(facts.warnings)
         self._facts.update(facts.package)
 
     async def files(
@@ -142,7 +143,7 @@ class FakeHistory:
         )
 
     async def warnings(self) -> AsyncIterator[Sequence[Warning_]]:
-        for some in _windows(self._warnings, 256):
+        for some in _windows(list(self._warnings), 256):
             yield some
 
     def _row(self, kind: str) -> int:
@@ -158,18 +159,20 @@ class FakeHistory:
     def _rename(self, rename: Rename) -> None:
         self._files = {key: _renamed(file, rename) for key, file in self._files.items()}
         self._directories = {row: _renamed(directory, rename) for row, directory in self._directories.items()}
+        self._row_at = {d.path: d.row for d in self._present_directories()}
 
     def _put_directory(self, directory: Directory) -> None:
         """A directory with a row replaces that one; any other is known by its path, and keeps an id it once got."""
         if directory.row:
-            self._directories[directory.row] = directory
-            return
-        known = next((d for d in self._present_directories() if d.path == directory.path), None)
-        if known is not None:
-            self._directories[known.row] = replace(known, id=directory.id or known.id, original=directory.original)
-            return
-        row = self._row("directory")
-        self._directories[row] = replace(directory, row=row)
+            self._row_at.pop(self._directories[directory.row].path, None)
+        elif directory.path in self._row_at:
+            known = self._directories[self._row_at[directory.path]]
+            directory = replace(known, id=directory.id or known.id, original=directory.original)
+        else:
+            directory = replace(directory, row=self._row("directory"))
+        self._directories[directory.row] = directory
+        if not directory.removed:
+            self._row_at[directory.path] = directory.row
 
 
 def _renamed(record: Entry, rename: Rename) -> Entry:

@@ -49,7 +49,7 @@ async def open_ingest(settings: Settings | None = None) -> AsyncIterator[Ingest]
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     async with contextlib.AsyncExitStack() as stack:
         tools = await stack.enter_async_context(Toolbox(settings))
-        registry = await asyncio.to_thread(Registry.load)
+        registry = await asyncio.to_thread(Registry.load, settings.fpr_folders)
         services = Services(
             settings=settings,
             tools=tools,

@@ -35,7 +35,7 @@ FAILED = "tool.normalization_failed"
 """Code of the warning that a command did not make what it should."""
 MANUAL = "manual normalization"
 """eventDetail of a normalization that was done before the transfer, as Archivematica words it."""
-_STEM_CHARACTERS = 150
+STEM_CHARACTERS = 150
 """Of a name that goes into another name together with a UUID and an extension (file systems allow 255 bytes)."""
 _TOLD_CHARACTERS = 300
 _NO_SPACE = "No space left on device"
@@ -213,7 +213,7 @@ class Maker:
             "fileFullName": str(order.path),
             "inputFile": str(order.path),
             "fileDirectory": f"{order.path.parent}/",
-            "fileName": place.stem[:_STEM_CHARACTERS],
+            "fileName": place.stem[:STEM_CHARACTERS],
             "fileExtension": place.suffix[1:],
             "fileExtensionWithDot": place.suffix,
             "fileGrpUse": str(file.use),
@@ -306,7 +306,7 @@ def derivative_id(order: Order, command: Command) -> uuid.UUID:
 
 def _name(order: Order, id_: uuid.UUID) -> tuple[str, str, str]:
     """Give what a derivative's name is made of, as Archivematica does: prefix, stem, postfix."""
-    stem = PurePosixPath(order.file.path).stem[:_STEM_CHARACTERS]
+    stem = PurePosixPath(order.file.path).stem[:STEM_CHARACTERS]
     match order.purpose:
         case Purpose.ACCESS:
             return f"{order.file.id}-", stem, ""

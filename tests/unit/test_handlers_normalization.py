@@ -27,7 +27,7 @@ from ingestd.oais import Facts, File, FileUse, Warning_
 from ingestd.premis import Event, EventType, Format
 from tests import fpr_samples as samples
 from tests.normalizing import bench, command, need, puid_of, receive, rule
-from tests.steps import Bench
+from tests.steps import Bench, a_package
 
 pytestmark = pytest.mark.tool
 
@@ -405,6 +405,15 @@ class TestTheReport:
             assert "format not known" == by_file["objects/c"]["outcome"]
             assert ("200", "100") == (facts["normalization_normalized"], facts["normalization_failed"])
             assert '{"preservation:x-fmt/111": [300, 200]}' == facts["normalization_rules"]
+
+    async def test_says_that_nothing_was_asked_for_where_that_is_so(self, tmp_path: Path) -> None:
+        async with bench(tmp_path, COPY) as made:
+            await receive(made, {"objects/a.txt": b"x"})
+
+            await made.run(write_normalization_report, package=a_package(processing={"normalize": False}))
+
+            assert ",not asked for,," in (made.root / REPORT).read_text(encoding="utf-8")
+            assert "1" == (await made.journal.facts())["normalization_not_asked_for"]
 
     async def test_names_formats_as_the_registry_does(self, tmp_path: Path) -> None:
         async with bench(tmp_path, COPY) as made:

@@ -106,14 +106,15 @@ class TestWithTesseract:
             assert "the language xyz" in warning.detail
             assert read == len(await texts(made)) == len(await transcriptions(made))
 
-    async def test_a_damaged_picture_is_a_warning_that_names_it(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("language", ["eng", "eng+xyz"])
+    async def test_a_damaged_picture_is_a_warning_that_names_it(self, tmp_path: Path, language: str) -> None:
         async with bench(tmp_path) as made:
             need(made.services, "tesseract")
             await receive(made, {"objects/a.tif": b"II*\0 and no more"}, TIFF)
 
-            await run(made)
+            await run(made, language)
 
-            (warning,) = await warnings_of(made)
+            (warning,) = [warning for warning in await warnings_of(made) if warning.path]
             assert ("objects/a.tif", "tool.transcription_failed") == (warning.path, warning.code)
             assert str(tmp_path) not in warning.detail
             (event,) = await transcriptions(made)

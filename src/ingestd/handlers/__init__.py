@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ingestd.handlers import aip, extraction, fixity, formats, identifiers, metadata, names, sip, transfer, viruses
+from ingestd.handlers import (
+    aip,
+    examination,
+    extraction,
+    fixity,
+    formats,
+    identifiers,
+    metadata,
+    names,
+    policies,
+    sip,
+    transfer,
+    validation,
+    viruses,
+)
 from ingestd.job import Handler
 
 HANDLERS: Mapping[str, Handler] = {
@@ -25,6 +39,9 @@ HANDLERS: Mapping[str, Handler] = {
     "identify_file_format": formats.identify_file_format,
     "store_file_modification_dates": formats.store_file_modification_dates,
     "characterize_file": formats.characterize_file,
+    "validate_file": validation.validate_file,
+    "policy_check": policies.policy_check,
+    "examine_contents": examination.examine_contents,
     "load_metadata_csv": metadata.load_metadata_csv,
     "move_submission_documentation": sip.move_submission_documentation,
     "move_metadata": sip.move_metadata,

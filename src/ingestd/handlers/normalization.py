@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 
 import aiofiles
 
-from ingestd.derivatives import MANUAL, Made, Maker, NotMade, Order, recorded, side_by_side
+from ingestd.derivatives import MANUAL, STEM_CHARACTERS, Made, Maker, NotMade, Order, recorded, side_by_side
 from ingestd.fpr.records import Command, Purpose, Rule
 from ingestd.fpr.registry import Registry
 from ingestd.job import Outcome, Services, Task, ToolUse
@@ -148,7 +148,8 @@ async def _for_dip(task: Task, services: Services, purpose: Purpose, folder: Pat
     async def provide(file: File) -> tuple[Sequence[Warning_], Sequence[Made | NotMade]]:
         copies = [copy for copy in supplied.get(file.id, ()) if copy.use is FileUse.ACCESS]
         if copies and purpose is Purpose.ACCESS:
-            name = f"{file.id}-{PurePosixPath(file.path).stem}{PurePosixPath(copies[0].path).suffix}"
+            stem = PurePosixPath(file.path).stem[:STEM_CHARACTERS]
+            name = f"{file.id}-{stem}{PurePosixPath(copies[0].path).suffix}"
             await asyncio.to_thread(_copy, task.at(copies[0].path), folder / name)
             return (), ()
         return await _by_rule(maker, file, task.at(file.path), purpose, folder)
@@ -230,6 +231,7 @@ class _Report:
     """The report as it grows: counts of outcomes, and per rule how often it was followed and with success."""
 
     registry: Registry
+    asked_for: bool
     outcomes: Counter[str] = field(default_factory=Counter)
     attempts: Counter[str] = field(default_factory=Counter)
     successes: Counter[str] = field(default_factory=Counter)
@@ -254,11 +256,16 @@ class _Report:
         if seen.made:
             return "manual" if seen.made.detail == MANUAL else "normalized"
         if rule:
-            return "tool not installed" if seen.missing else "failed"
+            return self._not_made(seen)
         known = self.registry.format_version(seen.file.format.puid) if seen.file.format else None
         if known is None:
             return "format not known"
         return "kept as it is" if known.preservation else "no rule"
+
+    def _not_made(self, seen: _Seen) -> str:
+        if not self.asked_for:
+            return "not asked for"
+        return "tool not installed" if seen.missing else "failed"
 
     def _count(self, rule: Rule | None, outcome: str) -> None:
         self.outcomes[outcome] += 1
@@ -273,10 +280,13 @@ class _Report:
 
 
 async def write_normalization_report(task: Task, services: Services) -> Outcome:
-    """Write `logs/normalization.csv`: what became of each original, and why. The package's facts get the counts
-    (`normalization_<outcome>`) and, per rule, attempts and successes (`normalization_rules`, JSON).
+    """Write `logs/normalization.csv`: what became of each original, and why.
+
+    Outcomes are `normalized`, `manual`, `failed`, `tool not installed`, `not asked for`, and where there is no rule
+    `kept as it is` (fit for preservation, by the registry), `no rule` or `format not known`. The package's facts get
+    the counts (`normalization_<outcome>`) and, per rule, attempts and successes (`normalization_rules`, JSON).
     """
-    report = _Report(registry=services.registry)
+    report = _Report(registry=services.registry, asked_for=bool(task.package.processing["normalize"]))
     missing: dict[str, bool] = {}
     await asyncio.to_thread(task.at("logs").mkdir, exist_ok=True)
     passing = task.folder / "scratch" / "normalization.csv"

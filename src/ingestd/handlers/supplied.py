@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from ingestd.derivatives import MANUAL
+from ingestd.derivatives import MANUAL, STEM_CHARACTERS
 from ingestd.errors import SystemFault
 from ingestd.job import Outcome, Services, Task
 from ingestd.oais import Directory, Facts, File, FileUse, Warning_, escape_name, safe_name
@@ -31,7 +31,6 @@ _FOLDER = "objects/manualNormalization"
 _CSV = f"{_FOLDER}/normalization.csv"
 _WINDOW = 256
 _CSV_BYTES = 64 * 2**20
-_STEM_CHARACTERS = 150
 _NUMBERED = re.compile(r"_\d+$")
 
 
@@ -100,7 +99,7 @@ async def _related(task: Task, pairs: Sequence[_Pair], warnings: Sequence[Warnin
 def _beside(pair: _Pair) -> str:
     original = PurePosixPath(pair.original.path)
     suffix = PurePosixPath(pair.copy.path).suffix
-    return str(original.with_name(f"{original.stem[:_STEM_CHARACTERS]}-{pair.copy.id}{suffix}"))
+    return str(original.with_name(f"{original.stem[:STEM_CHARACTERS]}-{pair.copy.id}{suffix}"))
 
 
 def _move(root: Path, old: str, new: str) -> None:

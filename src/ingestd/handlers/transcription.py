@@ -96,13 +96,13 @@ class _Told:
     used: dict[tuple[str, str], ToolUse] = field(default_factory=dict)
 
     def add(self, order: Order, answer: Made | NotMade) -> None:
-        absent = _absent_language(answer)
-        if absent:
-            detail = f"{answer.tool} has no data for the language {absent}: text in it was not, or badly, read"
+        absent = _absent_languages(answer)
+        for language in sorted(absent):
+            detail = f"{answer.tool} has no data for the language {language}: text in it was not, or badly, read"
             self.warnings.append(Warning_(code=Code.TOOL_NOT_INSTALLED, detail=detail, link=LINK))
         if isinstance(answer, Made):
             self._transcribed(order, answer)
-        elif not absent:
+        elif absent < set(order.language.split("+")):
             self._not_transcribed(order, answer)
 
     def _transcribed(self, order: Order, made: Made) -> None:
@@ -132,9 +132,8 @@ class _Told:
         return list(self.used.values())
 
 
-def _absent_language(answer: Made | NotMade) -> str:
-    found = _NO_LANGUAGE.search(answer.stderr_tail)
-    return (found[1] or found[2]) if found else ""
+def _absent_languages(answer: Made | NotMade) -> set[str]:
+    return {found[1] or found[2] for found in _NO_LANGUAGE.finditer(answer.stderr_tail)}
 
 
 def _event(file: File, outcome: EventOutcome, detail: str, note: str) -> Event:
