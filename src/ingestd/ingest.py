@@ -223,6 +223,9 @@ class Ingest:
         package = envelope.data.package_id()
         async with self._taking:  # two ways in may bring the same request at once
             record = await self._journal.get(package)
+            if record is not None and await self._may_try_again(record, returning=returning):
+                await self._journal.forget(package)
+                record, attempt = None, max(attempt, record.attempt + 1)
             if record is None:
                 record = await self._journal.add(
                     envelope, origin=origin, reply_to=reply_to, correlation=correlation_id, attempt=attempt
@@ -237,9 +240,14 @@ class Ingest:
                 return Disposition.TAKEN
         if not await self._journal.result_confirmed(package):
             return Disposition.DONE_UNCONFIRMED
-        if not returning:
-            await self._say_again(record, reply_to, correlation_id)
+        if not returning or envelope.id != record.request:
+            await self._say_again(record, envelope, reply_to, correlation_id)
         return Disposition.DONE
+
+    async def _may_try_again(self, record: RequestRecord, *, returning: bool) -> bool:
+        """A request that was refused before any work, and is sent once more: what was wrong may be mended since."""
+        refused = record.state is RequestState.REJECTED and record.package not in self._tasks
+        return refused and not returning and await self._journal.result_confirmed(record.package)
 
     async def reject(
         self,
@@ -326,12 +334,25 @@ class Ingest:
         self._tell(None, event)
         return Disposition.REJECTED
 
-    async def _say_again(self, record: RequestRecord, reply_to: str | None, correlation_id: str | None) -> None:
-        """Publish the result of a finished request once more, with its own CloudEvents id, to whoever asks again."""
-        assert record.result is not None  # noqa: S101  a finished request has one
-        await self._journal.publish(
-            record.result, package=record.package, reply_to=reply_to, correlation=correlation_id
-        )
+    async def _say_again(
+        self, record: RequestRecord, envelope: RequestEnvelope, reply_to: str | None, correlation_id: str | None
+    ) -> None:
+        """Publish the result of a finished request once more, to whoever asks again.
+
+        It keeps its CloudEvents id for who sent the same request; one that asks for the same by another id is told
+        under that id, or would wait for ever.
+        """
+        result = record.result
+        assert result is not None  # noqa: S101  a finished request has one
+        if envelope.id != record.request:
+            told = {
+                "request_id": envelope.id,
+                "correlation_id": correlation_id,
+                "client_context": envelope.data.client_context,
+            }
+            data = result.data.model_copy(update=told)
+            result = result.model_copy(update={"id": str(uuid.uuid4()), "subject": envelope.id, "data": data})
+        await self._journal.publish(result, package=record.package, reply_to=reply_to, correlation=correlation_id)
         self._outbox_grew.set()
 
     # --- running -----------------------------------------------------------------------------------------------------

@@ -203,6 +203,34 @@ async def test_the_same_request_twice_is_one_aip_and_its_result_again(service: S
     assert len(acme.messages) == seen + 1
 
 
+async def test_the_same_wish_under_another_id_is_answered_under_that_id(service: Service, acme: Upstream) -> None:
+    asked = asking(source_of(service))
+    first = await acme.request({**asked, "client_context": {"who": "first"}})
+    result = await acme.result(first)
+
+    second = await acme.request({**asked, "client_context": {"who": "second"}})
+    again = await acme.result(second)
+
+    assert again.data["aip"] == result.data["aip"]
+    assert again.event["subject"] == second
+    assert again.id != result.id
+    assert again.data["client_context"] == {"who": "second"}
+
+
+async def test_what_was_refused_is_looked_at_again_once_it_is_mended(service: Service, acme: Upstream) -> None:
+    name = f"late {uuid.uuid4().hex[:6]}"
+    early = await acme.result(await acme.request(asking(service.sources / name)))
+    source_of(service, name)
+
+    request = await acme.request(asking(service.sources / name))
+    late = await acme.result(request)
+
+    assert early.data["error"]["code"] == "source.not_found"
+    assert late.data["outcome"] in DONE
+    assert late.data["attempt"] == 2
+    hold_order(acme.of(request))
+
+
 async def test_a_key_that_belongs_to_another_request_is_a_conflict(service: Service, acme: Upstream) -> None:
     key = f"key-{uuid.uuid4()}"
     first = await acme.request(asking(source_of(service), idempotency_key=key))

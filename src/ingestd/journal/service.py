@@ -95,6 +95,14 @@ class ServiceJournal:
         assert found is not None  # noqa: S101  just written
         return found
 
+    async def forget(self, package: uuid.UUID) -> None:
+        """Forget a request, and its results that are confirmed: it may be journalled anew."""
+        async with self._db.transaction(durable=True) as transaction:
+            await transaction.execute("DELETE FROM request WHERE package = ?", (str(package),))
+            await transaction.execute(
+                "DELETE FROM outbox WHERE package = ? AND confirmed_at IS NOT NULL", (str(package),)
+            )
+
     async def get(self, package: uuid.UUID) -> RequestRecord | None:
         row = await self._db.row(f"SELECT {_COLUMNS} FROM request WHERE package = ?", (str(package),))  # noqa: S608  constant
         return _request(row) if row else None
