@@ -12,9 +12,9 @@ from typing import Any
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
-from tests.fake_intake import FakeIntake
 from ingestd.config import AmqpSettings
 from ingestd.transport.amqp.service import AmqpService
+from tests.fake_intake import FakeIntake
 
 LONG = 3600.0
 

@@ -6,10 +6,9 @@ import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from tests.fakes import FakeHistory
-
 from ingestd.oais import Description, Directory, Extension, Facts, File, FileUse, Package
 from ingestd.premis import Agent, AgentType, Digest, DigestAlgorithm, Event, EventOutcome, EventType, Format, program
+from tests.fakes import FakeHistory
 
 AT = datetime(2026, 11, 20, 18, 57, 41, 123456, tzinfo=UTC)
 AGENTS = (

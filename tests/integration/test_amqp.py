@@ -9,14 +9,14 @@ import aio_pika
 import pytest
 from structlog.testing import capture_logs
 
-from tests.broker_tests import crashing, looking, names, request, serving, until_ready
-from tests.fake_intake import FakeIntake
 from ingestd.config import AmqpSettings
 from ingestd.errors import Code, DependencyError, RequestError
 from ingestd.ingest import Disposition
 from ingestd.messages import Outcome, RequestEnvelope
 from ingestd.transport.amqp import client
 from ingestd.transport.amqp.service import AmqpService
+from tests.broker_tests import crashing, looking, names, request, serving, until_ready
+from tests.fake_intake import FakeIntake
 from tests.rabbit import RabbitNode
 
 pytestmark = pytest.mark.broker

@@ -11,13 +11,13 @@ import aio_pika
 import pytest
 from aio_pika.abc import AbstractQueue
 
-from tests.broker_tests import Looker, crashing, looking, names, request, serving, until_ready
-from tests.fake_intake import FakeIntake
 from ingestd.config import AmqpSettings
 from ingestd.errors import Code, DependencyError, RequestError
 from ingestd.ingest import Disposition
 from ingestd.messages import Event, EventType, Outcome, RequestState, parse_request
 from ingestd.transport.amqp import client
+from tests.broker_tests import Looker, crashing, looking, names, request, serving, until_ready
+from tests.fake_intake import FakeIntake
 from tests.proxy import proxy
 from tests.rabbit import RabbitNode
 

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from tests.mets_samples import AT, JPEG, a_package, a_rich_history, identifier
 
 from ingestd.errors import Code, ContentError
 from ingestd.mets import ReadAgent, ReadDescription, ReadEntity, ReadFile, Record, Summary, read, write
+from tests.mets_samples import AT, JPEG, a_package, a_rich_history, identifier
 
 Kind = TypeVar("Kind", ReadAgent, ReadDescription, ReadEntity, ReadFile, Summary)
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
-from tests.mets_samples import AGENTS, AT, a_package, a_rich_history
 
 from ingestd.errors import Violation
 from ingestd.mets import validate, write
@@ -17,6 +16,7 @@ from ingestd.mets.identifiers import Identifiers, Kind
 from ingestd.mets.schematron import Schematron
 from ingestd.mets.validation import LIMIT, combined_schema
 from ingestd.premis import EventType
+from tests.mets_samples import AGENTS, AT, a_package, a_rich_history
 
 NS = {"m": "http://www.loc.gov/METS/", "p": "http://www.loc.gov/premis/v3"}
 BESIDE = Path(__file__).parents[3] / "shared" / "xsd"

@@ -17,13 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
-from tests.fakes import FakeHistory
-from tests.mets_samples import AGENTS, AT, a_file, a_package, a_rich_history, events_of, identifier
 
 from ingestd.errors import SystemFault
 from ingestd.mets import ReadDescription, ReadFile, Written, read, validate, write
 from ingestd.oais import Description, Directory, Extension, Facts, File, FileUse, Package, unescape_name
 from ingestd.premis import DigestAlgorithm, EventType
+from tests.fakes import FakeHistory
+from tests.mets_samples import AGENTS, AT, a_file, a_package, a_rich_history, events_of, identifier
 
 NS = {
     "m": "http://www.loc.gov/METS/",

@@ -9,10 +9,10 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from tests.fake_intake import FakeIntake
 from ingestd.config import AmqpSettings
 from ingestd.errors import Code, SystemFault
 from ingestd.transport.amqp.service import AmqpService
+from tests.fake_intake import FakeIntake
 
 SECRET = "s3cr3t"
 

@@ -9,57 +9,35 @@ from pathlib import Path
 from typing import Protocol
 
 from ingestd.errors import Code, IngestError
+from ingestd.fpr.identified import identify
 from ingestd.fpr.records import Adapter, Purpose
 from ingestd.fpr.registry import Registry
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.oais import Extension, Facts, File, Warning_
-from ingestd.premis import Event, EventOutcome, EventType, Format, now, program
 from ingestd.sources.records import modified_at
-from ingestd.tools.siegfried import Identification
-
-UNIDENTIFIED = Format(name="Unknown")
 
 
 async def identify_file_format(task: Task, services: Services) -> Outcome:
-    """Identify formats by signature with Siegfried; `format identification` events."""
-    siegfried = services.tools.siegfried
-    version = await siegfried.version()
-    answers = await siegfried.identify([task.at(file.path) for file in task.files])
-    at = now()
-    detail = program("Siegfried", version, signature=await siegfried.signature())
-    files = [
-        replace(file, format=_format(answer, services.registry))
-        for file, answer in zip(task.files, answers, strict=True)
-    ]
-    events = [
-        Event(
-            object=file.id,
-            type=EventType.FORMAT_IDENTIFICATION,
-            at=at,
-            detail=detail,
-            outcome=EventOutcome.POSITIVE if answer.format else EventOutcome.NOT_IDENTIFIED,
-            note=answer.format.puid if answer.format else "No Matching Format",
-        )
-        for file, answer in zip(files, answers, strict=True)
-    ]
-    warnings = [
-        Warning_(code="tool.identification_failed", detail=answer.error, path=file.path, link="Identify formats")
-        for file, answer in zip(files, answers, strict=True)
-        if answer.error
-    ]
-    use = ToolUse(name="Siegfried", version=version, used_for="format identification")
-    facts = Facts(files=files, events=events, warnings=warnings)
+    """Identify formats by signature with Siegfried; `format identification` events.
+
+    Option `only` with the value `new` leaves out what was identified before.
+    """
+    files = [file for file in task.files if file.format is None] if _only_new(task) else task.files
+    if not files:
+        return Outcome()
+    found = await identify(
+        files,
+        [task.at(file.path) for file in files],
+        siegfried=services.tools.siegfried,
+        registry=services.registry,
+    )
+    use = ToolUse(name="Siegfried", version=found.version, used_for="format identification")
+    facts = Facts(files=found.files, events=found.events, warnings=found.warnings)
     return Outcome(facts=facts, tools=[use], now_with="Siegfried")
 
 
-def _format(answer: Identification, registry: Registry) -> Format:
-    """Name a format as the registry does where it knows it, else as PRONOM does."""
-    if answer.format is None:
-        return UNIDENTIFIED
-    known = registry.format_version(answer.format.puid)
-    if known is None:
-        return answer.format
-    return replace(answer.format, name=known.description, version=known.version or answer.format.version)
+def _only_new(task: Task) -> bool:
+    return task.options.get("only") == "new"
 
 
 async def store_file_modification_dates(task: Task, services: Services) -> Outcome:
@@ -96,7 +74,13 @@ class _Found:
 
 
 async def characterize_file(task: Task, services: Services) -> Outcome:
-    """Run the registry's characterization tools; their XML goes into objectCharacteristicsExtension, in rule order."""
+    """Run the registry's characterization tools; their XML goes into objectCharacteristicsExtension, in rule order.
+
+    Option `only` with the value `new` leaves out what was characterized before.
+    """
+    if _only_new(task):
+        known = await task.history.extensions([file.id for file in task.files])
+        task = replace(task, files=[file for file in task.files if file.id not in known])
     wanted = _tools_of(task.files, services.registry)
     found = _Found()
     for (adapter, name), numbers in wanted.items():

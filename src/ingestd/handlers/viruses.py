@@ -19,6 +19,9 @@ from ingestd.premis import Event, EventOutcome, EventType, now, program
 from ingestd.tools.clamav import Engine, Scanned, Verdict, find_scanner
 
 NO_SCANNER = "no scanner is installed"
+NO_SIGNATURES = "No supported database files"
+"""What ClamAV says where freshclam never ran."""
+_NO_DEFINITIONS = "ClamAV has no signatures (run freshclam): no file was scanned for malware"
 _LISTED = 1000
 _OUTCOMES = {
     Verdict.CLEAN: EventOutcome.CLEAN,
@@ -42,16 +45,16 @@ async def scan_for_viruses(task: Task, services: Services) -> Outcome:
         return Outcome()
     scanner = await find_scanner(settings, services.pool)
     if scanner is None:
-        return _none(
-            files, Warning_(code=Code.TOOL_NOT_INSTALLED, detail=_missing("no clamd answers, and clamscan is not"))
-        )
+        return _none(files, _missing("no clamd answers, and clamscan is not"))
     try:
         engine, found = await scanner.scan([task.at(file.path) for file in files])
     except ToolError as error:
         if error.code is Code.TOOL_NOT_INSTALLED:
-            return _none(files, Warning_(code=error.code, detail=_missing("clamscan is not")))
-        found = [Scanned(verdict=Verdict.NOT_SCANNED, note=error.detail)] * len(files)
+            return _none(files, _missing("clamscan is not"))
+        found = [Scanned(verdict=Verdict.NOT_SCANNED, note=f"{error.detail} {error.stderr_tail}".strip())] * len(files)
         engine = Engine(name="ClamAV", version="")
+    if all(NO_SIGNATURES in one.note for one in found):
+        return _none(files, _NO_DEFINITIONS)
     return _told(files, found, engine)
 
 
@@ -66,7 +69,8 @@ async def _unscanned(task: Task) -> Sequence[File]:
     ]
 
 
-def _none(files: Sequence[File], warning: Warning_) -> Outcome:
+def _none(files: Sequence[File], why: str) -> Outcome:
+    warning = Warning_(code=Code.TOOL_NOT_INSTALLED, detail=why)
     found = [Scanned(verdict=Verdict.NOT_SCANNED, note=NO_SCANNER)] * len(files)
     return Outcome(facts=Facts(events=_events(files, found, ""), warnings=[warning]))
 
