@@ -225,7 +225,8 @@ class Ingest:
             record = await self._journal.get(package)
             if record is not None and await self._may_try_again(record, returning=returning):
                 await self._journal.forget(package)
-                record, attempt = None, max(attempt, record.attempt + 1)
+                attempt = max(attempt, record.attempt + 1)
+                record = None
             if record is None:
                 record = await self._journal.add(
                     envelope, origin=origin, reply_to=reply_to, correlation=correlation_id, attempt=attempt
@@ -233,6 +234,9 @@ class Ingest:
             if record.content_digest != envelope.data.content_digest():
                 conflict = _conflict(envelope, record)
                 return await self._refuse(envelope.id, envelope.data, conflict, reply_to, correlation_id)
+            if record.result is not None and envelope.id != record.request:
+                await self._say_again(record, envelope, reply_to, correlation_id)
+                return Disposition.DONE
             if package in self._tasks:
                 return Disposition.IN_HAND
             if record.result is None:
@@ -240,7 +244,7 @@ class Ingest:
                 return Disposition.TAKEN
         if not await self._journal.result_confirmed(package):
             return Disposition.DONE_UNCONFIRMED
-        if not returning or envelope.id != record.request:
+        if not returning:
             await self._say_again(record, envelope, reply_to, correlation_id)
         return Disposition.DONE
 
