@@ -36,6 +36,13 @@ class Run:
         return cast("dict[str, Any]", json.loads(self.out))
 
 
+# What takes long and is not what these tests ask: `test_demo.py` runs it all.
+QUICK = {
+    "PROCESSING": json.dumps({"normalize": False, "transcribe_files": False, "validate_formats": False}),
+    "CLAMAV__SCANNER": "off",
+}
+
+
 class Program:
     """Commands on one data folder. `settings` are variables of the environment, without their prefix."""
 
@@ -49,7 +56,7 @@ class Program:
     @property
     def environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR") if name in os.environ}
-        set_ = {"DATA_DIR": self.data_dir, **self.settings}
+        set_ = {"DATA_DIR": self.data_dir, **QUICK, **self.settings}
         found = {"PYTHONPATH": str(self.search_path)} if self.search_path else {}
         return kept | found | {f"INGESTD_{name}": str(value) for name, value in set_.items()}
 

@@ -1,0 +1,26 @@
+"""The sample transfer that the project ships, with every action on, as `make demo` runs it."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.program import REPOSITORY, Program
+
+pytestmark = [pytest.mark.tool, pytest.mark.slow]
+
+
+def test_the_demo_transfer_is_preserved_with_every_action(tmp_path: Path) -> None:
+    program = Program(tmp_path, PROCESSING="{}")
+    run = program("ingest", REPOSITORY / "examples" / "demo-transfer", "--output", tmp_path / "out", "--json")
+
+    assert 0 == run.code, run.err
+    result = run.result
+    counts = result["counts"]
+    executed = {link["execute"] for link in result["timing"]["links"]}
+
+    assert 12 == counts["originals"], "three of them from the archive within"
+    assert 1 == counts["submission_documentation"]
+    assert counts["derivatives"] >= 3, "an image, a sound and a document are normalized, a page is read"
+    assert counts["files"] == counts["identified"]
+    assert {"extract_contents", "validate_file", "normalize", "transcribe_file", "store_aip"} <= executed
+    assert "workflow.option_without_link" not in {warning["code"] for warning in result["warnings"]}
