@@ -20,6 +20,8 @@ import jsonschema
 from tests.conftest import REPOSITORY
 
 RUN_SECONDS = 50
+NO_DERIVATIVES = {"normalize": False, "transcribe_files": False}
+"""Most of these tests are not about derivatives, which take longer than all the rest."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -76,7 +76,9 @@ ARCHIVES: dict[str, Callable[[Path, Path], Path]] = {
 
 
 @pytest.mark.tool
-def test_a_folder_becomes_an_aip_that_bagit_and_metsrw_read(ingestd: Program, transfer: Path, output: Path) -> None:
+def test_a_folder_becomes_an_aip_that_bagit_and_metsrw_read(transfer: Path, output: Path) -> None:
+    ingestd = Program(output.parent, PROCESSING="{}")
+
     run = ingestd("ingest", transfer, "--output", output, "--json")
 
     assert run.code == 0, run.err
@@ -242,7 +244,8 @@ def test_options_checksum_and_descriptive_metadata_are_taken(ingestd: Program, t
         archive,
         *("--output", output, "--json"),
         *("--checksum", f"sha256:{digest.upper()}"),
-        *("--set", "identify_transfer=false", "--set", "generate_transfer_structure_report=no"),
+        *("--set", "identify_transfer=false", "--set", "identify_submission_and_metadata=false"),
+        *("--set", "identify_before_normalization=false", "--set", "generate_transfer_structure_report=no"),
         *("--dc", "title=Letters", "--dc", "creator=Ada", "--dc", "creator=Grace"),
     )
 

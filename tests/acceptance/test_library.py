@@ -15,12 +15,13 @@ from ingestd.ingest import Ingest
 from ingestd.messages import Event, EventType, Outcome, RequestState
 from tests.acceptance.aips import open_aip, stored_below, stored_path
 from tests.acceptance.corpora import SMALL_FILES, many_files, small_transfer
+from tests.acceptance.program import NO_DERIVATIVES
 
 pytestmark = [pytest.mark.tool]
 
 
 def settings_in(folder: Path) -> Settings:
-    return Settings(data_dir=folder / "data", concurrent_packages=2)
+    return Settings(data_dir=folder / "data", concurrent_packages=2, processing=NO_DERIVATIVES)
 
 
 @pytest.fixture

@@ -36,8 +36,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ingest_command(corpus: Path, output: Path) -> list[object]:
     packing = ("--set", "aip_compression_algorithm=s7_lzma", "--set", "aip_compression_level=9")
-    shorter = ("--set", "normalize=false", "--set", "transcribe_files=false")
-    return ["ingest", corpus, "--output", output, "--json", *packing, *shorter]
+    return ["ingest", corpus, "--output", output, "--json", *packing]
 
 
 def kill_in(ingestd: Program, command: list[object], link: str, how: signal.Signals = signal.SIGKILL) -> int:

@@ -491,12 +491,7 @@ async def test_health_readiness_and_metrics_answer(service: Service, acme: Upstr
 def long_work(service: Service) -> dict[str, Any]:
     """Ask for work that takes a few seconds, most of them in packing."""
     source = many_files(service.sources / "Archive", 100, heavy_bytes=5 * 2**20)
-    processing = {
-        "aip_compression_algorithm": "s7_lzma",
-        "aip_compression_level": 9,
-        "normalize": False,
-        "transcribe_files": False,
-    }
+    processing = {"aip_compression_algorithm": "s7_lzma", "aip_compression_level": 9}
     return asking(source, processing=processing, idempotency_key="long")
 
 
