@@ -367,7 +367,7 @@ async def test_the_inventory_names_what_is_there_and_what_is_missing(tools: Tool
 
     assert inventory["tar"].found
     assert inventory["tar"].version.startswith("1.")
-    assert inventory["pydantic"].library
+    assert inventory["pydantic"].is_library
     assert all(one.purpose.endswith(".") and one.package and one.needed_for for one in inventory.values())
     assert all(one.found or not one.version for one in inventory.values())
     if inventory["7-Zip"].found:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import textwrap
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,13 +18,20 @@ from ingestd.app import load_workflow, workflow_path
 from ingestd.cli.main import FAILED, OK
 from ingestd.config import PREFIX, Settings
 from ingestd.errors import Code, ToolError
+from ingestd.fpr.commands import Commands
+from ingestd.fpr.records import Rule, Tool
+from ingestd.fpr.registry import Registry
 from ingestd.schemas import documents
 from ingestd.tools import Toolbox, ToolInfo
+from ingestd.tools.pool import Pool
 
 
 async def doctor(options: argparse.Namespace, settings: Settings) -> int:
     async with Toolbox(settings) as tools:
-        found = await tools.inventory()
+        known = await tools.inventory()
+        names = {tool.name.lower() for tool in known}
+        called = await _called_by_rules(settings, tools.pool)
+        found = [*known, *(tool for tool in called if tool.name.lower() not in names)]
     if options.json:
         print(json.dumps([asdict(tool) for tool in found], indent=2))
     else:
@@ -31,11 +39,37 @@ async def doctor(options: argparse.Namespace, settings: Settings) -> int:
     return FAILED if any(not tool.found and tool.needed_for == "core" for tool in found) else OK
 
 
+async def _called_by_rules(settings: Settings, pool: Pool) -> Sequence[ToolInfo]:
+    """The tools that rules of the registry call, with what for."""
+    registry = await asyncio.to_thread(Registry.load, settings.fpr_folders)
+    commands = Commands(registry, pool, pool.home())
+    uses: dict[str, list[str]] = {}
+    for rule in registry.active(Rule):
+        command = registry.command(rule.command)
+        if command is not None:
+            uses.setdefault(command.tool, []).append(rule.purpose.value)
+    tools = [(tool, Counter(uses[tool.id])) for tool in registry.active(Tool) if tool.id in uses]
+    return await asyncio.gather(*(_told(commands, tool, counts) for tool, counts in tools))
+
+
+async def _told(commands: Commands, tool: Tool, counts: Counter[str]) -> ToolInfo:
+    there = commands.available(tool)
+    purpose = ", ".join(f"{purpose.replace('_', ' ')} ({count})" for purpose, count in sorted(counts.items()))
+    return ToolInfo(
+        name=tool.name,
+        purpose=f"Called by rules: {purpose}.",
+        package=tool.debian or tool.pypi,
+        needed_for="those rules",
+        version=await commands.version(tool) if there else "",
+        found=there,
+    )
+
+
 def _print_tools(tools: Sequence[ToolInfo]) -> None:
     width = max(len(tool.name) for tool in tools)
     for title, libraries in (("Programs", False), ("Libraries", True)):
         print(title)
-        for tool in (tool for tool in tools if tool.library is libraries):
+        for tool in (tool for tool in tools if tool.is_library is libraries):
             state = tool.version or "found" if tool.found else "MISSING"
             print(f"  {tool.name:<{width}}  {state:<14}  {tool.purpose}")
             if not tool.found:

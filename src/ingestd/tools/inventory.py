@@ -30,7 +30,7 @@ class ToolInfo:
     needed_for: str
     version: str = ""
     found: bool = False
-    library: bool = False
+    is_library: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +60,8 @@ PROGRAMS = (
         "ExifTool", "exiftool -ver", "Reads technical metadata of images, documents and media.",
         "libimage-exiftool-perl", "characterization",
     ),
+    _p("clamscan", "clamscan --version", "Looks for malware where no clamd runs.", "clamav", "scan_for_viruses"),
+    _p("Graphviz", "dot -V", "Draws the workflow.", "graphviz", "ingestd workflow graph"),
     _p("ffprobe", "ffprobe -version", "Reads technical metadata of sound and film.", "ffmpeg", "characterization"),
 )  # fmt: skip
 
@@ -96,7 +98,7 @@ async def _ask(pool: Pool, program: _Program) -> ToolInfo:
 
 
 def _library(name: str, purpose: str, needed_for: str) -> ToolInfo:
-    info = ToolInfo(name=name, purpose=purpose, package=name, needed_for=needed_for, library=True)
+    info = ToolInfo(name=name, purpose=purpose, package=name, needed_for=needed_for, is_library=True)
     try:
         return replace(info, found=True, version=metadata.version(name))
     except metadata.PackageNotFoundError:
