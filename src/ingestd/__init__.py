@@ -3,11 +3,15 @@
 As a library, with no broker::
 
     async with ingestd.open() as ingest:
-        preservation = await ingest.preserve("photographs/", name="Photographs")
+        result = await ingest.preserve("photographs/", name="Photographs")
+        print(result.outcome, result.aip)
+
+or, with its events::
+
+        preservation = await ingest.begin("photographs/", name="Photographs")
         async for event in preservation:
             print(event.type, event.data.link)
         result = await preservation
-        print(result.outcome, result.aip)
 """
 
 from __future__ import annotations

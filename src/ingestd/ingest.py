@@ -131,7 +131,11 @@ class Ingest:
 
     # --- for programs that embed this --------------------------------------------------------------------------------
 
-    async def preserve(
+    async def preserve(self, source: str | os.PathLike[str], **request: Any) -> EventData:
+        """Preserve `source` and give the result, whatever it is. `request` is as for `begin`."""
+        return await (await self.begin(source, **request))
+
+    async def begin(
         self,
         source: str | os.PathLike[str],
         *,
@@ -161,19 +165,19 @@ class Ingest:
                 unique = envelope.data.model_copy(update={"idempotency_key": str(uuid.uuid4())})
                 envelope = envelope.model_copy(update={"data": unique})
                 record = await self._journal.add(envelope, origin=EMBEDDED)
-            return self._begin(record)
+            return self._start(record)
 
     async def _preserve_once(self, envelope: RequestEnvelope) -> Preservation:
         """A request with an idempotency key: what has its result already is told again, not done again."""
         record = await self._journal.get(envelope.data.package_id())
         if record is None:
-            return self._begin(await self._journal.add(envelope, origin=EMBEDDED))
+            return self._start(await self._journal.add(envelope, origin=EMBEDDED))
         if record.content_digest != envelope.data.content_digest():
             raise _conflict(envelope, record)
         if record.package in self._tasks:
             return self._listen(record.package)
         if record.result is None:
-            return self._begin(record)
+            return self._start(record)
         done = Preservation(record.package)
         done.tell(record.result)
         return done
@@ -193,7 +197,7 @@ class Ingest:
                 code=Code.REQUEST_IDENTIFIER_INVALID,
                 remediation="Only failed and interrupted packages can be resumed.",
             )
-        return self._begin(record)
+        return self._start(record)
 
     async def requests(self) -> Sequence[RequestRecord]:
         """The requests without a result."""
@@ -240,7 +244,7 @@ class Ingest:
             if package in self._tasks:
                 return Disposition.IN_HAND
             if record.result is None:
-                self._start(record)
+                self._launch(record)
                 return Disposition.TAKEN
         if not await self._journal.result_confirmed(package):
             return Disposition.DONE_UNCONFIRMED
@@ -307,7 +311,7 @@ class Ingest:
         records = await self._journal.unfinished(origin=origin)
         for record in records:
             if record.package not in self._tasks:
-                self._start(record)
+                self._launch(record)
         return len(records)
 
     async def _refuse(
@@ -361,8 +365,9 @@ class Ingest:
 
     # --- running -----------------------------------------------------------------------------------------------------
 
-    def _begin(self, record: RequestRecord) -> Preservation:
-        self._start(record)
+    def _start(self, record: RequestRecord) -> Preservation:
+        """Launch, and give who asked a handle on it."""
+        self._launch(record)
         return self._listen(record.package)
 
     def _listen(self, package: uuid.UUID) -> Preservation:
@@ -370,7 +375,7 @@ class Ingest:
         self._listeners.setdefault(package, []).append(handle)
         return handle
 
-    def _start(self, record: RequestRecord) -> None:
+    def _launch(self, record: RequestRecord) -> None:
         if record.package in self._tasks:
             raise SystemFault(f"package {record.package} is in hand already")
         self._records[record.package] = record

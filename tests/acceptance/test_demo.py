@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.program import REPOSITORY, Program
+from tests.acceptance.program import Program
+from tests.conftest import REPOSITORY
 
 pytestmark = [pytest.mark.tool, pytest.mark.slow]
 

@@ -31,7 +31,7 @@ async def ingest(tmp_path: Path) -> AsyncIterator[Ingest]:
 
 
 async def test_a_folder_is_preserved_and_its_events_are_iterated_over(ingest: Ingest, tmp_path: Path) -> None:
-    preservation = await ingest.preserve(small_transfer(tmp_path / "photographs"), name="Photographs")
+    preservation = await ingest.begin(small_transfer(tmp_path / "photographs"), name="Photographs")
     events: list[Event] = [event async for event in preservation]
     result = await preservation
 
@@ -50,7 +50,7 @@ async def test_a_folder_is_preserved_and_its_events_are_iterated_over(ingest: In
 
 
 async def test_the_result_can_be_awaited_alone_and_more_than_once(ingest: Ingest, tmp_path: Path) -> None:
-    preservation = await ingest.preserve(small_transfer(tmp_path / "photographs"))
+    preservation = await ingest.begin(small_transfer(tmp_path / "photographs"))
 
     first, second = await asyncio.gather(preservation, preservation)
 
@@ -61,7 +61,7 @@ async def test_the_result_can_be_awaited_alone_and_more_than_once(ingest: Ingest
 async def test_two_packages_at_once_are_two_aips(ingest: Ingest, tmp_path: Path) -> None:
     sources = [many_files(tmp_path / name, 20) for name in ("first", "second")]
 
-    preservations = [await ingest.preserve(source, name="same name") for source in sources]
+    preservations = [await ingest.begin(source, name="same name") for source in sources]
     results = await asyncio.gather(*preservations)
 
     assert [result.counts.originals for result in results if result.counts] == [20, 20]
@@ -70,7 +70,7 @@ async def test_two_packages_at_once_are_two_aips(ingest: Ingest, tmp_path: Path)
 
 
 async def test_more_packages_than_slots_wait_for_their_turn(ingest: Ingest, tmp_path: Path) -> None:
-    preservations = [await ingest.preserve(small_transfer(tmp_path / f"number {n}")) for n in range(5)]
+    preservations = [await ingest.begin(small_transfer(tmp_path / f"number {n}")) for n in range(5)]
 
     results = await asyncio.gather(*preservations)
 
@@ -81,8 +81,8 @@ async def test_more_packages_than_slots_wait_for_their_turn(ingest: Ingest, tmp_
 async def test_what_cannot_be_preserved_is_a_result_and_no_exception(ingest: Ingest, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
 
-    missing = await (await ingest.preserve(tmp_path / "missing"))
-    empty = await (await ingest.preserve(tmp_path / "empty"))
+    missing = await ingest.preserve(tmp_path / "missing")
+    empty = await ingest.preserve(tmp_path / "empty")
 
     assert (missing.outcome, missing.state) == (Outcome.REJECTED, RequestState.REJECTED)
     assert missing.error is not None
@@ -94,7 +94,7 @@ async def test_what_cannot_be_preserved_is_a_result_and_no_exception(ingest: Ing
 
 async def test_a_request_that_is_none_is_an_exception_at_once(ingest: Ingest, tmp_path: Path) -> None:
     with pytest.raises(RequestError) as raised:
-        await ingest.preserve(tmp_path, name="a/b")
+        await ingest.begin(tmp_path, name="a/b")
 
     assert [violation.path for violation in raised.value.violations] == ["data.name"]
     assert await ingest.requests() == []
@@ -103,7 +103,7 @@ async def test_a_request_that_is_none_is_an_exception_at_once(ingest: Ingest, tm
 async def test_leaving_stops_the_work_and_opening_again_goes_on_with_it(tmp_path: Path) -> None:
     source = many_files(tmp_path / "many", 120)
     async with ingestd.open(settings_in(tmp_path)) as ingest:
-        first = await ingest.preserve(source)
+        first = await ingest.begin(source)
         async for event in first:
             if event.kind is EventType.LINK_STARTED and event.data.link and "Identify" in event.data.link.name:
                 break
@@ -115,7 +115,7 @@ async def test_leaving_stops_the_work_and_opening_again_goes_on_with_it(tmp_path
     async with ingestd.open(settings_in(tmp_path)) as ingest:
         (waiting,) = await ingest.requests()
         assert waiting.package == first.package
-        result = await (await ingest.preserve(source))
+        result = await ingest.preserve(source)
 
     assert result.package_id == first.package
     assert result.attempt == 2
@@ -125,7 +125,7 @@ async def test_leaving_stops_the_work_and_opening_again_goes_on_with_it(tmp_path
 
 
 async def test_cancelling_who_waits_does_not_cancel_the_work(ingest: Ingest, tmp_path: Path) -> None:
-    preservation = await ingest.preserve(many_files(tmp_path / "some", 30))
+    preservation = await ingest.begin(many_files(tmp_path / "some", 30))
 
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
@@ -135,7 +135,7 @@ async def test_cancelling_who_waits_does_not_cancel_the_work(ingest: Ingest, tmp
 
 
 async def test_a_deadline_ends_a_package_as_cancelled(ingest: Ingest, tmp_path: Path) -> None:
-    result = await (await ingest.preserve(many_files(tmp_path / "some", 200), deadline_seconds=0.05))
+    result = await ingest.preserve(many_files(tmp_path / "some", 200), deadline_seconds=0.05)
 
     assert result.outcome is Outcome.CANCELLED
     assert result.error is not None

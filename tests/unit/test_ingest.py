@@ -91,7 +91,7 @@ def house(tmp_path: Path) -> House:
 
 async def test_a_request_goes_from_its_acceptance_to_its_result_and_leaves_nothing_behind(house: House) -> None:
     async with house.open() as ingest:
-        result = await (await ingest.preserve(house.source))
+        result = await ingest.preserve(house.source)
 
     assert result.outcome is Result.SUCCEEDED
     assert house.ran == ["a", "b"]
@@ -104,7 +104,7 @@ async def test_warnings_are_in_the_result_whatever_bytes_their_paths_have(house:
     warning = Warning_(code="c", detail="d", path=os.fsdecode(b"objects/caf\xe9"))
     house.results["a"] = [Outcome(facts=Facts(warnings=[warning]))]
     async with house.open() as ingest:
-        result = await (await ingest.preserve(house.source))
+        result = await ingest.preserve(house.source)
 
     assert result.outcome is Result.SUCCEEDED_WITH_WARNINGS
     assert ["objects/caf%E9: d"] == result.warnings[0].samples
@@ -114,7 +114,7 @@ async def test_warnings_are_in_the_result_whatever_bytes_their_paths_have(house:
 async def test_a_failure_is_never_told_as_a_success_and_keeps_the_package(house: House, error: Exception) -> None:
     house.results["b"] = [error]
     async with house.open() as ingest:
-        first = await (await ingest.preserve(house.source))
+        first = await ingest.preserve(house.source)
         assert first.outcome is Result.FAILED
         assert first.package_id is not None
         assert first.work_folder == str(house.work / str(first.package_id))
@@ -127,8 +127,8 @@ async def test_a_failure_is_never_told_as_a_success_and_keeps_the_package(house:
 
 async def test_what_is_wrong_with_a_fresh_request_rejects_it(house: House) -> None:
     async with house.open() as ingest:
-        missing = await (await ingest.preserve(house.tmp_path / "nothing"))
-        unknown = await (await ingest.preserve(house.source, target={"location": "moon"}))
+        missing = await ingest.preserve(house.tmp_path / "nothing")
+        unknown = await ingest.preserve(house.source, target={"location": "moon"})
 
     assert [Result.REJECTED, Result.REJECTED] == [missing.outcome, unknown.outcome]
     assert unknown.error is not None
@@ -140,7 +140,7 @@ async def test_what_was_begun_is_not_thrown_away_when_the_settings_changed(house
     house.settings = {"locations": {"x": (house.tmp_path / "x").as_uri()}, "default_location": "x"}
     house.results["b"] = [ResourceError("disk")]
     async with house.open() as ingest:
-        first = await (await ingest.preserve(house.source, target={"location": "x"}))
+        first = await ingest.preserve(house.source, target={"location": "x"})
     house.settings = {}
     assert first.package_id is not None
     async with house.open() as ingest:
@@ -153,13 +153,13 @@ async def test_what_was_begun_is_not_thrown_away_when_the_settings_changed(house
 async def test_a_damaged_journal_fails_its_package_and_no_other(house: House) -> None:
     house.results["b"] = [ResourceError("disk")]
     async with house.open() as ingest:
-        first = await (await ingest.preserve(house.source))
+        first = await ingest.preserve(house.source)
         assert first.package_id is not None
         (house.work / str(first.package_id) / "journal.db").write_bytes(b"no database" * 500)
         for path in (house.work / str(first.package_id)).glob("journal.db-*"):
             path.unlink()
         second = await (await ingest.resume(first.package_id))
-        other = await (await ingest.preserve(house.source, again=True))
+        other = await ingest.preserve(house.source, again=True)
 
     assert (Result.FAILED, Result.SUCCEEDED) == (second.outcome, other.outcome)
 
@@ -167,7 +167,7 @@ async def test_a_damaged_journal_fails_its_package_and_no_other(house: House) ->
 async def test_stopped_it_is_taken_up_where_it_was(house: House) -> None:
     house.gate.clear()
     async with house.open() as ingest:
-        stopped = await ingest.preserve(house.source)
+        stopped = await ingest.begin(house.source)
         while not house.ran:
             await asyncio.sleep(0.01)
     with pytest.raises(asyncio.CancelledError):
@@ -175,7 +175,7 @@ async def test_stopped_it_is_taken_up_where_it_was(house: House) -> None:
     house.gate.set()
 
     async with house.open() as ingest:
-        again = await ingest.preserve(house.source)
+        again = await ingest.begin(house.source)
         assert again.package == stopped.package
         assert (await again).outcome is Result.SUCCEEDED
     assert house.ran == ["a", "a", "b"]
@@ -184,9 +184,9 @@ async def test_stopped_it_is_taken_up_where_it_was(house: House) -> None:
 async def test_a_deadline_cancels_and_counts_from_the_acceptance(house: House) -> None:
     house.gate.clear()
     async with house.open() as ingest:
-        result = await (await ingest.preserve(house.source, deadline_seconds=0.3))
+        result = await ingest.preserve(house.source, deadline_seconds=0.3)
         house.gate.set()
-        other = await (await ingest.preserve(house.source, again=True))
+        other = await ingest.preserve(house.source, again=True)
 
     assert result.outcome is Result.CANCELLED
     assert result.error is not None
@@ -196,10 +196,10 @@ async def test_a_deadline_cancels_and_counts_from_the_acceptance(house: House) -
 
 async def test_the_same_key_is_done_once_and_told_again(house: House) -> None:
     async with house.open() as ingest:
-        first = await (await ingest.preserve(house.source, idempotency_key="k"))
-        second = await (await ingest.preserve(house.source, idempotency_key="k"))
+        first = await ingest.preserve(house.source, idempotency_key="k")
+        second = await ingest.preserve(house.source, idempotency_key="k")
         with pytest.raises(RequestError) as caught:
-            await ingest.preserve(house.source, idempotency_key="k", name="other")
+            await ingest.begin(house.source, idempotency_key="k", name="other")
 
     assert first.package_id == second.package_id
     assert house.ran == ["a", "b"]
@@ -271,7 +271,7 @@ async def test_whatever_is_refused_can_be_told(house: House, body: bytes) -> Non
 async def test_who_does_not_look_at_progress_does_not_pile_it_up(house: House) -> None:
     house.gate.clear()
     async with house.open() as ingest:
-        preservation = await ingest.preserve(house.source)
+        preservation = await ingest.begin(house.source)
         glance = Event(type=EventType.REQUEST_PROGRESS.full, subject="r", data=_data())
         for _ in range(5000):
             preservation.tell(glance)
@@ -291,7 +291,7 @@ async def test_a_source_whose_path_is_not_utf_8_can_be_preserved(house: House) -
     source.mkdir()
     (source / "a").write_text("a")
     async with house.open() as ingest:
-        result = await (await ingest.preserve(source))
+        result = await ingest.preserve(source)
 
     assert result.outcome is Result.SUCCEEDED
     assert "caf%E9" in (result.package_name or "")

@@ -106,7 +106,7 @@ async def test_every_event_of_a_real_run_is_valid_and_in_sequence(tmp_path: Path
     (source / "a b.txt").write_text("hello")
     settings = Settings(data_dir=tmp_path / "data")
     async with open_ingest(settings) as ingest:
-        preservation = await ingest.preserve(source, processing={"aip_compression_algorithm": "tar"})
+        preservation = await ingest.begin(source, processing={"aip_compression_algorithm": "tar"})
         events = [event async for event in preservation]
         result = await preservation
 

@@ -27,7 +27,7 @@ async def ingest(options: argparse.Namespace, settings: Settings) -> int:
     if options.output is not None:
         fields["target"] = {"location": options.output.absolute().as_uri()}
     async with open_ingest(settings) as service:
-        preservation = await service.preserve(
+        preservation = await service.begin(
             _location(options.source), again=options.again, requester=_requester(), **fields
         )
         return await _see_through(preservation, as_json=options.json)
