@@ -37,7 +37,7 @@ test: ## install everything that the tests need, then check and test everything
 	@PYTHON='$(PYTHON)' scripts/setup test
 	@$(MAKE) check
 	$(call say,Tests)
-	@$(BIN)/python -m pytest $(PYTEST)
+	@$(BIN)/python -m pytest --quiet --numprocesses=auto --dist=loadfile $(PYTEST)
 	$(call say,Next: see it work with  make demo  or read CONTRIBUTING.md and add a step of your own)
 
 .PHONY: check
