@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from ingestd.errors import Code, SystemFault, Violation
 from ingestd.premis import DigestAlgorithm
@@ -25,6 +25,14 @@ CPUS = len(os.sched_getaffinity(0))
 
 class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+LocalPath = Annotated[Path, AfterValidator(_absolute)]
+"""A path, made absolute where the service starts: programs run in folders of their own."""
 
 
 def _data_dir() -> Path:
@@ -137,8 +145,8 @@ class ClamAVSettings(Model):
     """clamd's StreamMaxLength: the largest file that is sent over TCP."""
     answer_seconds: Annotated[float, Field(gt=0)] = 600
     """Longest silence of clamd while it scans."""
-    definitions: Path | None = None
-    """Folder of the signatures for clamscan, where it is not the usual one."""
+    definitions: LocalPath | None = None
+    """LocalPath of the signatures for clamscan, where it is not the usual one."""
     on_infected: OnInfected = OnInfected.FAIL
     """`fail`: the package fails and its folder is kept; `quarantine`: and nobody but the service may enter it."""
 
@@ -162,7 +170,7 @@ class SourceSettings(Model):
 
     schemes: tuple[str, ...] = ("file", "http", "https")
     """URL schemes that requests may name."""
-    roots: tuple[Path, ...] = ()
+    roots: tuple[LocalPath, ...] = ()
     """Folders below which `file` sources must lie. Requests from the broker may read nothing outside; the command line
     and the library, which run as their user, may read everything when this is empty."""
     hosts: tuple[str, ...] = ()
@@ -190,7 +198,7 @@ class OrganizationSettings(Model):
 class Settings(Model):
     """Everything that can be set."""
 
-    data_dir: Path = Field(default_factory=_data_dir)
+    data_dir: LocalPath = Field(default_factory=_data_dir)
     """Where packages are worked on and the service's journal is kept. Must survive a restart."""
     locations: Mapping[str, str] = Field(default_factory=dict)
     """Archival storage, by name: `{"primary": "file:///srv/aips"}`. Empty: `aips` in the data folder, as `primary`."""
@@ -198,12 +206,12 @@ class Settings(Model):
     """Where an AIP goes whose request names no location."""
     concurrent_packages: Annotated[int, Field(ge=1)] = max(1, (CPUS + 1) // 2)
     """How many packages are worked on at once."""
-    workflow: Path | None = None
+    workflow: LocalPath | None = None
     """Another workflow than the one ingestd ships."""
-    fpr_folders: tuple[Path, ...] = ()
+    fpr_folders: tuple[LocalPath, ...] = ()
     """Folders with a site's own records for the format policy registry, laid over the shipped ones in this order."""
-    policies: Path | None = None
-    """Folder of MediaConch policies (XML files), which sound and film are checked against."""
+    policies: LocalPath | None = None
+    """LocalPath of MediaConch policies (XML files), which sound and film are checked against."""
     digest_algorithm: DigestAlgorithm = DigestAlgorithm.SHA256
     """Message digest of files and of the bag's manifests."""
     organization: OrganizationSettings = OrganizationSettings()

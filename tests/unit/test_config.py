@@ -58,6 +58,17 @@ def test_an_empty_list_of_locations_has_one_in_the_data_folder(tmp_path: Path) -
     assert settings.journal_path == tmp_path / "d/service.db"
 
 
+def test_relative_paths_are_taken_from_where_the_service_starts() -> None:
+    environ = {"INGESTD_DATA_DIR": "here", "INGESTD_SOURCES__ROOTS": '["in"]', "INGESTD_POLICIES": "p"}
+    settings = Settings.load(environ=environ)
+
+    assert (Path.cwd() / "here", (Path.cwd() / "in",), Path.cwd() / "p") == (
+        settings.data_dir,
+        settings.sources.roots,
+        settings.policies,
+    )
+
+
 def test_every_wrong_setting_is_named_at_once() -> None:
     with pytest.raises(SystemFault) as caught:
         Settings.load(environ={"INGESTD_HTTP_PORT": "high", "INGESTD_AMQP__NOPE": "1", "INGESTD_LOG_LEVEL": "loud"})
