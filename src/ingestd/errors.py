@@ -243,7 +243,7 @@ CATALOGUE: dict[Code, Entry] = {
         _S,
         Retry.NEVER,
         "Use a source with an allowed scheme below an allowed root, or ask the operator to allow it "
-        "(settings source_schemes and source_roots).",
+        "(settings sources.schemes and sources.roots).",
     ),
     Code.REQUEST_IDEMPOTENCY_CONFLICT: _e(
         "The idempotency key was used before for something else",
