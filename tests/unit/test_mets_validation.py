@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,12 @@ def rules(violations: list[Violation]) -> set[str]:
 
 async def test_a_valid_document_has_no_violations(mets: Path) -> None:
     assert [] == list(await validate(mets))
+
+
+async def test_many_documents_can_be_validated_at_once(mets: Path) -> None:
+    found = await asyncio.gather(*(validate(mets) for _ in range(16)))
+
+    assert [[]] * 16 == [list(violations) for violations in found]
 
 
 async def test_a_document_tree_is_valid_against_the_published_schemas_too(mets: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.resources
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,6 +39,10 @@ class DoctypeFound(ValueError):
     """The document has a document type declaration."""
 
 
+_ONE_AT_A_TIME = threading.Lock()
+"""libxml2 keeps what it knows of schemas in globals: two threads that load them at once find types missing."""
+
+
 async def validate(path: Path) -> Sequence[Violation]:
     """Find what is wrong with a METS of PREMIS 3: nothing, if it is valid.
 
@@ -50,7 +55,7 @@ async def validate(path: Path) -> Sequence[Violation]:
 
 
 def _validate(path: Path) -> Sequence[Violation]:
-    with Identifiers() as identifiers:
+    with _ONE_AT_A_TIME, Identifiers() as identifiers:
         check = _Check(identifiers)
         try:
             with path.open("rb") as file:
