@@ -1,0 +1,65 @@
+"""The message contract: preservation requests in, events and results out.
+
+Structured-mode CloudEvents 1.0 in JSON. These models are the contract: `schemas/` is generated from them, and a test
+keeps the two equal. Of a request, only `source.location` is required; unknown keys are ignored, except in
+`processing`, where a misspelt option must not be lost in silence. Sizes are bytes, times RFC 3339 in UTC.
+"""
+
+from ingestd.messages.events import (
+    AipData,
+    CountsData,
+    ErrorData,
+    Event,
+    EventData,
+    EventType,
+    LinkData,
+    Outcome,
+    RequestState,
+    StoredData,
+    TimingData,
+    ToolData,
+    WarningData,
+    routing_word,
+)
+from ingestd.messages.options import CompressionAlgorithm, ProcessingConfig
+from ingestd.messages.requests import (
+    MAX_BODY_BYTES,
+    PreservationRequest,
+    RequestEnvelope,
+    RequestSource,
+    parse_request,
+    read_context,
+    read_request,
+)
+from ingestd.messages.values import MAX_DEPTH, Checksum
+
+CONTENT_TYPE = "application/cloudevents+json"
+
+__all__ = [
+    "CONTENT_TYPE",
+    "MAX_BODY_BYTES",
+    "MAX_DEPTH",
+    "AipData",
+    "Checksum",
+    "CompressionAlgorithm",
+    "CountsData",
+    "ErrorData",
+    "Event",
+    "EventData",
+    "EventType",
+    "LinkData",
+    "Outcome",
+    "PreservationRequest",
+    "ProcessingConfig",
+    "RequestEnvelope",
+    "RequestSource",
+    "RequestState",
+    "StoredData",
+    "TimingData",
+    "ToolData",
+    "WarningData",
+    "parse_request",
+    "read_context",
+    "read_request",
+    "routing_word",
+]

@@ -1,0 +1,311 @@
+"""Events and results: what goes out, and how a request ends."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from ingestd import errors
+from ingestd.errors import Code, Violation
+from ingestd.messages.options import CompressionAlgorithm
+from ingestd.messages.values import Checksum, Outgoing, Time, safe_text
+from ingestd.premis import now
+
+TYPE_PREFIX = "org.ingestd."
+
+_WORD = re.compile(r"[^a-z0-9_-]+")
+
+
+def routing_word(text: str) -> str:
+    """Make one word of a routing key: `[a-z0-9_-]{1,64}`."""
+    return _WORD.sub("-", text.lower()).strip("-")[:64] or "default"
+
+
+class Outcome(StrEnum):
+    """How a request ended; the last word of a result's routing key."""
+
+    SUCCEEDED = "succeeded"
+    SUCCEEDED_WITH_WARNINGS = "succeeded_with_warnings"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
+    OUTCOME_UNKNOWN = "outcome_unknown"
+
+
+class RequestState(StrEnum):
+    """Where a request is. Terminal states are spelled as `Outcome`."""
+
+    RECEIVED = "received"
+    VALIDATING = "validating"
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    STORING = "storing"
+    SUCCEEDED = "succeeded"
+    SUCCEEDED_WITH_WARNINGS = "succeeded_with_warnings"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
+    OUTCOME_UNKNOWN = "outcome_unknown"
+
+    @property
+    def terminal(self) -> bool:
+        return self.value in set(Outcome)
+
+
+class EventType(StrEnum):
+    """CloudEvents types that ingestd publishes, without prefix and version."""
+
+    REQUEST_ACCEPTED = "request.accepted"
+    REQUEST_REJECTED = "request.rejected"
+    REQUEST_STARTED = "request.started"
+    REQUEST_PROGRESS = "request.progress"
+    REQUEST_FAILED = "request.failed"
+    REQUEST_CANCELLED = "request.cancelled"
+    REQUEST_OUTCOME_UNKNOWN = "request.outcome_unknown"
+    LINK_STARTED = "link.started"
+    LINK_COMPLETED = "link.completed"
+    LINK_FAILED = "link.failed"
+    LINK_SKIPPED = "link.skipped"
+    LINK_RETRYING = "link.retrying"
+    AIP_CREATED = "aip.created"
+    AIP_STORED = "aip.stored"
+
+    @property
+    def full(self) -> str:
+        return f"{TYPE_PREFIX}{self.value}.v1"
+
+    @property
+    def terminal(self) -> bool:
+        return self in _TERMINAL
+
+
+_TERMINAL = {
+    EventType.REQUEST_REJECTED,
+    EventType.REQUEST_FAILED,
+    EventType.REQUEST_CANCELLED,
+    EventType.REQUEST_OUTCOME_UNKNOWN,
+    EventType.AIP_STORED,
+}
+
+
+class ViolationData(Outgoing):
+    path: str
+    rule: str
+    expected: str = ""
+    actual: str = ""
+
+
+class ToolFailureData(Outgoing):
+    name: str
+    version: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    timed_out: bool = False
+
+
+class ErrorData(Outgoing):
+    """An error that a person or a program can act on."""
+
+    code: Code
+    category: str
+    responsible: errors.Responsible
+    retryable: bool
+    retry: errors.Retry
+    title: str
+    detail: str
+    violations: list[ViolationData] = []
+    remediation: str
+    link: str | None = None
+    tool: ToolFailureData | None = None
+    stderr_tail: str = ""
+
+    @classmethod
+    def of(cls, error: errors.IngestError, link: str | None = None) -> ErrorData:
+        tool = error.tool
+        return cls(
+            code=error.code,
+            category=error.code.category,
+            responsible=error.entry.responsible,
+            retryable=error.entry.retryable,
+            retry=error.entry.retry,
+            title=error.entry.title,
+            detail=safe_text(error.detail[:2000]),
+            violations=[
+                ViolationData(
+                    path=safe_text(v.path[:4096]),
+                    rule=v.rule,
+                    expected=safe_text(v.expected[:500]),
+                    actual=safe_text(v.actual[:500]),
+                )
+                for v in error.violations[:100]
+            ],
+            remediation=error.remediation,
+            link=link,
+            tool=ToolFailureData(
+                name=tool.name,
+                version=tool.version,
+                exit_code=tool.exit_code,
+                signal=tool.signal,
+                timed_out=tool.timed_out,
+            )
+            if tool
+            else None,
+            stderr_tail=safe_text(error.stderr_tail[-4000:]),
+        )
+
+    def error(self) -> errors.IngestError:
+        """Make the error again that this was made of."""
+        tool = self.tool
+        return errors.IngestError(
+            self.detail,
+            code=self.code,
+            violations=tuple(
+                Violation(path=v.path, rule=v.rule, expected=v.expected, actual=v.actual) for v in self.violations
+            ),
+            remediation=self.remediation,
+            tool=errors.ToolFailure(**tool.model_dump()) if tool else None,
+            stderr_tail=self.stderr_tail,
+        )
+
+
+class LinkData(Outgoing):
+    """A link of the workflow, and how its job went."""
+
+    id: str
+    name: str
+    group: str
+    execute: str
+    exit_code: int | None = None
+    seconds: float | None = None
+    files_done: int = 0
+    files_total: int = 0
+    tool: str = ""
+
+
+class WarningData(Outgoing):
+    """Warnings of one code, counted, with a few of them as samples."""
+
+    code: str
+    count: int
+    samples: Annotated[list[str], BeforeValidator(lambda samples: [safe_text(words) for words in samples])] = []
+
+
+class ToolData(Outgoing):
+    """A program or library that worked on the package."""
+
+    name: str
+    version: str
+    used_for: str = ""
+
+
+class StoredData(Outgoing):
+    """One stored copy of the AIP, and how it is known to be intact."""
+
+    location: str
+    url: str
+    size_bytes: int
+    checksum: Checksum
+    stored_at: Time
+    verified_at: Time
+    verified_by: str
+
+
+class AipData(Outgoing):
+    """The AIP."""
+
+    id: uuid.UUID
+    name: str
+    """Its folder's name, `NAME-UUID`."""
+    size_bytes: int
+    checksum: Checksum | None
+    """Of the packed file; none for an AIP left as a folder, whose bag manifests say it."""
+    format: CompressionAlgorithm
+    mets_path: str
+    mets_checksum: Checksum
+    stored: list[StoredData] = []
+
+
+class CountsData(Outgoing):
+    """What the package holds."""
+
+    files: int = 0
+    originals: int = 0
+    derivatives: int = 0
+    submission_documentation: int = 0
+    metadata: int = 0
+    removed: int = 0
+    directories: int = 0
+    size_bytes: int = 0
+    identified: int = 0
+
+
+class TimingData(Outgoing):
+    accepted_at: Time
+    started_at: Time | None = None
+    finished_at: Time | None = None
+    seconds: float = 0
+    links: list[LinkData] = []
+
+
+class EventData(Outgoing):
+    """The `data` of every event and result. What does not apply to the event's type is null."""
+
+    request_id: str
+    package_id: uuid.UUID | None = None
+    package_name: str | None = None
+    attempt: int = 1
+    sequence: int
+    """Strictly increases within an attempt."""
+    correlation_id: str | None = None
+    idempotency_key: str | None = None
+    tenant: str = "default"
+    collection: str = "default"
+    accession: str | None = None
+    external_identifier: str | None = None
+    client_context: dict[str, Any] = {}
+    state: RequestState
+    outcome: Outcome | None = None
+    """Terminal events only."""
+    link: LinkData | None = None
+    aip: AipData | None = None
+    counts: CountsData | None = None
+    warnings: list[WarningData] = []
+    error: ErrorData | None = None
+    workflow_digest: str | None = None
+    timing: TimingData | None = None
+    tools: list[ToolData] = []
+    program_runs: int | None = None
+    """External programs started for this attempt."""
+    work_folder: str | None = None
+    """For embedded runs that can be resumed: the package's working folder."""
+
+
+class Event(Outgoing):
+    """An event or result as a CloudEvent."""
+
+    specversion: Literal["1.0"] = "1.0"
+    id: str = Field(default_factory=lambda: str(uuid.uuid4()))
+    """Consumers deduplicate on it: an event that is published twice, after a crash, keeps it."""
+    source: str = "/ingestd"
+    type: str
+    subject: str
+    """The request's identifier."""
+    time: Time = Field(default_factory=now)
+    datacontenttype: Literal["application/json"] = "application/json"
+    traceparent: str | None = None
+    data: EventData
+
+    @property
+    def kind(self) -> EventType:
+        return EventType(self.type.removeprefix(TYPE_PREFIX).removesuffix(".v1"))
+
+    def routing_key(self) -> str:
+        """`<tenant>.<collection>.<outcome>` for results, `<tenant>.<aggregate>.<event>` for events."""
+        tenant = routing_word(self.data.tenant)
+        if self.data.outcome is not None and self.kind.terminal:
+            return f"{tenant}.{routing_word(self.data.collection)}.{self.data.outcome.value}"
+        return f"{tenant}.{self.kind.value}"

@@ -1,0 +1,166 @@
+"""Preservation requests: what comes in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from ingestd.errors import RequestError
+from ingestd.messages.values import (
+    Checksum,
+    Context,
+    Incoming,
+    Label,
+    Name,
+    Time,
+    check_context,
+    unsound,
+    violation_of,
+)
+
+MAX_BODY_BYTES = 64 * 1024
+REQUEST_TYPE = "org.ingestd.preservation.request.v1"
+NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://ingestd.org/aip")
+"""Namespace of AIP identifiers: the same request always makes the same AIP."""
+
+
+class RequestSource(Incoming):
+    """What is to be preserved."""
+
+    location: Annotated[str, Field(min_length=1, max_length=4096)]
+    """A path, or a `file`, `http` or `https` URL: of a folder, a file or an archive."""
+    checksum: Checksum | None = None
+    """What a file or archive must be."""
+    credentials: Label | None = None
+    """The name of credentials in the service's settings."""
+
+
+class RequestMetadata(Incoming):
+    """What the request itself says of the package as a whole."""
+
+    dc: dict[Annotated[str, Field(pattern=r"^[A-Za-z]{1,40}$")], list[str] | str] = Field(default_factory=dict)
+    """Dublin Core elements and terms, each with one value or several."""
+
+    def pairs(self) -> dict[str, list[str]]:
+        return {name: [value] if isinstance(value, str) else value for name, value in self.dc.items()}
+
+
+class Target(Incoming):
+    """Where the AIP is to be stored."""
+
+    location: Label | None = None
+    """The name of a configured location."""
+
+
+class Priority(StrEnum):
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+class PreservationRequest(Incoming):
+    """The `data` of a request."""
+
+    source: RequestSource
+    name: Name | None = None
+    """The package's name; by default the source's."""
+    tenant: Label = "default"
+    """On whose behalf; a word of the routing keys."""
+    collection: Label = "default"
+    """What it belongs to; a word of the routing key of results."""
+    accession: Label | None = None
+    """Accession number, recorded in a `registration` event."""
+    external_identifier: Label | None = None
+    """The submitter's own identifier; repeated in every event and in the bag."""
+    idempotency_key: Label | None = None
+    """The same key makes the same AIP; by default a digest of source, checksum and options."""
+    priority: Priority = Priority.NORMAL
+    processing: dict[str, Any] = Field(default_factory=dict)
+    """Processing options that differ from the defaults."""
+    metadata: RequestMetadata = RequestMetadata()
+    target: Target = Target()
+    deadline_seconds: Annotated[float, Field(gt=0)] | None = None
+    """How long the whole may take from the time it is accepted."""
+    client_context: Context = Field(default_factory=dict)
+    """Anything; comes back with every event (at most 4 KiB)."""
+
+    @property
+    def key(self) -> str:
+        """The idempotency key, given or derived."""
+        if self.idempotency_key:
+            return self.idempotency_key
+        return self.content_digest()
+
+    def content_digest(self) -> str:
+        """Digest of what is asked for: two requests with the same one ask for the same AIP."""
+        asked = self.model_dump(
+            mode="json", include={"source", "name", "processing", "metadata", "accession", "collection", "target"}
+        )
+        asked["source"].pop("credentials", None)
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+    def package_id(self) -> uuid.UUID:
+        """The AIP's identifier: UUID v5 of tenant and idempotency key."""
+        return uuid.uuid5(NAMESPACE, f"{self.tenant}\n{self.key}")
+
+
+class RequestEnvelope(Incoming):
+    """A request as a CloudEvent."""
+
+    specversion: Literal["1.0"] = "1.0"
+    type: Literal["org.ingestd.preservation.request.v1"] = "org.ingestd.preservation.request.v1"
+    id: Annotated[str, Field(min_length=1, max_length=200)]
+    """The request's identifier; with `source` unique."""
+    source: Annotated[str, Field(min_length=1, max_length=500)]
+    """Who asks, as a URI reference; the requester agent of the AIP."""
+    time: Time | None = None
+    traceparent: Annotated[str, Field(max_length=100)] | None = None
+    """W3C trace context, carried through."""
+    data: PreservationRequest
+
+
+def read_request(body: bytes, *, message_id: str = "") -> RequestEnvelope:
+    """Read a message's body: a CloudEvent, or (as `application/json`) the bare data of one.
+
+    Raises `RequestError` with every violation; its `extra` is empty when not even JSON was found.
+    """
+    if len(body) > MAX_BODY_BYTES:
+        raise RequestError(f"the message has {len(body)} bytes; at most {MAX_BODY_BYTES} are read")
+    try:
+        raw = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"the message is not JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise RequestError("the message is JSON, but not an object")
+    if "specversion" not in raw and "data" not in raw:
+        identity = message_id or hashlib.sha256(body).hexdigest()[:32]
+        raw = {"id": identity, "source": "urn:ingestd:bare", "data": raw}
+    return parse_request(raw)
+
+
+def parse_request(raw: Mapping[str, Any]) -> RequestEnvelope:
+    """Validate a request's envelope and data. Raises `RequestError` with every violation."""
+    if found := unsound(raw):
+        raise RequestError(f"the request is not valid: {found.path}", violations=(found,))
+    try:
+        return RequestEnvelope.model_validate(raw)
+    except ValidationError as error:
+        violations = tuple(violation_of(item) for item in error.errors())
+        names = ", ".join(sorted({violation.path for violation in violations}))
+        raise RequestError(f"the request is not valid: {names}", violations=violations) from error
+
+
+def read_context(raw: Any) -> dict[str, Any]:
+    """Read the `client_context` of a request that is refused: empty when it is what makes the request invalid."""
+    if not isinstance(raw, dict) or unsound(raw):
+        return {}
+    try:
+        return check_context(raw)
+    except ValueError:
+        return {}
