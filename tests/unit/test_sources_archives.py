@@ -129,13 +129,13 @@ async def make_with_7z(
     return folder / archive
 
 
-def rar4(files: Mapping[str, bytes]) -> bytes:
+def rar4(files: Mapping[str, bytes], *, volume: int = 0) -> bytes:
     """Write a RAR 4 archive with stored files (method 0x30), as far as a reader needs it."""
 
     def header(body: bytes) -> bytes:
         return struct.pack("<H", zlib.crc32(body) & 0xFFFF) + body
 
-    out = b"Rar!\x1a\x07\x00" + header(struct.pack("<BHHHI", 0x73, 0, 13, 0, 0))
+    out = b"Rar!\x1a\x07\x00" + header(struct.pack("<BHHHI", 0x73, volume, 13, 0, 0))
     for name, data in files.items():
         raw = name.encode()
         body = struct.pack("<BHH", 0x74, 0x8000, 32 + len(raw))
@@ -146,7 +146,7 @@ def rar4(files: Mapping[str, bytes]) -> bytes:
     return out + header(struct.pack("<BHH", 0x7B, 0x4000, 7))
 
 
-def rar5(files: Mapping[str, bytes]) -> bytes:
+def rar5(files: Mapping[str, bytes], *, volume: int = 0) -> bytes:
     """Write a RAR 5 archive with stored files."""
 
     def number(value: int) -> bytes:
@@ -160,7 +160,7 @@ def rar5(files: Mapping[str, bytes]) -> bytes:
         sized = number(len(body)) + body
         return struct.pack("<I", zlib.crc32(sized)) + sized
 
-    out = b"Rar!\x1a\x07\x01\x00" + header(number(1) + number(0) + number(0))
+    out = b"Rar!\x1a\x07\x01\x00" + header(number(1) + number(0) + number(volume))
     for name, data in files.items():
         raw = name.encode()
         body = number(2) + number(2) + number(len(data))
@@ -709,6 +709,17 @@ class TestDamaged:
         error = await desk.refused(path)
 
         assert error.code == Code.CONTENT_ARCHIVE_CORRUPT
+
+    @pytest.mark.parametrize("write", [rar4, rar5])
+    async def test_one_volume_of_several_is_refused_rather_than_cut(
+        self, desk: Desk, tmp_path: Path, write: Callable[..., bytes]
+    ) -> None:
+        (tmp_path / "a.part1.rar").write_bytes(write(PLAIN, volume=1))
+
+        with pytest.raises(ContentError, match="one of several volumes") as caught:
+            await desk.receive(tmp_path / "a.part1.rar")
+
+        assert caught.value.code is Code.CONTENT_ARCHIVE_UNSUPPORTED
 
     @pytest.mark.parametrize("write", [rar4, rar5, None])
     async def test_a_file_that_belies_its_checksum_is_refused(

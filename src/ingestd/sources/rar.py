@@ -9,8 +9,9 @@ import os
 import struct
 from collections.abc import Iterator
 
-_FILE4, _END4 = 0x74, 0x7B
-_FILE5, _END5 = 2, 5
+_MAIN4, _FILE4, _END4 = 0x73, 0x74, 0x7B
+_MAIN5, _FILE5, _END5 = 1, 2, 5
+_VOLUME = 1
 _MOST_HEADER_BYTES = 2 * 1024 * 1024
 
 
@@ -18,10 +19,15 @@ class RarDamagedError(Exception):
     """The chain of headers breaks off."""
 
 
+class RarVolumeError(Exception):
+    """The archive is one of several volumes: libarchive would give what is in this one, and cut its last file."""
+
+
 def checksums(fd: int, form: str) -> Iterator[int | None]:
     """Give the CRC-32 of each file and folder in the archive, in order; None where there is none to hold it against.
 
     Raises `RarDamagedError` where the archive ends before its end: what comes after the cut would be missed by nobody.
+    Raises `RarVolumeError`.
     """
     return _checksums4(fd) if form == "rar" else _checksums5(fd)
 
@@ -35,6 +41,8 @@ def _checksums4(fd: int) -> Iterator[int | None]:
         kind, flags, length = struct.unpack_from("<BHH", head, 2)
         if kind == _END4:
             return
+        if kind == _MAIN4 and flags & _VOLUME:
+            raise RarVolumeError
         added = struct.unpack_from("<I", head, 7)[0] if flags & 0x8000 and len(head) >= 11 else 0
         if kind == _FILE4 and len(head) >= 32:
             if flags & 0x100 and len(head) == 36:
@@ -63,6 +71,8 @@ def _checksums5(fd: int) -> Iterator[int | None]:
             added, next_ = _number(header, next_)
         if kind == _END5:
             return
+        if kind == _MAIN5 and _number(header, next_)[0] & _VOLUME:
+            raise RarVolumeError
         if kind == _FILE5:
             yield None if flags & 0x18 else _file5(header, next_)
         at += length + added

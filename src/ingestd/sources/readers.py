@@ -30,7 +30,7 @@ from libarchive import ffi
 
 from ingestd.errors import Code, IngestError
 from ingestd.sources.findings import failure
-from ingestd.sources.rar import RarDamagedError, checksums
+from ingestd.sources.rar import RarDamagedError, RarVolumeError, checksums
 from ingestd.sources.writer import CHUNK_BYTES, Writer
 
 _PASSWORD = re.compile(r"encrypt|passphrase|password|decrypt", re.IGNORECASE)
@@ -285,6 +285,10 @@ def read_other(file: IO[bytes], writer: Writer, *, form: str) -> None:
                 _take_entry(archive, entry._entry_p, writer, next(said, None))  # noqa: SLF001  for names as bytes
         if form in _RAR and any(crc is not None for crc in said):
             raise damaged("it holds more files than could be read")
+    except RarVolumeError as error:
+        raise failure(
+            Code.CONTENT_ARCHIVE_UNSUPPORTED, "the archive is one of several volumes: join them to one, or send the folder"
+        ) from error
     except RarDamagedError as error:
         raise damaged(error) from error
     except libarchive.ArchiveError as error:
