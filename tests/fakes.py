@@ -20,7 +20,7 @@ from ingestd.oais import (
     Totals,
     Warning_,
 )
-from ingestd.premis import Agent, Event
+from ingestd.premis import Agent, AgentLink, Event, Identifier, RightsStatement, with_all_acts
 
 Record = TypeVar("Record")
 Entry = TypeVar("Entry", File, Directory)
@@ -40,6 +40,9 @@ class FakeHistory:
         self._events: dict[uuid.UUID, list[Event]] = {}
         self._extensions: dict[uuid.UUID, list[Extension]] = {}
         self._descriptions: dict[uuid.UUID, list[tuple[int, Description]]] = {}
+        self._rights: dict[uuid.UUID, list[RightsStatement]] = {}
+        self._identifiers: dict[uuid.UUID, dict[Identifier, None]] = {}
+        self._linked_agents: dict[AgentLink, Agent] = {}
         self._warnings: dict[Warning_, None] = {}
         self._facts: dict[str, str] = {}
         self._agents = tuple(agents)
@@ -60,6 +63,12 @@ class FakeHistory:
         for description in facts.descriptions:
             row = self._row("description")
             self._descriptions.setdefault(description.target, []).append((row, description))
+        for statement in facts.rights:
+            said = self._rights.setdefault(statement.object, [])
+            said[:] = with_all_acts([*said, statement])
+        for one in facts.identifiers:
+            self._identifiers.setdefault(one.object, {})[one] = None
+        self._linked_agents |= {agent.link: agent for agent in facts.agents if agent.link not in self._linked_agents}
         self._warnings |= dict.fromkeys(facts.warnings)
         self._facts.update(facts.package)
 
@@ -128,6 +137,15 @@ class FakeHistory:
 
     async def agents(self) -> Sequence[Agent]:
         return self._agents
+
+    async def linked_agents(self, links: Sequence[AgentLink]) -> Mapping[AgentLink, Agent]:
+        return {link: self._linked_agents[link] for link in links if link in self._linked_agents}
+
+    async def rights(self, objects: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Sequence[RightsStatement]]:
+        return {key: tuple(self._rights[key]) for key in objects if key in self._rights}
+
+    async def identifiers(self, objects: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Sequence[Identifier]]:
+        return {key: tuple(self._identifiers[key]) for key in objects if key in self._identifiers}
 
     async def facts(self) -> Mapping[str, str]:
         return dict(self._facts)

@@ -12,7 +12,13 @@ from tests.fakes import FakeHistory
 
 AT = datetime(2026, 11, 20, 18, 57, 41, 123456, tzinfo=UTC)
 AGENTS = (
-    Agent(identifier_type="preservation system", identifier="ingestd-0.1.0", name="ingestd", type=AgentType.SOFTWARE),
+    Agent(
+        identifier_type="preservation system",
+        identifier="ingestd-0.1.0",
+        name="ingestd",
+        type=AgentType.SOFTWARE,
+        version="0.1.0",
+    ),
     Agent(identifier_type="repository code", identifier="ORG", name="An Archive", type=AgentType.ORGANIZATION),
     Agent(identifier_type="requester", identifier="urn:test", name="urn:test", type=AgentType.REQUESTER),
 )

@@ -16,7 +16,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from ingestd.premis import Agent, Digest, Event, Format
+from ingestd.premis import Agent, AgentLink, Digest, Event, Format, Identifier, RightsStatement
 
 
 class FileUse(StrEnum):
@@ -155,8 +155,9 @@ class Facts:
     """What a step found out or did, to be recorded in one transaction.
 
     `files` and `directories` are recorded by id (path, for a directory): a known one is replaced by what is said here.
-    Renames come first, then directories and files, then what refers to them. `package` are facts of the package as a
-    whole, by name; the later word wins.
+    Renames come first, then directories and files, then what refers to them. Rights, identifiers and agents that are
+    known already are said once; `agents` are those of events that others recorded. `package` are facts of the package
+    as a whole, by name; the later word wins.
     """
 
     renames: Sequence[Rename] = ()
@@ -165,6 +166,9 @@ class Facts:
     events: Sequence[Event] = ()
     extensions: Sequence[Extension] = ()
     descriptions: Sequence[Description] = ()
+    rights: Sequence[RightsStatement] = ()
+    identifiers: Sequence[Identifier] = ()
+    agents: Sequence[Agent] = ()
     warnings: Sequence[Warning_] = ()
     package: Mapping[str, str] = field(default_factory=dict)
 
@@ -226,7 +230,19 @@ class History(Protocol):
         """Per file those that were derived from it and are not removed, in the order of recording."""
         ...
 
-    async def agents(self) -> Sequence[Agent]: ...
+    async def rights(self, objects: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Sequence[RightsStatement]]:
+        """Per object its rights statements, each with all its acts, in the order of recording."""
+        ...
+
+    async def identifiers(self, objects: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Sequence[Identifier]]: ...
+
+    async def agents(self) -> Sequence[Agent]:
+        """The package's own agents, which every event of ours is linked to."""
+        ...
+
+    async def linked_agents(self, links: Sequence[AgentLink]) -> Mapping[AgentLink, Agent]:
+        """The agents of events and rights that others recorded, by their identifiers."""
+        ...
 
     async def facts(self) -> Mapping[str, str]: ...
 

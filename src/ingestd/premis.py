@@ -1,4 +1,4 @@
-"""PREMIS 3 as records: events, agents, message digests, formats.
+"""PREMIS 3 as records: events, agents, rights, identifiers, message digests, formats.
 
 Semantic units are named as in the PREMIS Data Dictionary, version 3.0; event types and outcomes are those of the
 Library of Congress vocabulary (id.loc.gov/vocabulary/preservation) and of Archivematica, whose tools read our METS.
@@ -6,8 +6,10 @@ Library of Congress vocabulary (id.loc.gov/vocabulary/preservation) and of Archi
 
 from __future__ import annotations
 
+import json
 import uuid
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -86,30 +88,142 @@ class Format:
     mime: str = ""
 
 
+class RightsBasis(StrEnum):
+    """PREMIS rightsBasis (4.1.2) as Archivematica's forms have it: donor and policy are written as `Other`."""
+
+    COPYRIGHT = "Copyright"
+    LICENSE = "License"
+    STATUTE = "Statute"
+    DONOR = "Donor"
+    POLICY = "Policy"
+    OTHER = "Other"
+
+
+class Restriction(StrEnum):
+    """PREMIS restriction (4.1.6.2), the values that Archivematica knows."""
+
+    ALLOW = "Allow"
+    DISALLOW = "Disallow"
+    CONDITIONAL = "Conditional"
+
+
+SYSTEM_AGENT = "preservation system"
+"""The agentIdentifierType of the software that preserves: Archivematica's word, linked from every event it records."""
+
+OPEN = "OPEN"
+"""An endDate that is not fixed."""
+
+AgentLink = tuple[str, str]
+"""linkingAgentIdentifier (2.6): an agent's identifierType and identifierValue."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Agent:
-    """PREMIS agent: identifier (3.1), name (3.2), type (3.3)."""
+    """PREMIS agent: identifier (3.1), name (3.2), type (3.3), version (3.4)."""
 
     identifier_type: str
     identifier: str
     name: str
-    type: AgentType
+    type: str
+    version: str = ""
+
+    @property
+    def link(self) -> AgentLink:
+        return self.identifier_type, self.identifier
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
     """PREMIS event about one object (a file, or the package where `object` is its id).
 
-    `at` says when it happened, not when it was written (2.3). `note` is eventOutcomeDetailNote (2.5.2.1).
+    `at` says when it happened, not when it was written (2.3). `note` is eventOutcomeDetailNote (2.5.2.1). `agents` are
+    those of an event that somebody else recorded; without any, they are the package's own. Such an event has any type
+    and outcome; ours have those of `EventType` and `EventOutcome`.
     """
 
     object: uuid.UUID
-    type: EventType
+    type: str
     at: datetime
     detail: str = ""
-    outcome: EventOutcome = EventOutcome.NONE
+    outcome: str = EventOutcome.NONE
     note: str = ""
+    agents: Sequence[AgentLink] = ()
     id: uuid.UUID = field(default_factory=uuid.uuid4)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Identifier:
+    """A further objectIdentifier (1.1) of a file, a directory or the package, beside its UUID."""
+
+    object: uuid.UUID
+    type: str
+    value: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DocumentationIdentifier:
+    """Where the grounds of a right are documented (4.1.3.5 and its like)."""
+
+    type: str
+    value: str
+    role: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RightsGranted:
+    """An act that is granted or restricted (4.1.6). Dates are as written in EDTF; `end` may be `OPEN`."""
+
+    act: str
+    restrictions: Sequence[str] = ()
+    start: str = ""
+    end: str = ""
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RightsStatement:
+    """PREMIS rightsStatement (4.1) about one object: a basis, and the acts that it grants or restricts.
+
+    `status` is for copyright, `citation` for statutes, `terms` for licenses; `other_basis` says which basis where it is
+    none of PREMIS's own. Without an identifier of its own, `id` is it.
+    """
+
+    object: uuid.UUID
+    basis: RightsBasis
+    identifier_type: str = ""
+    identifier: str = ""
+    other_basis: str = ""
+    status: str = ""
+    jurisdiction: str = ""
+    determination_date: str = ""
+    citation: str = ""
+    terms: str = ""
+    start: str = ""
+    end: str = ""
+    notes: Sequence[str] = ()
+    documentation: Sequence[DocumentationIdentifier] = ()
+    granted: Sequence[RightsGranted] = ()
+    agents: Sequence[AgentLink] = ()
+
+    @property
+    def id(self) -> uuid.UUID:
+        """Made of everything but the acts: the same words about the same object are the same statement."""
+        words = asdict(replace(self, granted=()))
+        del words["object"], words["granted"]
+        return uuid.uuid5(self.object, json.dumps(words, sort_keys=True))
+
+
+def with_all_acts(statements: Iterable[RightsStatement]) -> list[RightsStatement]:
+    """Bring the acts of the same statement together, each once, in the order in which they come."""
+    found: dict[uuid.UUID, RightsStatement] = {}
+    acts: dict[uuid.UUID, dict[str, RightsGranted]] = {}
+    for statement in statements:
+        id_ = statement.id
+        found.setdefault(id_, statement)
+        known = acts.setdefault(id_, {})
+        for act in statement.granted:
+            known.setdefault(json.dumps(asdict(act)), act)
+    return [replace(statement, granted=list(acts[id_].values())) for id_, statement in found.items()]
 
 
 def now() -> datetime:

@@ -22,7 +22,7 @@ from ingestd.messages import (
     WarningData,
 )
 from ingestd.oais import FileUse, Package
-from ingestd.premis import Agent, AgentType, DigestAlgorithm, now
+from ingestd.premis import SYSTEM_AGENT, Agent, AgentType, DigestAlgorithm, now
 from ingestd.workflow import Workflow
 
 _SAMPLE_CHARACTERS = 300
@@ -32,10 +32,11 @@ def agents(organization: OrganizationSettings, package: Package) -> Sequence[Age
     """The three agents of every AIP: this software, the organization, and who asked."""
     return [
         Agent(
-            identifier_type="preservation system",
+            identifier_type=SYSTEM_AGENT,
             identifier=f"ingestd-{__version__}",
             name="ingestd",
             type=AgentType.SOFTWARE,
+            version=__version__,
         ),
         Agent(
             identifier_type="repository code",

@@ -74,7 +74,7 @@ async def validated(bench: Bench, **options: str) -> Outcome:
     return await validate_file(bench.task(**options), bench.services)
 
 
-def told(outcome: Outcome) -> list[tuple[EventOutcome, str]]:
+def told(outcome: Outcome) -> list[tuple[str, str]]:
     return [(event.outcome, event.note) for event in outcome.facts.events]
 
 

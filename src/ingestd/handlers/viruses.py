@@ -107,7 +107,7 @@ def _events(files: Sequence[File], found: Sequence[Scanned], detail: str) -> Seq
 class _Count:
     """How the files of a package came out of the scan."""
 
-    outcomes: Counter[EventOutcome] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
     infected: list[Violation] = field(default_factory=list)
 
     def add(self, file: File, event: Event) -> None:

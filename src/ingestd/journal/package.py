@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any, Self
 
 from ingestd.journal.database import Database, Row, Transaction
+from ingestd.journal.provenance import agent_of, agents_linked, identifiers_of, record_provenance, rights_of
 from ingestd.journal.records import (
     FILE_COLUMNS,
     UPSERT_FILE,
     JobRecord,
     directory_of,
     event_of,
+    event_values,
     file_of,
     file_values,
     job_of,
 )
 from ingestd.oais import Description, Directory, Extension, Facts, File, FileUse, Rename, Totals, Warning_
-from ingestd.premis import Agent, AgentType, Event, now
+from ingestd.premis import Agent, AgentLink, Event, Identifier, RightsStatement, now
 
 _INSERT_DIRECTORY = (
     "INSERT INTO directory (id, path, original, removed) VALUES (?, ?, ?, ?)"
@@ -100,8 +102,8 @@ class PackageJournal:
     async def add_agents(self, agents: Sequence[Agent]) -> None:
         async with self._db.transaction() as transaction:
             await transaction.many(
-                "INSERT OR IGNORE INTO agent (identifier_type, identifier, name, type) VALUES (?, ?, ?, ?)",
-                [(agent.identifier_type, agent.identifier, agent.name, agent.type) for agent in agents],
+                "INSERT OR IGNORE INTO agent (identifier_type, identifier, name, type, version) VALUES (?, ?, ?, ?, ?)",
+                [(a.identifier_type, a.identifier, a.name, a.type, a.version) for a in agents],
             )
 
     # --- reading: History --------------------------------------------------------------------------------------------
@@ -171,7 +173,7 @@ class PackageJournal:
 
     async def events(self, objects: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Sequence[Event]]:
         rows = await self._db.rows(
-            "SELECT object, id, type, at, detail, outcome, note FROM event"  # noqa: S608  as above
+            "SELECT object, id, type, at, detail, outcome, note, agents FROM event"  # noqa: S608  as above
             f" WHERE object IN ({_marks(objects)}) ORDER BY row",
             [id_.bytes for id_ in objects],
         )
@@ -217,11 +219,17 @@ class PackageJournal:
         return found
 
     async def agents(self) -> Sequence[Agent]:
-        rows = await self._db.rows("SELECT identifier_type, identifier, name, type FROM agent ORDER BY row")
-        return [
-            Agent(identifier_type=kind, identifier=identifier, name=name, type=AgentType(type_))
-            for kind, identifier, name, type_ in rows
-        ]
+        rows = await self._db.rows("SELECT identifier_type, identifier, name, type, version FROM agent ORDER BY row")
+        return [agent_of(row) for row in rows]
+
+    async def linked_agents(self, links: Sequence[AgentLink]) -> Mapping[AgentLink, Agent]:
+        return await agents_linked(self._db, links)
+
+    async def rights(self, objects: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Sequence[RightsStatement]]:
+        return await rights_of(self._db, objects)
+
+    async def identifiers(self, objects: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Sequence[Identifier]]:
+        return await identifiers_of(self._db, objects)
 
     async def facts(self) -> Mapping[str, str]:
         return {row[0]: row[1] for row in await self._db.rows("SELECT name, value FROM fact")}
@@ -323,8 +331,8 @@ async def _record(transaction: Transaction, facts: Facts) -> None:
         await _put_directory(transaction, directory)
     await transaction.many(UPSERT_FILE, [file_values(file) for file in facts.files])
     await transaction.many(
-        "INSERT INTO event (object, id, type, at, detail, outcome, note) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [(e.object.bytes, e.id.bytes, e.type, e.at.isoformat(), e.detail, e.outcome, e.note) for e in facts.events],
+        "INSERT INTO event (object, id, type, at, detail, outcome, note, agents) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [event_values(event) for event in facts.events],
     )
     await transaction.many(
         "INSERT INTO extension (file, tool, xml) VALUES (?, ?, ?)",
@@ -334,6 +342,7 @@ async def _record(transaction: Transaction, facts: Facts) -> None:
         "INSERT INTO description (target, kind, pairs) VALUES (?, ?, ?)",
         [(d.target.bytes, d.kind, json.dumps(list(d.pairs), ensure_ascii=False)) for d in facts.descriptions],
     )
+    await record_provenance(transaction, facts)
     await transaction.many(
         "INSERT OR IGNORE INTO warning (code, detail, path, link) VALUES (?, ?, ?, ?)",
         [(w.code, w.detail, os.fsencode(w.path), w.link) for w in facts.warnings],

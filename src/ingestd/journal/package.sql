@@ -42,7 +42,8 @@ CREATE TABLE IF NOT EXISTS event (
     at      TEXT NOT NULL,
     detail  TEXT NOT NULL,
     outcome TEXT NOT NULL,
-    note    TEXT NOT NULL
+    note    TEXT NOT NULL,
+    agents  TEXT NOT NULL DEFAULT '' -- JSON: [[identifierType, identifierValue], ...]; empty: the package's own
 );
 CREATE INDEX IF NOT EXISTS event_object ON event (object);
 
@@ -62,6 +63,23 @@ CREATE TABLE IF NOT EXISTS description (
 );
 CREATE INDEX IF NOT EXISTS description_target ON description (target);
 
+CREATE TABLE IF NOT EXISTS rights (
+    row       INTEGER PRIMARY KEY,
+    object    BLOB NOT NULL,
+    id        BLOB NOT NULL,
+    statement TEXT NOT NULL, -- JSON: the statement without its acts
+    act       TEXT NOT NULL, -- JSON: one of its acts; empty: none
+    UNIQUE (object, id, act) -- said once
+);
+
+CREATE TABLE IF NOT EXISTS identifier (
+    row    INTEGER PRIMARY KEY,
+    object BLOB NOT NULL,
+    type   TEXT NOT NULL,
+    value  TEXT NOT NULL,
+    UNIQUE (object, type, value) -- said once
+);
+
 CREATE TABLE IF NOT EXISTS warning (
     row    INTEGER PRIMARY KEY,
     code   TEXT NOT NULL,
@@ -77,8 +95,19 @@ CREATE TABLE IF NOT EXISTS agent (
     identifier      TEXT NOT NULL,
     name            TEXT NOT NULL,
     type            TEXT NOT NULL,
+    version         TEXT NOT NULL DEFAULT '',
     UNIQUE (identifier_type, identifier)
 );
+
+-- Agents of events and rights that others recorded.
+CREATE TABLE IF NOT EXISTS linked_agent (
+    identifier_type TEXT NOT NULL,
+    identifier      TEXT NOT NULL,
+    name            TEXT NOT NULL,
+    type            TEXT NOT NULL,
+    version         TEXT NOT NULL,
+    PRIMARY KEY (identifier_type, identifier)
+) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS tool (
     name     TEXT NOT NULL,

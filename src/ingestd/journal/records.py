@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ FILE_COLUMNS = (
     "row, id, path, original, use, size_bytes, digest_algorithm, digest, digest_at, modified_at,"
     " format_name, format_version, puid, mime, derived_from, label, removed"
 )
+_TYPES = frozenset(EventType)
+_OUTCOMES = frozenset(EventOutcome)
 UPSERT_FILE = (
     "INSERT INTO file (id, path, original, use, size_bytes, digest_algorithm, digest, digest_at, modified_at,"
     " format_name, format_version, puid, mime, derived_from, label, removed)"
@@ -98,16 +101,23 @@ def directory_of(row: Row) -> Directory:
     )
 
 
+def event_values(event: Event) -> tuple[Any, ...]:
+    agents = json.dumps(list(event.agents), ensure_ascii=False) if event.agents else ""
+    at = event.at.isoformat()
+    return (event.object.bytes, event.id.bytes, event.type, at, event.detail, event.outcome, event.note, agents)
+
+
 def event_of(row: Row) -> Event:
-    object_, id_, type_, at, detail, outcome, note = row
+    object_, id_, type_, at, detail, outcome, note, agents = row
     return Event(
         object=uuid.UUID(bytes=object_),
         id=uuid.UUID(bytes=id_),
-        type=EventType(type_),
+        type=EventType(type_) if type_ in _TYPES else type_,
         at=time_of(at),
         detail=detail,
-        outcome=EventOutcome(outcome),
+        outcome=EventOutcome(outcome) if outcome in _OUTCOMES else outcome,
         note=note,
+        agents=[(kind, identifier) for kind, identifier in json.loads(agents)] if agents else (),
     )
 
 

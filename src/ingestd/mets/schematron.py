@@ -22,12 +22,13 @@ from lxml import (  # type: ignore[attr-defined]
 )
 
 from ingestd.mets.vocabulary import METS, PREMIS, PREMIS_2, XLINK, XSI
-from ingestd.premis import EventType
+from ingestd.premis import SYSTEM_AGENT, EventType
 
 M = f"{{{METS}}}"
 _TYPE = f"{{{XSI}}}type"
 _TEXT_CHARACTERS = 100
 _SHAPES = 4096
+_AGENTS = 3
 _DEPTH = 8
 """Levels of METS elements that are looked at; no rule looks deeper than four."""
 
@@ -135,11 +136,16 @@ def _put(document: etree._Element, section: etree._Element) -> None:
 
 
 def section_shape(section: etree._Element) -> Shape:
-    """The shape of a dmdSec, an amdSec, a metsHdr or a file: equal parts once, but every agent."""
+    """The shape of a dmdSec, an amdSec, a metsHdr or a file: equal parts once, but every agent, up to three.
+
+    Three is how many the schematron wants; the agents of imported events come on top of these.
+    """
     parts: dict[tuple[Shape, int], None] = {}
-    for number, part in enumerate(section.iterchildren(f"{M}*")):
+    agents = 0
+    for part in section.iterchildren(f"{M}*"):
         shape = _reduced(part)
-        parts[shape, number if _is_agent(shape) else 0] = None
+        agents += _is_agent(shape)
+        parts[shape, min(agents, _AGENTS) if _is_agent(shape) else 0] = None
     return _shape(section, tuple(shape for shape, _ in parts))
 
 
@@ -171,8 +177,14 @@ def _reduced(part: etree._Element, depth: int = 0) -> Shape:
 
 
 def _event_types(event: etree._Element) -> tuple[Shape, ...]:
+    """The type of an event; one that no preservation system recorded was imported, and its type is its author's."""
     if not event.tag.endswith("}event"):
         return ()
+    links = {
+        (link.text or "").strip() for link in event.iterfind("{*}linkingAgentIdentifier/{*}linkingAgentIdentifierType")
+    }
+    if links and SYSTEM_AGENT not in links:
+        return tuple(Shape(kind.tag, (), _STAND_IN, ()) for kind in event.iterchildren("{*}eventType"))
     found = event.iterchildren(f"{{{PREMIS}}}eventType", f"{{{PREMIS_2}}}eventType")
     return tuple(Shape(kind.tag, (), _event_type(" ".join((kind.text or "").split())), ()) for kind in found)
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from ingestd.errors import Violation
 from ingestd.mets.markup import UnfitElement, attribute, element_name, fit_element, href, text
+from ingestd.mets.rights import linking_agents, rights_statement
 from ingestd.mets.vocabulary import (
     DC,
     DC_LOCATION,
@@ -30,7 +31,7 @@ from ingestd.mets.vocabulary import (
     mets_time,
 )
 from ingestd.oais import Description, Extension, File, FileUse, Package, escape_name
-from ingestd.premis import Agent, Event, EventType, Format
+from ingestd.premis import Agent, AgentLink, Event, EventType, Format, Identifier, RightsStatement
 from ingestd.pronom import REGISTRY_NAME
 
 DC_KIND = "DC"
@@ -42,12 +43,17 @@ _UNKNOWN = Format(name="Unknown")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
-    """A window of files with all that is known of them. `events` has those of the files they were derived from, too."""
+    """A window of files with all that is known of them. `events` has those of the files they were derived from, too;
+    `agents` are those that their events and rights link to besides the package's own.
+    """
 
     files: Sequence[File]
     events: Mapping[uuid.UUID, Sequence[Event]]
     extensions: Mapping[uuid.UUID, Sequence[Extension]]
     derivatives: Mapping[uuid.UUID, Sequence[File]]
+    rights: Mapping[uuid.UUID, Sequence[RightsStatement]] = field(default_factory=dict)
+    identifiers: Mapping[uuid.UUID, Sequence[Identifier]] = field(default_factory=dict)
+    agents: Mapping[AgentLink, Agent] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -76,13 +82,15 @@ def head(created_at: datetime) -> str:
 # Descriptive metadata
 
 
-def package_entity(dmd: str, package: Package, created_at: datetime) -> str:
-    return _dmd_sec(dmd, created_at, _entity(package.id, package.label))
+def package_entity(dmd: str, package: Package, more: Sequence[Identifier], created_at: datetime) -> str:
+    return _dmd_sec(dmd, created_at, _entity(package.id, more, package.label))
 
 
-def directory_entity(dmd: str, identifier: uuid.UUID, original: str, created_at: datetime) -> str:
+def directory_entity(
+    dmd: str, identifier: uuid.UUID, more: Sequence[Identifier], original: str, created_at: datetime
+) -> str:
     """The PREMIS intellectual entity of a directory that was given an identifier."""
-    return _dmd_sec(dmd, created_at, _entity(identifier, f"{TRANSFER}{escape_name(original)}/"))
+    return _dmd_sec(dmd, created_at, _entity(identifier, more, f"{TRANSFER}{escape_name(original)}/"))
 
 
 def request_description(dmd: str, metadata: Mapping[str, Sequence[str]], created_at: datetime) -> str:
@@ -106,11 +114,11 @@ def _dmd_sec(dmd: str, created_at: datetime, wrapped: str) -> str:
     )
 
 
-def _entity(identifier: uuid.UUID, name: str) -> str:
+def _entity(identifier: uuid.UUID, more: Sequence[Identifier], name: str) -> str:
     return _wrap(
         "PREMIS:OBJECT",
         f'<premis:object xsi:type="premis:intellectualEntity" xsi:schemaLocation="{PREMIS_LOCATION}" version="3.0">\n'
-        f"{_object_identifier(identifier)}"
+        f"{_object_identifiers(identifier, more)}"
         f"<premis:originalName>{text(name)}</premis:originalName>\n"
         "</premis:object>\n",
     )
@@ -135,34 +143,50 @@ def _dc_name(key: str) -> str:
 
 
 class AmdSecs:
-    """Writes amdSecs one after the other; the numbers of their digiprovMDs, which nothing refers to, run through."""
+    """Writes amdSecs one after the other; the numbers of their rightsMDs and digiprovMDs, which nothing refers to, run
+    through. The first amdSec has the rights of the whole package.
+    """
 
-    def __init__(self, agents: Sequence[Agent], problems: Problems) -> None:
+    def __init__(
+        self,
+        agents: Sequence[Agent],
+        problems: Problems,
+        package_rights: Sequence[RightsStatement] = (),
+        rights_agents: Mapping[AgentLink, Agent] | None = None,
+    ) -> None:
         self._problems = problems
         self._agents = [_wrap("PREMIS:AGENT", _agent(agent)) for agent in agents]
-        self._linking = "".join(
-            "<premis:linkingAgentIdentifier>\n"
-            f"<premis:linkingAgentIdentifierType>{text(agent.identifier_type)}</premis:linkingAgentIdentifierType>\n"
-            f"<premis:linkingAgentIdentifierValue>{text(agent.identifier)}</premis:linkingAgentIdentifierValue>\n"
-            "</premis:linkingAgentIdentifier>\n"
-            for agent in agents
-        )
+        self._linking = linking_agents([agent.link for agent in agents])
+        self._package_rights = package_rights
+        self._rights_agents = rights_agents or {}
         self._number = 0
+        self._rights = 0
 
     def write(self, window: Window) -> str:
         return "".join(self._amd_sec(file, window) for file in window.files)
 
     def _amd_sec(self, file: File, window: Window) -> str:
-        events = "".join(self._digiprov(_wrap("PREMIS:EVENT", self._event(e))) for e in window.events.get(file.id, ()))
-        agents = "".join(self._digiprov(agent) for agent in self._agents)
+        rights = [*self._package_rights, *window.rights.get(file.id, ())]
+        self._package_rights = ()
+        events = window.events.get(file.id, ())
+        known = {**self._rights_agents, **window.agents}
+        linked = [known[link] for link in links_of(events, rights) if link in known]
+        agents = [*self._agents, *(_wrap("PREMIS:AGENT", _agent(agent)) for agent in linked)]
         return (
             f'  <mets:amdSec ID="amdSec_{file.row}">\n'
             f'    <mets:techMD ID="techMD_{file.row}">\n'
             f"{_wrap('PREMIS:OBJECT', self._object(file, window))}"
             "    </mets:techMD>\n"
-            f"{events}{agents}"
+            f"{''.join(map(self._rights_md, rights))}"
+            f"{''.join(self._digiprov(_wrap('PREMIS:EVENT', self._event(event))) for event in events)}"
+            f"{''.join(map(self._digiprov, agents))}"
             "  </mets:amdSec>\n"
         )
+
+    def _rights_md(self, said: RightsStatement) -> str:
+        self._rights += 1
+        wrapped = _wrap("PREMIS:RIGHTS", rights_statement(said))
+        return f'    <mets:rightsMD ID="rightsMD_{self._rights}">\n{wrapped}    </mets:rightsMD>\n'
 
     def _digiprov(self, wrapped: str) -> str:
         self._number += 1
@@ -171,7 +195,7 @@ class AmdSecs:
     def _object(self, file: File, window: Window) -> str:
         return (
             f'<premis:object xsi:type="premis:file" xsi:schemaLocation="{PREMIS_LOCATION}" version="3.0">\n'
-            f"{_object_identifier(file.id)}"
+            f"{_object_identifiers(file.id, window.identifiers.get(file.id, ()))}"
             "<premis:objectCharacteristics>\n"
             "<premis:compositionLevel>0</premis:compositionLevel>\n"
             f"{_fixity(file)}"
@@ -218,9 +242,15 @@ class AmdSecs:
             f"<premis:eventOutcomeDetailNote>{text(event.note)}</premis:eventOutcomeDetailNote>\n"
             "</premis:eventOutcomeDetail>\n"
             "</premis:eventOutcomeInformation>\n"
-            f"{self._linking}"
+            f"{linking_agents(event.agents) if event.agents else self._linking}"
             "</premis:event>\n"
         )
+
+
+def links_of(events: Iterable[Event], rights: Iterable[RightsStatement]) -> list[AgentLink]:
+    """The agents that events and rights of others name, each once, in the order of naming."""
+    links = [link for said in rights for link in said.agents]
+    return list(dict.fromkeys([*links, *(link for event in events for link in event.agents)]))
 
 
 def original_name(file: File) -> str:
@@ -229,6 +259,7 @@ def original_name(file: File) -> str:
 
 
 def _agent(agent: Agent) -> str:
+    version = f"<premis:agentVersion>{text(agent.version)}</premis:agentVersion>\n" if agent.version else ""
     return (
         f'<premis:agent xsi:schemaLocation="{PREMIS_LOCATION}" version="3.0">\n'
         "<premis:agentIdentifier>\n"
@@ -237,16 +268,19 @@ def _agent(agent: Agent) -> str:
         "</premis:agentIdentifier>\n"
         f"<premis:agentName>{text(agent.name)}</premis:agentName>\n"
         f"<premis:agentType>{text(agent.type)}</premis:agentType>\n"
+        f"{version}"
         "</premis:agent>\n"
     )
 
 
-def _object_identifier(identifier: uuid.UUID) -> str:
-    return (
+def _object_identifiers(identifier: uuid.UUID, more: Sequence[Identifier]) -> str:
+    pairs = [("UUID", str(identifier)), *((one.type, one.value) for one in more)]
+    return "".join(
         "<premis:objectIdentifier>\n"
-        "<premis:objectIdentifierType>UUID</premis:objectIdentifierType>\n"
-        f"<premis:objectIdentifierValue>{identifier}</premis:objectIdentifierValue>\n"
+        f"<premis:objectIdentifierType>{text(kind)}</premis:objectIdentifierType>\n"
+        f"<premis:objectIdentifierValue>{text(value)}</premis:objectIdentifierValue>\n"
         "</premis:objectIdentifier>\n"
+        for kind, value in pairs
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -149,7 +150,8 @@ class _Document:
 
     async def _package_dmd_secs(self) -> AsyncIterator[str]:
         package = self._package
-        yield sections.package_entity(PACKAGE_DMD, package, self._created_at)
+        identifiers = (await self._history.identifiers([package.id])).get(package.id, ())
+        yield sections.package_entity(PACKAGE_DMD, package, identifiers, self._created_at)
         if package.metadata:
             yield sections.request_description(REQUEST_DMD, package.metadata, self._created_at)
         for row, said in await self._said_of_package():
@@ -162,11 +164,12 @@ class _Document:
         async for window in self._history.directories(under=OBJECTS):
             ids = [directory.id for directory in window if directory.id]
             descriptions = await self._history.descriptions(ids)
+            identifiers = await self._history.identifiers(ids)
             for directory in window:
                 if directory.id is None:
                     continue
-                dmd = directory_dmd(directory.row)
-                yield sections.directory_entity(dmd, directory.id, directory.original, self._created_at)
+                dmd, more = directory_dmd(directory.row), identifiers.get(directory.id, ())
+                yield sections.directory_entity(dmd, directory.id, more, directory.original, self._created_at)
                 for row, said in descriptions.get(directory.id, ()):
                     yield sections.description(description_dmd(row), said, self._created_at)
 
@@ -180,7 +183,10 @@ class _Document:
     # amdSecs: one for each file
 
     async def _amd_secs(self) -> AsyncIterator[str]:
-        writer = AmdSecs(await self._history.agents(), self._problems)
+        package = self._package.id
+        rights = (await self._history.rights([package])).get(package, ())
+        rights_agents = await self._history.linked_agents(sections.links_of((), rights))
+        writer = AmdSecs(await self._history.agents(), self._problems, rights, rights_agents)
         async for files in self._history.files(under=OBJECTS, window=WINDOW):
             window = await self._window(files)
             self.files += len(files)
@@ -189,11 +195,17 @@ class _Document:
     async def _window(self, files: Sequence[File]) -> Window:
         ids = [file.id for file in files]
         sources = [file.derived_from for file in files if file.derived_from]
+        events = await self._history.events(list(dict.fromkeys([*ids, *sources])))
+        rights = await self._history.rights(ids)
+        links = sections.links_of(itertools.chain(*events.values()), itertools.chain(*rights.values()))
         return Window(
             files=files,
-            events=await self._history.events(list(dict.fromkeys([*ids, *sources]))),
+            events=events,
             extensions=await self._history.extensions(ids),
             derivatives=await self._history.derivatives(ids),
+            rights=rights,
+            identifiers=await self._history.identifiers(ids),
+            agents=await self._history.linked_agents(links) if links else {},
         )
 
     # fileSec: a group for each use that has files
