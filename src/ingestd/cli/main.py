@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(name: str) -> Command:
-    from ingestd.cli import broker, embedded, fpr, inspect
+    from ingestd.cli import aip, broker, embedded, fpr, inspect
 
     commands: dict[str, Command] = {
         "ingest": embedded.ingest,
@@ -60,6 +60,7 @@ def _command(name: str) -> Command:
         "config": inspect.config,
         "schemas": inspect.schemas,
         "fpr": fpr.fpr,
+        "aip": aip.aip,
     }
     return commands[name]
 
@@ -186,8 +187,9 @@ def _inspect(commands: Any) -> None:
     )
     config = _add(commands, "config", "print the settings in force, secrets hidden")
     config.add_argument("--describe", action="store_true", help="say what each setting is for")
-    from ingestd.cli.fpr_parser import add_actions
+    from ingestd.cli import aip_parser, fpr_parser
 
-    add_actions(_add(commands, "fpr", "look into, check, try, import and export the format policy registry"))
+    aip_parser.add_actions(_add(commands, "aip", "look into AIPs, ours and Archivematica's"))
+    fpr_parser.add_actions(_add(commands, "fpr", "look into, check, try, import and export the format policy registry"))
     schemas = _add(commands, "schemas", "write the published JSON Schemas and the AsyncAPI document")
     schemas.add_argument("folder", type=Path, help="where to write them")

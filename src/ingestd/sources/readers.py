@@ -1,4 +1,4 @@
-"""Reads archives of each kind, entry by entry, into a `Writer`. Only the process that unpacks imports this.
+"""Reads archives of each kind, entry by entry, into a `Taker`: what writes them to disk, or only looks at them.
 
 zip and tar are read by Python's own modules: memory-safe, and names come out as the bytes they were. libarchive
 composes what it takes for UTF-8 (NFC), which changes names behind everybody's back, and does not look at the checksum
@@ -19,7 +19,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from itertools import repeat
@@ -31,7 +31,7 @@ from libarchive import ffi
 from ingestd.errors import Code, IngestError
 from ingestd.sources.findings import failure
 from ingestd.sources.rar import RarDamagedError, RarVolumeError, checksums
-from ingestd.sources.writer import CHUNK_BYTES, Writer
+from ingestd.sources.writer import CHUNK_BYTES, Meter
 
 _PASSWORD = re.compile(r"encrypt|passphrase|password|decrypt", re.IGNORECASE)
 _UNSUPPORTED = re.compile(r"unsupported|not supported|unknown (compression|method|codec)|unavailable", re.IGNORECASE)
@@ -52,6 +52,29 @@ class Unsupported(Exception):
     """What is here cannot read this; another program may."""
 
 
+class Taker(Protocol):
+    """What becomes of the entries. Chunks that are not asked for are skipped; a chunk is only good until the next."""
+
+    @property
+    def meter(self) -> Meter: ...
+
+    def admit(self, raw: bytes | None, /) -> tuple[bytes, ...] | None:
+        """Judge a name: its parts (`()` is the archive's own top), or None where the entry is not wanted."""
+        ...
+
+    def directory(self, parts: tuple[bytes, ...], /) -> None: ...
+
+    def file(self, parts: tuple[bytes, ...], chunks: Iterable[memoryview], /, *, mtime_ns: int | None) -> None: ...
+
+    def symlink(self, parts: tuple[bytes, ...], target: bytes, /) -> None: ...
+
+    def hard_link(self, parts: tuple[bytes, ...], target: bytes, /) -> None: ...
+
+    def special(self, parts: tuple[bytes, ...], kind: int, /) -> None: ...
+
+    def drain(self, chunks: Iterable[memoryview], /) -> None: ...
+
+
 class _Stream(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
@@ -68,7 +91,7 @@ def locked() -> IngestError:
 # zip
 
 
-def read_zip(file: IO[bytes], writer: Writer) -> None:
+def read_zip(file: IO[bytes], writer: Taker) -> None:
     """Read a zip (PKWARE APPNOTE 6.3). Raises `IngestError`, `Unsupported`."""
     try:
         with zipfile.ZipFile(file) as archive:
@@ -80,7 +103,7 @@ def read_zip(file: IO[bytes], writer: Writer) -> None:
         raise damaged(error) from error
 
 
-def _take_zipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo, writer: Writer) -> None:
+def _take_zipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo, writer: Taker) -> None:
     parts = writer.admit(_zip_name(info))
     if parts is None or not parts:
         return
@@ -156,7 +179,7 @@ class _Header(tarfile.TarInfo):
             raise damaged(error) from error
 
 
-def read_tar(file: IO[bytes], writer: Writer, *, filter_name: str) -> None:
+def read_tar(file: IO[bytes], writer: Taker, *, filter_name: str) -> None:
     """Read a tar (ustar, pax, GNU), compressed or not. Raises `IngestError`, or `NotAnArchive` for what is something
     else that is compressed.
     """
@@ -233,7 +256,7 @@ def _members(stream: _Stream) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo
             cast("Any", archive).members.clear()  # it would keep them all
 
 
-def _take_member(archive: tarfile.TarFile, info: tarfile.TarInfo, writer: Writer) -> None:
+def _take_member(archive: tarfile.TarFile, info: tarfile.TarInfo, writer: Taker) -> None:
     if info.type == b"V":  # GNU: the volume's label
         return
     parts = writer.admit(os.fsencode(info.name))
@@ -276,7 +299,7 @@ def _chunks(stream: _Stream) -> Iterator[memoryview]:
 # 7z and RAR
 
 
-def read_other(file: IO[bytes], writer: Writer, *, form: str) -> None:
+def read_other(file: IO[bytes], writer: Taker, *, form: str) -> None:
     """Read what libarchive calls `form`. Raises `IngestError`, `Unsupported`."""
     try:
         said = checksums(file.fileno(), form) if form in _RAR else repeat(None)
@@ -300,7 +323,7 @@ def read_other(file: IO[bytes], writer: Writer, *, form: str) -> None:
         raise damaged(text) from error
 
 
-def _take_entry(archive: Any, entry: Any, writer: Writer, crc: int | None) -> None:
+def _take_entry(archive: Any, entry: Any, writer: Taker, crc: int | None) -> None:
     parts = writer.admit(_pathname_utf8(entry) or ffi.entry_pathname(entry))
     if _is_encrypted(entry):
         raise locked()

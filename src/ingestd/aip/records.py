@@ -1,0 +1,100 @@
+"""What reading an AIP gives, as records; `dataclasses.asdict` makes JSON of them. Paths are relative to the AIP's
+folder and escaped (`oais.escape_name`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ingestd.errors import Violation
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counted:
+    """Files of one kind, and their bytes as the METS says."""
+
+    files: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FormatCount:
+    name: str
+    version: str
+    puid: str
+    files: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EventCount:
+    """Events of one type with one outcome; `first` and `last` as they are written."""
+
+    type: str
+    outcome: str
+    count: int
+    first: str
+    last: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Concern:
+    """Something that a person should know: how many files it concerns, and a few of them."""
+
+    what: str
+    files: int
+    samples: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One file of the AIP; all but `path` and `size_bytes` as the METS says, if it says anything."""
+
+    path: str
+    size_bytes: int | None
+    use: str = ""
+    identifier: str = ""
+    original_name: str = ""
+    format: str = ""
+    puid: str = ""
+    derived_from: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Description:
+    """Descriptive metadata of what is at `path` (empty: of the package)."""
+
+    path: str
+    kind: str
+    pairs: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inspection:
+    """What is in an AIP. `files` counts those that the METS names, `members` all that are there.
+
+    `tree` has the first files in the order of their paths; `not_shown` counts the rest.
+    """
+
+    name: str
+    identifier: str
+    form: str
+    package_bytes: int | None
+    created_at: str
+    mets: str
+    members: int
+    files: int
+    size_bytes: int
+    bag_info: Sequence[tuple[str, str]]
+    agents: Sequence[Mapping[str, str]]
+    by_use: Mapping[str, Counted]
+    formats: Sequence[FormatCount]
+    events: Sequence[EventCount]
+    descriptions: Sequence[Description]
+    described: int
+    concerns: Sequence[Concern]
+    troubles: Sequence[Violation]
+    notes: Sequence[str]
+    tree: Sequence[Entry] = field(default=())
+    not_shown: int = 0

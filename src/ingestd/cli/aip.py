@@ -1,0 +1,112 @@
+"""`aip`: reading AIPs, ours and Archivematica's, wherever they are."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
+
+from ingestd import aip as aips
+from ingestd.cli.main import OK
+from ingestd.cli.report import size
+from ingestd.config import Settings
+from ingestd.errors import Violation
+
+Action = Callable[[argparse.Namespace, Settings], Coroutine[Any, Any, int]]
+
+
+async def aip(options: argparse.Namespace, settings: Settings) -> int:
+    """Run the action that `options.action` names."""
+    actions: dict[str, Action] = {
+        "inspect": inspect,
+    }
+    return await actions[options.action](options, settings)
+
+
+def print_json(record: Any) -> None:
+    print(json.dumps(dataclasses.asdict(record), indent=2, ensure_ascii=False))
+
+
+# --- inspect ---------------------------------------------------------------------------------------------------------
+
+
+async def inspect(options: argparse.Namespace, settings: Settings) -> int:
+    found = await aips.inspect(options.path, files=None if options.files < 0 else options.files)
+    if options.json:
+        print_json(found)
+    else:
+        _print_inspection(found)
+    return OK
+
+
+def _print_inspection(found: aips.Inspection) -> None:
+    print(f"{found.name}\n")
+    packed = "folder" if found.package_bytes is None else f"{found.form}, {size(found.package_bytes)}"
+    names = [agent["name"] for agent in found.agents]
+    _print_pairs(
+        [
+            ("Id", found.identifier or "not known"),
+            ("Package", packed),
+            ("METS", f"{found.mets or 'none'}{f', {found.created_at}' if found.created_at else ''}"),
+            ("Contents", f"{found.files} files in the METS, {size(found.size_bytes)}; {found.members} in all"),
+            ("Agents", "; ".join(dict.fromkeys(names))),
+            ("Described", f"{found.described} files or folders have descriptive metadata" if found.described else ""),
+        ]
+    )
+    for said in found.descriptions:
+        _print_table(f"Description ({said.kind})", [(key, value) for key, value in said.pairs])
+    uses = [(use or "not said", str(count.files), size(count.size_bytes)) for use, count in found.by_use.items()]
+    _print_table("Uses", uses)
+    _print_table(
+        "Formats",
+        [(f.puid or "-", f"{f.name} {f.version}".strip(), str(f.files), size(f.size_bytes)) for f in found.formats],
+    )
+    _print_table("Events", [(e.type, e.outcome, str(e.count), e.first, e.last) for e in found.events])
+    if found.concerns:
+        print("\nWarnings")
+    for concern in found.concerns:
+        print(f"  {concern.what} ({concern.files})")
+        for sample in concern.samples:
+            print(f"    {sample}")
+    print_violations("Troubles", found.troubles)
+    for note in found.notes:
+        print(f"\nNote: {note}")
+    _print_tree(found)
+
+
+def _print_tree(found: aips.Inspection) -> None:
+    if found.tree:
+        print("\nFiles")
+    for entry in found.tree:
+        number = "" if entry.size_bytes is None else size(entry.size_bytes)
+        about = ", ".join(part for part in (entry.use, entry.puid or entry.format) if part)
+        print(f"  {number:>10}  {entry.path}{f'  ({about})' if about else ''}")
+    if found.not_shown:
+        print(f"  … and {found.not_shown} more (see --files)")
+
+
+def print_violations(title: str, violations: Sequence[Violation]) -> None:
+    if violations:
+        print(f"\n{title}")
+    for violation in violations:
+        expected = f": expected {violation.expected}" if violation.expected else ""
+        actual = f"{',' if expected else ':'} found {violation.actual}" if violation.actual else ""
+        print(f"  {violation.rule}  {violation.path or '.'}{expected}{actual}")
+
+
+def _print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
+    for name, value in pairs:
+        if value:
+            print(f"{name:<10} {value}")
+
+
+def _print_table(title: str, rows: Sequence[Sequence[str]]) -> None:
+    if not rows:
+        return
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    print(f"\n{title}")
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        print(f"  {'  '.join(cells).rstrip()}")

@@ -1,0 +1,22 @@
+"""The actions of `ingestd aip` and their options."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+_PATH = "the AIP: its folder, or its package (7z, zip, tar, tar.gz/bz2/xz/zst)"
+
+
+def add_actions(command: argparse.ArgumentParser) -> None:
+    """Give the parser of `aip` its actions."""
+    actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text)
+        added.add_argument("--json", action="store_true", help="print as JSON")
+        return added
+
+    inspected = add("inspect", "what is in an AIP: summary, formats, events, warnings, files")
+    inspected.add_argument("path", type=Path, metavar="PATH", help=_PATH)
+    inspected.add_argument("--files", type=int, default=100, metavar="N", help="list the first N files; -1: all (100)")
