@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ from ingestd.config import Settings
 from ingestd.engine import Ended, Engine, Step
 from ingestd.errors import Cancelled, Code, IngestError, RequestError, ResourceError, SystemFault
 from ingestd.job import Services, Task
-from ingestd.journal import PackageJournal, RequestRecord
+from ingestd.journal import PackageJournal, RequestRecord, RuleCount
 from ingestd.journal.service import EMBEDDED
 from ingestd.messages import (
     ErrorData,
@@ -52,7 +52,9 @@ class FolderBusy(Exception):
 class Advance(Protocol):
     """Change the request's state and journal the event that says so, at once."""
 
-    async def __call__(self, state: RequestState, event: Event, attempt: int | None = None) -> Event: ...
+    async def __call__(
+        self, state: RequestState, event: Event, *, attempt: int | None = None, rules: Sequence[RuleCount] = ()
+    ) -> Event: ...
 
 
 class Attempt:
@@ -258,10 +260,11 @@ class Attempt:
         algorithm = self._settings.digest_algorithm
         data = await result_data(journal, package, self._engine.workflow, algorithm, started_at)
         data["program_runs"] = self._services.pool.spawned - self._spawned
+        rules = await journal.rule_counts()
         if ended.error is None:
             warned = bool(data["warnings"])
             outcome = Outcome.SUCCEEDED_WITH_WARNINGS if warned else Outcome.SUCCEEDED
-            await self._say(EventType.AIP_STORED, RequestState(outcome), outcome=outcome, **data)
+            await self._say(EventType.AIP_STORED, RequestState(outcome), rules=rules, outcome=outcome, **data)
             await self._clean()
             return
         link = f"{ended.link.name} ({ended.link_id})" if ended.link else None
@@ -270,9 +273,8 @@ class Attempt:
         kind = EventType.REQUEST_CANCELLED if cancelled else EventType.REQUEST_FAILED
         outcome = Outcome.CANCELLED if cancelled else Outcome.FAILED
         log.warning("request ended", outcome=outcome.value, code=error.code.value, detail=error.detail)
-        await self._say(
-            kind, RequestState(outcome), outcome=outcome, error=error, work_folder=self._work_folder, **data
-        )
+        told = {"outcome": outcome, "error": error, "work_folder": self._work_folder, **data}
+        await self._say(kind, RequestState(outcome), rules=rules, **told)
 
     async def _clean(self) -> None:
         if not self._settings.keep_work:
@@ -318,10 +320,18 @@ class Attempt:
             self._glanced = at
             self._glance(self._event(EventType.REQUEST_PROGRESS, state, link=link))
 
-    async def _say(self, kind: EventType, state: RequestState, *, attempt: int | None = None, **data: Any) -> None:
+    async def _say(
+        self,
+        kind: EventType,
+        state: RequestState,
+        *,
+        attempt: int | None = None,
+        rules: Sequence[RuleCount] = (),
+        **data: Any,
+    ) -> None:
         self._beat = time.monotonic()
         self._told = self._told or kind.terminal
-        await self._advance(state, self._event(kind, state, **data), attempt)
+        await self._advance(state, self._event(kind, state, **data), attempt=attempt, rules=rules)
 
     def _event(self, kind: EventType, state: RequestState, **data: Any) -> Event:
         record, request = self._record, self._request

@@ -15,7 +15,7 @@ import re
 import shutil
 import stat
 import uuid
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -27,7 +27,7 @@ from ingestd.fixity import digest_now
 from ingestd.fpr.commands import CommandRun, Commands
 from ingestd.fpr.records import Command, Purpose
 from ingestd.fpr.substitution import fill
-from ingestd.oais import File, FileUse, Package, Warning_, escape_name
+from ingestd.oais import File, FileUse, Package, RuleUse, Warning_, escape_name
 from ingestd.premis import Digest, DigestAlgorithm, Event, EventType, now
 from ingestd.tools.run import Limits
 
@@ -47,7 +47,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Order:
-    """What is to be made: by `command` or what stands in for it, of `file`, into `folder`.
+    """What is to be made, as `rule` has it: by `command` or what stands in for it, of `file`, into `folder`.
 
     `language` is that of texts, as Tesseract names them.
     """
@@ -57,6 +57,7 @@ class Order:
     purpose: Purpose
     command: Command
     folder: Path
+    rule: str = ""
     language: str = "eng"
 
 
@@ -401,6 +402,19 @@ def recorded(made: Made, path: str, source: File, use: FileUse) -> Recorded:
         ),
     )
     return Recorded(file=file, events=events)
+
+
+def rule_uses(orders: Iterable[Order], answers: Iterable[Made | NotMade]) -> Sequence[RuleUse]:
+    """Say which rules were followed for orders, and whether it worked out: a page without text is read, too."""
+    return [
+        RuleUse(
+            rule=order.rule,
+            command=order.command.id,
+            ok=isinstance(answer, Made) or (answer.empty and order.purpose is Purpose.TRANSCRIPTION),
+        )
+        for order, answer in zip(orders, answers, strict=True)
+        if order.rule and not (isinstance(answer, NotMade) and answer.for_all)
+    ]
 
 
 async def side_by_side(work: Callable[[T], Coroutine[Any, Any, R]], items: Sequence[T], *, at_once: int) -> Sequence[R]:

@@ -386,8 +386,8 @@ class Ingest:
         publish = record.origin != EMBEDDED
         ended: list[Event] = []
 
-        async def advance(state: RequestState, event: Event, attempt: int | None = None) -> Event:
-            event = await self._journal.advance(record.package, state, event, publish=publish, attempt=attempt)
+        async def advance(state: RequestState, event: Event, **more: Any) -> Event:
+            event = await self._journal.advance(record.package, state, event, publish=publish, **more)
             if publish:
                 self._outbox_grew.set()
             if event.kind.terminal:

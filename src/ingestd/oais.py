@@ -151,6 +151,18 @@ class Warning_:  # noqa: N801  `Warning` is Python's
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RuleUse:
+    """One run of the command that a rule of the format policy registry names, or of what stood in for it, on one file.
+
+    `ok`: it did its work, whatever it found of the file. What was not run, for want of its tool, is no use.
+    """
+
+    rule: str
+    command: str
+    ok: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
     """What a step found out or did, to be recorded in one transaction.
 
@@ -170,6 +182,7 @@ class Facts:
     identifiers: Sequence[Identifier] = ()
     agents: Sequence[Agent] = ()
     warnings: Sequence[Warning_] = ()
+    rules: Sequence[RuleUse] = ()
     package: Mapping[str, str] = field(default_factory=dict)
 
 

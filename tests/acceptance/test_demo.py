@@ -1,5 +1,6 @@
 """The sample transfer that the project ships, with every action on, as `make demo` runs it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -26,4 +27,6 @@ def test_the_demo_transfer_is_preserved_with_every_action(tmp_path: Path) -> Non
     assert counts["files"] == counts["identified"]
     assert {"extract_contents", "validate_file", "normalize", "transcribe_file", "store_aip"} <= executed
     assert {warning["code"] for warning in result["warnings"]} <= {"tool.not_installed"}
+    rules = {rule["id"]: rule for rule in json.loads(program("fpr", "rules", "--json").out)}
+    assert (3, 0) == (rules["preservation:x-fmt/111"]["okay"], rules["preservation:x-fmt/111"]["not_okay"])
     assert "workflow.option_without_link" not in {warning["code"] for warning in result["warnings"]}

@@ -16,6 +16,8 @@ from ingestd.config import Settings
 from ingestd.errors import IngestError, RequestError, SourceError, SystemFault, ToolError
 from ingestd.fpr.records import Command, Purpose
 from ingestd.fpr.registry import Registry
+from ingestd.journal import RuleCount, ServiceJournal
+from ingestd.messages import Event, EventData, EventType, RequestState, parse_request
 from tests import fpr_samples as samples
 from tests.bench import need
 
@@ -124,10 +126,33 @@ async def test_a_table_of_rules_names_purpose_format_command_and_tool(
     assert await run(settings, "rules", "--puid", "fmt/353", "--purpose", "validation") == 0
 
     head, row, count = lines(capsys)
-    assert head.split() == ["PURPOSE", "FORMAT", "DESCRIPTION", "COMMAND", "TOOL", "RULE"]
+    assert head.split() == ["PURPOSE", "FORMAT", "DESCRIPTION", "COMMAND", "TOOL", "OK", "RULE"]
     assert row.split()[:2] == ["validation", "fmt/353"]
     assert "JHOVE" in row
     assert count == "1 rules"
+
+
+async def test_rules_tell_how_often_they_worked_out_here(
+    capsys: pytest.CaptureFixture[str], settings: Settings
+) -> None:
+    journal = await ServiceJournal.open(settings.journal_path)
+    envelope = parse_request({"id": "1", "source": "me", "data": {"source": {"location": "/x"}}})
+    package = (await journal.add(envelope, origin="amqp")).package
+    data = EventData(request_id="1", sequence=0, state=RequestState.RECEIVED)
+    done = Event(type=EventType.AIP_STORED.full, subject="1", data=data)
+    rule = "preservation:fmt/116"
+    counts = [
+        RuleCount(rule=rule, command="imagemagick-tiff", attempts=40, okay=39),
+        RuleCount(rule=rule, command="another", attempts=7, okay=0),
+    ]
+    await journal.advance(package, RequestState.SUCCEEDED, done, publish=False, rules=counts)
+    await journal.close()
+
+    (told,) = await printed(capsys, settings, "rules", "--puid", "fmt/116", "--purpose", "preservation")
+    await run(settings, "rules", "--puid", "fmt/116")
+
+    assert (40, 39, 1) == (told["attempts"], told["okay"], told["not_okay"])
+    assert "97 % of 40" in capsys.readouterr().out
 
 
 async def test_a_purpose_that_does_not_exist_is_an_error_that_lists_those_that_do(settings: Settings) -> None:

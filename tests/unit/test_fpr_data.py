@@ -114,7 +114,7 @@ def test_every_active_command_has_a_rule_or_is_named_by_a_command(registry: Regi
         for command in registry.commands
         for name in (command.verification, command.event_detail, command.otherwise)
     }
-    asked_for = {"fits", "verapdf", "jhove-jp2", "imagemagick-jpeg"}
+    asked_for = {"fits", "jhove-describe", "verapdf", "jhove-jp2", "imagemagick-jpeg"}
 
     assert {command.id for command in registry.active(Command)} - used <= asked_for
 

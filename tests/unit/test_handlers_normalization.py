@@ -23,6 +23,7 @@ from ingestd.handlers.normalization import (
     normalize_for_access,
     write_normalization_report,
 )
+from ingestd.journal import RuleCount
 from ingestd.oais import Facts, File, FileUse, Warning_
 from ingestd.premis import Event, EventType, Format
 from tests import fpr_samples as samples
@@ -404,7 +405,8 @@ class TestTheReport:
             assert "kept as it is" == by_file["objects/b.png"]["outcome"]
             assert "format not known" == by_file["objects/c"]["outcome"]
             assert ("200", "100") == (facts["normalization_normalized"], facts["normalization_failed"])
-            assert '{"preservation:x-fmt/111": [300, 200]}' == facts["normalization_rules"]
+            used = RuleCount(rule="preservation:x-fmt/111", command="picky", attempts=300, okay=200)
+            assert [used] == await made.journal.rule_counts()
 
     async def test_says_that_nothing_was_asked_for_where_that_is_so(self, tmp_path: Path) -> None:
         async with bench(tmp_path, COPY) as made:

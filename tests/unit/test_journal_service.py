@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ingestd.errors import SystemFault
-from ingestd.journal import RequestRecord, ServiceJournal
+from ingestd.journal import RequestRecord, RuleCount, ServiceJournal
 from ingestd.messages import Event, EventData, EventType, Outcome, RequestEnvelope, RequestState, parse_request
 
 
@@ -175,3 +175,30 @@ async def test_a_failed_request_that_is_taken_up_has_no_result_any_more(journal:
     assert record is not None
     assert (None, None, 2) == (record.result, record.finished_at, record.attempt)
     assert [package] == [one.package for one in await journal.unfinished()]
+
+
+def counted(attempts: int, okay: int, command: str = "convert") -> RuleCount:
+    return RuleCount(rule="preservation:fmt/116", command=command, attempts=attempts, okay=okay)
+
+
+async def test_rules_are_counted_with_the_end_of_a_request_and_once_however_often_it_ends(
+    journal: ServiceJournal,
+) -> None:
+    one, other = (await added(journal)).package, (await added(journal, "other")).package
+
+    await journal.advance(one, RequestState.FAILED, DONE, publish=False, rules=[counted(3, 1)])
+    await journal.advance(one, RequestState.FAILED, DONE, publish=False, rules=[counted(3, 1)])
+    await journal.advance(one, RequestState.SUCCEEDED, DONE, publish=False, rules=[counted(5, 3), counted(1, 1, "gm")])
+    await journal.advance(other, RequestState.SUCCEEDED, DONE, publish=False, rules=[counted(2, 2)])
+
+    assert [counted(7, 5), counted(1, 1, "gm")] == await journal.rule_counts()
+    assert 2 == counted(7, 5).not_okay
+
+
+async def test_a_package_that_is_begun_anew_is_counted_anew(journal: ServiceJournal) -> None:
+    package = (await added(journal)).package
+
+    await journal.advance(package, RequestState.FAILED, DONE, publish=False, rules=[counted(3, 1)])
+    await journal.advance(package, RequestState.SUCCEEDED, DONE, publish=False, rules=[counted(2, 2)])
+
+    assert [counted(5, 3)] == await journal.rule_counts()

@@ -15,6 +15,7 @@ from ingestd.errors import RequestError, SourceError, SystemFault, Violation
 from ingestd.fpr.layers import Disabled, Entry
 from ingestd.fpr.records import RECORDS, Command, Format, FormatVersion, Kind, Purpose, Record, Rule, Tool
 from ingestd.fpr.registry import Change, Registry, difference
+from ingestd.journal import RuleCount, ServiceJournal
 
 if TYPE_CHECKING:
     from ingestd.fpr.commands import Commands
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _NEAR = 5
 _UNSAID = frozenset({"id", "enabled", "uuid"})
 _HEADS = {
-    "rules": ("PURPOSE", "FORMAT", "DESCRIPTION", "COMMAND", "TOOL", "RULE"),
+    "rules": ("PURPOSE", "FORMAT", "DESCRIPTION", "COMMAND", "TOOL", "OK", "RULE"),
     "formats": ("PUID", "DESCRIPTION", "GROUP", "KEPT AS", "RULES"),
     "commands": ("COMMAND", "USAGE", "TOOL", "TO BE HAD", "DESCRIPTION"),
 }
@@ -141,11 +142,38 @@ async def rules(options: argparse.Namespace, settings: Settings) -> int:
     else:
         chosen = [rule for rule in registry.active(Rule) if rule.purpose in purposes]
     chosen = list(dict.fromkeys(chosen))
+    counts = await _counts(settings)
     if options.json:
-        _print_json([_fields(registry, rule) for rule in chosen])
+        _print_json([{**_fields(registry, rule), **_counted(counts, rule)} for rule in chosen])
     else:
-        _print_table("rules", (_rule_row(registry, rule) for rule in chosen))
+        _print_table("rules", (_rule_row(registry, rule, _rate(counts, rule)) for rule in chosen))
     return OK
+
+
+async def _counts(settings: Settings) -> Mapping[tuple[str, str], RuleCount]:
+    """Read from the service's journal, if there is one, how often each rule was followed with each of its commands."""
+    if not await asyncio.to_thread(settings.journal_path.exists):
+        return {}
+    journal = await ServiceJournal.open(settings.journal_path)
+    try:
+        return {(count.rule, count.command): count for count in await journal.rule_counts()}
+    finally:
+        await journal.close()
+
+
+def _counted(counts: Mapping[tuple[str, str], RuleCount], rule: Rule) -> dict[str, int]:
+    count = counts.get((rule.id, rule.command))
+    return {
+        "attempts": count.attempts if count else 0,
+        "okay": count.okay if count else 0,
+        "not_okay": count.not_okay if count else 0,
+    }
+
+
+def _rate(counts: Mapping[tuple[str, str], RuleCount], rule: Rule) -> str:
+    """Say how many of a rule's runs did their work: rounded down, so that 100 % are all of them."""
+    count = counts.get((rule.id, rule.command))
+    return f"{100 * count.okay // count.attempts} % of {count.attempts}" if count else ""
 
 
 def _purpose(text: str) -> Purpose:
@@ -156,7 +184,7 @@ def _purpose(text: str) -> Purpose:
         raise RequestError(f"there is no purpose {text!r}", violations=(violation,)) from error
 
 
-def _rule_row(registry: Registry, rule: Rule) -> Sequence[str]:
+def _rule_row(registry: Registry, rule: Rule, rate: str) -> Sequence[str]:
     version = registry.find(FormatVersion, rule.format)
     command = registry.command(rule.command)
     tool = registry.tool(command.tool) if command else None
@@ -166,6 +194,7 @@ def _rule_row(registry: Registry, rule: Rule) -> Sequence[str]:
         _described(version) if version else "",
         rule.command,
         tool.name if tool else "",
+        rate,
         rule.id,
     )
 

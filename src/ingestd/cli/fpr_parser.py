@@ -18,7 +18,7 @@ def add_actions(command: argparse.ArgumentParser) -> None:
 
     shown = add("show", "everything about one record: a format, command, rule, tool or group")
     shown.add_argument("id", metavar="ID|PUID")
-    ruled = add("rules", "the rules in force: what is run on which format, for which purpose")
+    ruled = add("rules", "the rules in force: what is run on which format and purpose, and how often it worked out")
     ruled.add_argument("--purpose", metavar="PURPOSE", help="preservation, validation, access, …")
     ruled.add_argument("--puid", help="what is run on files of this format, defaults too")
     listed = add("formats", "the formats of the registry, with the purposes that they have rules for")

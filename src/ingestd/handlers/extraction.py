@@ -23,9 +23,10 @@ from ingestd.config import UnpackSettings
 from ingestd.errors import Code, ContentError, IngestError, PolicyError, SourceError, ToolError
 from ingestd.fpr.commands import CommandRun
 from ingestd.fpr.identified import identify
-from ingestd.fpr.records import Command, Purpose
+from ingestd.fpr.records import Command, Purpose, Rule
+from ingestd.fpr.variables import values_for
 from ingestd.job import Outcome, Services, Task, ToolUse
-from ingestd.oais import Directory, Facts, File, FileUse, Warning_, escape_name
+from ingestd.oais import Directory, Facts, File, FileUse, RuleUse, Warning_, escape_name
 from ingestd.premis import Event, EventType, now, program
 from ingestd.sources.archives import NotAnArchive, receive_archive
 from ingestd.sources.contents import Placed, Plan, limits_of, short, survey, watch_folder
@@ -127,8 +128,9 @@ class _Extraction:
 
     async def extract(self, file: File) -> AsyncIterator[Outcome]:
         """Unpack one file if it is a container that was not unpacked before."""
-        command = self._command(file)
-        if command is None or str(file.id) in self._done:
+        rule = self._rule(file)
+        command = self._services.registry.command(rule.command) if rule else None
+        if rule is None or command is None or str(file.id) in self._done:
             return
         path = self._task.at(file.path)
         if self._deletes() and not await asyncio.to_thread(os.path.lexists, path):
@@ -138,25 +140,24 @@ class _Extraction:
         try:
             unpacked = await self._unpack(file, command)
         except (ContentError, PolicyError, SourceError, ToolError) as error:
-            yield Outcome(facts=Facts(warnings=[_warning(file, error)]), cursor=file.row)
+            yield Outcome(facts=Facts(warnings=[_warning(file, error)], rules=_uses(rule, error)), cursor=file.row)
         else:
             async for outcome in self._place(file, unpacked):
                 yield outcome
             plan = unpacked.plan
             self.budget.entries += plan.entries
             self.budget.bytes += plan.bytes
-            facts = Facts(package={f"{_DONE}{file.id}": f"{plan.entries} {plan.bytes}"})
+            facts = _removal(file) if self._deletes() else Facts()
             if self._deletes():
                 await asyncio.to_thread(path.unlink)
-                facts = replace(_removal(file), package=facts.package)
+            facts = replace(facts, rules=_uses(rule), package={f"{_DONE}{file.id}": f"{plan.entries} {plan.bytes}"})
             yield Outcome(facts=facts, cursor=file.row)
         finally:
             await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
 
-    def _command(self, file: File) -> Command | None:
-        registry = self._services.registry
-        rules = registry.choose(Purpose.EXTRACT, file.format.puid) if file.format and file.format.puid else ()
-        return registry.command(rules[0].command) if rules else None
+    def _rule(self, file: File) -> Rule | None:
+        puid = file.format.puid if file.format else ""
+        return next(iter(self._services.registry.choose(Purpose.EXTRACT, puid)), None)
 
     def _deletes(self) -> bool:
         return self._task.options.get("delete") == "True"
@@ -227,7 +228,7 @@ class _Extraction:
         """Run a command, and stop it when more comes out than may."""
         pool_limits = self._services.pool.limits
         limits = replace(pool_limits, file_bytes=min(pool_limits.file_bytes, most.max_bytes))
-        variables = _variables(self._task, file, content)
+        variables = {**values_for(self._task.package, self._task.root, file), "outputDirectory": f"{content}/"}
         try:
             async with asyncio.TaskGroup() as group:
                 watch = group.create_task(watch_folder(content, most))
@@ -322,6 +323,12 @@ class _Extraction:
         )
 
 
+def _uses(rule: Rule, error: IngestError | None = None) -> Sequence[RuleUse]:
+    """Count the following of a rule, but not where there is no program to follow it with."""
+    missing = error is not None and error.code is Code.TOOL_NOT_INSTALLED
+    return () if missing else (RuleUse(rule=rule.id, command=rule.command, ok=error is None),)
+
+
 def _look(path: Path) -> Archive | None:
     descriptor = open_plain(str(path), os.O_RDONLY)
     try:
@@ -332,31 +339,6 @@ def _look(path: Path) -> Archive | None:
 
 async def _nothing_known(_paths: Sequence[str]) -> frozenset[str]:
     return frozenset()
-
-
-def _variables(task: Task, file: File, content: Path) -> dict[str, str]:
-    path = task.at(file.path).absolute()
-    extension = path.suffix.removeprefix(".")
-    return {
-        "SIPUUID": str(task.package.id),
-        "SIPName": task.package.name,
-        "SIPDirectory": f"{task.root}/",
-        "currentPath": f"{task.root}/",
-        "SIPObjectsDirectory": f"{task.root}/objects/",
-        "SIPLogsDirectory": f"{task.root}/logs/",
-        "fileUUID": str(file.id),
-        "fileGrpUse": file.use.value,
-        "originalLocation": file.original,
-        "currentLocation": file.path,
-        "relativeLocation": file.path,
-        "inputFile": str(path),
-        "fileFullName": str(path),
-        "fileDirectory": f"{path.parent}/",
-        "fileName": path.stem,
-        "fileExtension": extension,
-        "fileExtensionWithDot": path.suffix,
-        "outputDirectory": f"{content}/",
-    }
 
 
 def _failed(done: CommandRun) -> IngestError:

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
+from xml.sax.saxutils import escape
 
-from ingestd.errors import Code, IngestError
+from ingestd.derivatives import side_by_side
+from ingestd.errors import Code, IngestError, ToolError
 from ingestd.fpr.identified import identify
-from ingestd.fpr.records import Adapter, Purpose
-from ingestd.fpr.registry import Registry
+from ingestd.fpr.records import Adapter, Command, Purpose, Rule, ScriptType, Tool
+from ingestd.fpr.variables import values_for
 from ingestd.job import Outcome, Services, Task, ToolUse
-from ingestd.oais import Extension, Facts, File, Warning_
+from ingestd.oais import Extension, Facts, File, RuleUse, Warning_, escape_name
 from ingestd.sources.records import modified_at
+from ingestd.tools import jhove
+from ingestd.tools.xml import Described, element
+
+XML = "fmt/101"
+"""What a command writes whose print goes into the METS."""
+_KEPT_RUNNING = (Adapter.EXIFTOOL, Adapter.MEDIAINFO, Adapter.FFPROBE)
+"""Adapters of `tools.Toolbox` that describe files; the others of the registry's are no describers."""
+_TOLD_CHARACTERS = 300
 
 
 async def identify_file_format(task: Task, services: Services) -> Outcome:
@@ -50,18 +60,29 @@ async def store_file_modification_dates(task: Task, services: Services) -> Outco
     return Outcome(facts=Facts(files=await asyncio.to_thread(lambda: [look(file) for file in files])))
 
 
-class _Described(Protocol):
-    @property
-    def xml(self) -> str: ...
-
-    @property
-    def error(self) -> str: ...
-
-
 class _Describer(Protocol):
-    async def describe(self, paths: Sequence[Path]) -> Sequence[_Described]: ...
+    async def describe(self, paths: Sequence[Path]) -> Sequence[Described]: ...
 
     async def version(self) -> str: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Wanted:
+    """One file of the window (by its number there) that a command describes, as its rule of this order has it."""
+
+    number: int
+    order: int
+    file: File
+    rule: Rule
+
+
+@dataclass(kw_only=True, slots=True)
+class _Work:
+    """What one command has to do in this window."""
+
+    command: Command
+    tool: Tool
+    wanted: list[_Wanted] = field(default_factory=list)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -71,59 +92,129 @@ class _Found:
     extensions: dict[tuple[int, int], Extension] = field(default_factory=dict)
     warnings: list[Warning_] = field(default_factory=list)
     tools: list[ToolUse] = field(default_factory=list)
+    rules: list[RuleUse] = field(default_factory=list)
+
+    def missing(self, tool: str) -> None:
+        detail = f"{tool} is not installed: files that it should describe have no technical metadata from it"
+        self.warnings.append(Warning_(code=Code.TOOL_NOT_INSTALLED, detail=detail))
+
+    def take(self, work: _Work, wanted: _Wanted, answer: Described) -> None:
+        name, file, rule = work.tool.name, wanted.file, wanted.rule
+        self.rules.append(RuleUse(rule=rule.id, command=rule.command, ok=bool(answer.xml)))
+        if answer.xml:
+            self.extensions[wanted.number, wanted.order] = Extension(file=file.id, tool=name, xml=answer.xml)
+            return
+        detail = f"{name}: {answer.error}"[:_TOLD_CHARACTERS]
+        warning = Warning_(code="tool.characterization_failed", detail=detail, path=escape_name(file.path))
+        self.warnings.append(warning)
 
 
 async def characterize_file(task: Task, services: Services) -> Outcome:
-    """Run the registry's characterization tools; their XML goes into objectCharacteristicsExtension, in rule order.
+    """Run the registry's characterization rules, or the default ones for a format that has none; their XML goes into
+    objectCharacteristicsExtension, in the order of the rules.
 
-    Option `only` with the value `new` leaves out what was characterized before.
+    A program that is not installed is one warning for all files that it should describe; one that printed no XML is a
+    warning on the file. Option `only` with the value `new` leaves out what was characterized before.
     """
     if _only_new(task):
         known = await task.history.extensions([file.id for file in task.files])
         task = replace(task, files=[file for file in task.files if file.id not in known])
-    wanted = _tools_of(task.files, services.registry)
     found = _Found()
-    for (adapter, name), numbers in wanted.items():
-        await _describe(task, getattr(services.tools, adapter.value), name, numbers, found)
+    for work in _plan(task.files, services, found):
+        await _describe(task, services, work, found)
     extensions = [found.extensions[key] for key in sorted(found.extensions)]
-    facts = Facts(files=(), extensions=extensions, warnings=found.warnings)
-    return Outcome(facts=facts, tools=found.tools, now_with=", ".join(tool.name for tool in found.tools))
+    tools = list({use.name: use for use in found.tools}.values())
+    facts = Facts(extensions=extensions, warnings=found.warnings, rules=found.rules)
+    return Outcome(facts=facts, tools=tools, now_with=", ".join(tool.name for tool in tools))
 
 
-def _tools_of(files: Sequence[File], registry: Registry) -> Mapping[tuple[Adapter, str], Mapping[int, int]]:
-    """For each tool and its name, which files of the window it describes (by index) and as which rule of theirs."""
-    wanted: dict[tuple[Adapter, str], dict[int, int]] = {}
-    for index, file in enumerate(files):
+def _plan(files: Sequence[File], services: Services, found: _Found) -> Sequence[_Work]:
+    """Say which commands are run on which files; one that stands in for two rules of a file is run once."""
+    plan: dict[str, _Work] = {}
+    missing: set[str] = set()
+    for number, file in enumerate(files):
+        chosen: set[str] = set()
         puid = file.format.puid if file.format else ""
-        for order, rule in enumerate(registry.rules(Purpose.CHARACTERIZATION, puid) if puid else ()):
-            command = registry.command(rule.command)
-            if command is not None and command.adapter is not None:
-                tool = registry.tool(command.tool)
-                wanted.setdefault((command.adapter, tool.name if tool else command.tool), {})[index] = order
-    return wanted
+        for order, rule in enumerate(services.registry.choose(Purpose.CHARACTERIZATION, puid)):
+            command = services.registry.command(rule.command)
+            if command is None:
+                continue
+            able = command if command.adapter in _KEPT_RUNNING else services.commands.resolve(command)
+            tool = services.registry.tool(able.tool if able else command.tool)
+            if able is None or tool is None:
+                missing.add(tool.name if tool else command.tool)
+            elif able.id not in chosen:
+                chosen.add(able.id)
+                work = plan.setdefault(able.id, _Work(command=able, tool=tool))
+                work.wanted.append(_Wanted(number=number, order=order, file=file, rule=rule))
+    for name in sorted(missing):
+        found.missing(name)
+    return list(plan.values())
 
 
-async def _describe(task: Task, describer: _Describer, name: str, numbers: Mapping[int, int], found: _Found) -> None:
-    files = [task.files[index] for index in numbers]
+async def _describe(task: Task, services: Services, work: _Work, found: _Found) -> None:
+    """Let one command describe its files."""
+    paths = [task.at(wanted.file.path).absolute() for wanted in work.wanted]
     try:
-        version = await describer.version()
-        answers = await describer.describe([task.at(file.path) for file in files])
+        if work.command.adapter in _KEPT_RUNNING:
+            describer: _Describer = getattr(services.tools, work.command.adapter.value)
+            version, answers = await describer.version(), await describer.describe(paths)
+        else:
+            version, answers = await services.commands.version(work.tool), await _run(task, services, work, paths)
     except IngestError as error:
         if error.code is not Code.TOOL_NOT_INSTALLED:
             raise
-        found.warnings.append(_missing(name))
+        found.missing(work.tool.name)
         return
-    found.tools.append(ToolUse(name=name, version=version, used_for="characterization"))
-    for (index, order), file, answer in zip(numbers.items(), files, answers, strict=True):
-        if answer.xml:
-            found.extensions[index, order] = Extension(file=file.id, tool=name, xml=answer.xml)
-        else:
-            warning = Warning_(code="tool.characterization_failed", detail=f"{name}: {answer.error}", path=file.path)
-            found.warnings.append(warning)
+    found.tools.append(ToolUse(name=work.tool.name, version=version, used_for="characterization"))
+    for wanted, answer in zip(work.wanted, answers, strict=True):
+        found.take(work, wanted, answer)
 
 
-def _missing(name: str) -> Warning_:
-    return Warning_(
-        code=Code.TOOL_NOT_INSTALLED,
-        detail=f"{name} is not installed: files that it should describe have no technical metadata from it",
-    )
+async def _run(task: Task, services: Services, work: _Work, paths: Sequence[Path]) -> Sequence[Described]:
+    """Run the command as it is written: once for all files, where it can be, else once for each."""
+    if work.command.adapter is Adapter.JHOVE and work.command.script_type is ScriptType.COMMAND:
+        return await _run_jhove(services, work, paths)
+    at_once = services.settings.tools.processes
+    return await side_by_side(lambda wanted: _run_on(task, services, work, wanted.file), work.wanted, at_once=at_once)
+
+
+async def _run_on(task: Task, services: Services, work: _Work, file: File) -> Described:
+    values = values_for(task.package, task.root, file)
+    try:
+        done = await services.commands.run(work.command, values, purpose=Purpose.CHARACTERIZATION)
+    except ToolError as error:
+        if error.code is Code.TOOL_NOT_INSTALLED:
+            raise
+        return Described(error=error.detail)
+    if not done.ok:
+        said = done.run.stderr_tail.strip().splitlines()
+        return Described(error=_plain(task, ": ".join([done.problem, *said[-1:]])))
+    if work.command.output_format != XML:
+        return Described(error=f"{work.command.id} is not said to print XML: what it printed is not kept")
+    try:
+        return Described(xml=_plain(task, element(done.stdout.decode("utf-8", errors="replace"))))
+    except ValueError as error:
+        return Described(error=f"it printed {error}")
+
+
+def _plain(task: Task, text: str) -> str:
+    """Leave the folders of this server out of what a program said."""
+    root = f"{task.root.absolute()}/"
+    return text.replace(escape(root, {'"': "&quot;"}), "").replace(root, "")
+
+
+async def _run_jhove(services: Services, work: _Work, paths: Sequence[Path]) -> Sequence[Described]:
+    with jhove.told(paths, services.pool.home()) as links:
+        run = await services.commands.run_on_all(work.command, links)
+        found = {number: _restored(xml, links[number], paths[number]) for number, xml in jhove.documents(run.stdout)}
+    said = jhove.trouble(run.stdout) or ("said nothing of the file" if run.ok else run.error(work.tool.name).detail)
+    return [found.get(number) or Described(error=said) for number in range(len(paths))]
+
+
+def _restored(xml: bytes, link: Path, path: Path) -> Described:
+    name = escape(escape_name(path.name), {'"': "&quot;"})
+    try:
+        return Described(xml=element(xml.decode("utf-8", errors="replace").replace(str(link), name)))
+    except ValueError as error:
+        return Described(error=str(error))

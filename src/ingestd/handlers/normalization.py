@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-import json
 import os
 import shutil
 from collections import Counter
@@ -20,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 import aiofiles
 
-from ingestd.derivatives import MANUAL, STEM_CHARACTERS, Made, Maker, NotMade, Order, recorded, side_by_side
+from ingestd.derivatives import MANUAL, STEM_CHARACTERS, Made, Maker, NotMade, Order, recorded, rule_uses, side_by_side
 from ingestd.fpr.records import Command, Purpose, Rule
 from ingestd.fpr.registry import Registry
 from ingestd.job import Outcome, Services, Task, ToolUse
@@ -80,9 +79,11 @@ async def normalize(task: Task, services: Services) -> Outcome:
             purpose=Purpose.PRESERVATION,
             command=command,
             folder=task.at(file.path).parent,
+            rule=rule.id,
         )
         for file in task.files
-        if (command := _command(services.registry, _rule(services.registry, Purpose.PRESERVATION, file)))
+        if (rule := _rule(services.registry, Purpose.PRESERVATION, file))
+        and (command := services.registry.command(rule.command))
         and not any(copy.use is FileUse.PRESERVATION for copy in supplied.get(file.id, ()))
     ]
     answers = await side_by_side(maker.make, orders, at_once=services.settings.tools.processes)
@@ -97,7 +98,7 @@ async def normalize(task: Task, services: Services) -> Outcome:
         files.append(facts.file)
         events += [_normalized(order.file, answer, facts.file.path), *facts.events]
     return Outcome(
-        facts=Facts(files=files, events=events, warnings=warnings),
+        facts=Facts(files=files, events=events, warnings=warnings, rules=rule_uses(orders, answers)),
         tools=_tools(answers, "normalization"),
         now_with=", ".join(sorted({answer.tool for answer in answers})),
     )
@@ -145,7 +146,7 @@ async def _for_dip(task: Task, services: Services, purpose: Purpose, folder: Pat
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     supplied = await task.history.derivatives([file.id for file in task.files])
 
-    async def provide(file: File) -> tuple[Sequence[Warning_], Sequence[Made | NotMade]]:
+    async def provide(file: File) -> tuple[Sequence[Warning_], Sequence[tuple[Order, Made | NotMade]]]:
         copies = [copy for copy in supplied.get(file.id, ()) if copy.use is FileUse.ACCESS]
         if copies and purpose is Purpose.ACCESS:
             stem = PurePosixPath(file.path).stem[:STEM_CHARACTERS]
@@ -156,10 +157,11 @@ async def _for_dip(task: Task, services: Services, purpose: Purpose, folder: Pat
 
     answers = await side_by_side(provide, task.files, at_once=services.settings.tools.processes)
     warnings = [warning for said, _ in answers for warning in said]
-    made = [one for _, several in answers for one in several]
+    tried = [one for _, several in answers for one in several]
+    made = [answer for _, answer in tried]
     used_for = "access copies" if purpose is Purpose.ACCESS else "thumbnails"
     return Outcome(
-        facts=Facts(warnings=warnings),
+        facts=Facts(warnings=warnings, rules=rule_uses((order for order, _ in tried), made)),
         tools=_tools(made, used_for),
         now_with=", ".join(sorted({one.tool for one in made})),
     )
@@ -167,25 +169,32 @@ async def _for_dip(task: Task, services: Services, purpose: Purpose, folder: Pat
 
 async def _by_rule(
     maker: Maker, file: File, path: Path, purpose: Purpose, folder: Path
-) -> tuple[Sequence[Warning_], Sequence[Made | NotMade]]:
+) -> tuple[Sequence[Warning_], Sequence[tuple[Order, Made | NotMade]]]:
     """Try the file's rule, then the default; say what failed on the way, and what was tried."""
     registry = maker.commands.registry
     chosen = [rule for rule in (_rule(registry, purpose, file), *registry.default_rules(purpose)) if rule]
     warnings: list[Warning_] = []
-    tried: list[Made | NotMade] = []
-    for command in dict.fromkeys(rule.command for rule in chosen):
-        found = registry.command(command)
+    tried: list[tuple[Order, Made | NotMade]] = []
+    for rule in _one_for_each_command(chosen):
+        found = registry.command(rule.command)
         if found is None:
             continue
-        order = Order(file=file, path=path, purpose=purpose, command=found, folder=folder)
+        order = Order(file=file, path=path, purpose=purpose, command=found, folder=folder, rule=rule.id)
         if await asyncio.to_thread(_is_there, maker, order):
             break
         answer = await maker.make(order)
-        tried.append(answer)
+        tried.append((order, answer))
         if isinstance(answer, Made):
             break
         warnings.append(answer.warning(file, _LINKS[purpose], _LOSS[purpose]))
     return warnings, tried
+
+
+def _one_for_each_command(rules: Sequence[Rule]) -> Sequence[Rule]:
+    seen: dict[str, Rule] = {}
+    for rule in rules:
+        seen.setdefault(rule.command, rule)
+    return list(seen.values())
 
 
 def _is_there(maker: Maker, order: Order) -> bool:
@@ -228,18 +237,16 @@ class _Seen:
 
 @dataclass(kw_only=True, slots=True)
 class _Report:
-    """The report as it grows: counts of outcomes, and per rule how often it was followed and with success."""
+    """The report as it grows, with counts of outcomes."""
 
     registry: Registry
     asked_for: bool
     outcomes: Counter[str] = field(default_factory=Counter)
-    attempts: Counter[str] = field(default_factory=Counter)
-    successes: Counter[str] = field(default_factory=Counter)
 
     def row(self, seen: _Seen) -> Sequence[str]:
         rule = _rule(self.registry, Purpose.PRESERVATION, seen.file)
         outcome = self._outcome(seen, rule)
-        self._count(rule, outcome)
+        self.outcomes[outcome] += 1
         format_ = seen.file.format or Format(name="")
         return (
             escape_name(seen.file.path),
@@ -267,16 +274,8 @@ class _Report:
             return "not asked for"
         return "tool not installed" if seen.missing else "failed"
 
-    def _count(self, rule: Rule | None, outcome: str) -> None:
-        self.outcomes[outcome] += 1
-        if rule and outcome in {"normalized", "failed"}:
-            self.attempts[rule.id] += 1
-            self.successes[rule.id] += outcome == "normalized"
-
     def facts(self) -> dict[str, str]:
-        counts = {f"normalization_{name.replace(' ', '_')}": str(count) for name, count in self.outcomes.items()}
-        rules = {name: [count, self.successes[name]] for name, count in sorted(self.attempts.items())}
-        return {**counts, "normalization_rules": json.dumps(rules)}
+        return {f"normalization_{name.replace(' ', '_')}": str(count) for name, count in self.outcomes.items()}
 
 
 async def write_normalization_report(task: Task, services: Services) -> Outcome:
@@ -284,7 +283,7 @@ async def write_normalization_report(task: Task, services: Services) -> Outcome:
 
     Outcomes are `normalized`, `manual`, `failed`, `tool not installed`, `not asked for`, and where there is no rule
     `kept as it is` (fit for preservation, by the registry), `no rule` or `format not known`. The package's facts get
-    the counts (`normalization_<outcome>`) and, per rule, attempts and successes (`normalization_rules`, JSON).
+    the counts (`normalization_<outcome>`).
     """
     report = _Report(registry=services.registry, asked_for=bool(task.package.processing["normalize"]))
     missing: dict[str, bool] = {}

@@ -15,11 +15,11 @@ from xml.sax.saxutils import escape
 from ingestd.errors import Code, SystemFault, ToolError
 from ingestd.fixity import digest_now
 from ingestd.fpr.contracts import ContractError, Finding, check_xml
-from ingestd.fpr.records import Command, Purpose, Tool
+from ingestd.fpr.records import Command, Purpose, Rule, Tool
 from ingestd.fpr.registry import Registry
 from ingestd.fpr.variables import values_for
 from ingestd.job import Outcome, Services, Task, ToolUse
-from ingestd.oais import Directory, Facts, File, FileUse, Warning_, escape_name, safe_name
+from ingestd.oais import Directory, Facts, File, FileUse, RuleUse, Warning_, escape_name, safe_name
 from ingestd.premis import Digest, DigestAlgorithm, Event, EventOutcome, EventType, now
 
 FAILED = "policy_check.failed"
@@ -78,6 +78,7 @@ class _Check:
     file: File
     command: Command
     tool: Tool
+    rule: Rule | None = None
     policy: _Policy | None = None
 
 
@@ -131,28 +132,36 @@ def _unusable(name: str, why: str) -> SystemFault:
 def _plan(files: Sequence[File], policies: Sequence[_Policy], services: Services) -> _Plan:
     plan = _Plan()
     for file in files:
-        for command, policy in _wanted(file, policies, services.registry):
+        for rule, command, policy in _wanted(file, policies, services.registry):
             able = services.commands.resolve(command)
             tool = services.registry.tool(able.tool if able else command.tool)
             if able is None or tool is None:
                 plan.missing.add(tool.name if tool else command.tool)
                 continue
-            plan.checks.append(_Check(order=len(plan.checks), file=file, command=able, tool=tool, policy=policy))
+            plan.checks.append(
+                _Check(order=len(plan.checks), file=file, command=able, tool=tool, rule=rule, policy=policy)
+            )
     return plan
 
 
-def _wanted(file: File, policies: Sequence[_Policy], registry: Registry) -> Sequence[tuple[Command, _Policy | None]]:
-    """Give the commands for a file, each with the policy that it is told, or None where that is the rule's affair."""
+def _wanted(
+    file: File, policies: Sequence[_Policy], registry: Registry
+) -> Sequence[tuple[Rule | None, Command, _Policy | None]]:
+    """Give the commands for a file, each with its rule, if it has one, and with the policy that it is told, or None
+    where that is the rule's affair.
+    """
     puid = file.format.puid if file.format else ""
-    names = [rule.command for rule in registry.rules(Purpose.POLICY_CHECK, puid)]
-    group = registry.group(puid) if puid and not names else None
+    chosen: list[tuple[Rule | None, str]] = [
+        (rule, rule.command) for rule in registry.rules(Purpose.POLICY_CHECK, puid)
+    ]
+    group = registry.group(puid) if puid and not chosen else None
     if group and group.id in GROUPS:
-        names = [SHIPPED]
-    commands = [command for name in names if (command := registry.command(name))]
+        chosen = [(None, SHIPPED)]
+    commands = [(rule, command) for rule, name in chosen if (command := registry.command(name))]
     shipped = registry.command(SHIPPED)
     return [
-        (command, policy)
-        for command in commands
+        (rule, command, policy)
+        for rule, command in commands
         for policy in (policies if shipped and command.id == shipped.id else (None,))
     ]
 
@@ -211,7 +220,12 @@ def _told(task: Task, plan: _Plan, answers: Sequence[_Answer], kept: Facts) -> O
         answer.check.tool.name: ToolUse(name=answer.check.tool.name, version=answer.version, used_for="policy check")
         for answer in answers
     }
-    facts = Facts(events=events, warnings=warnings, files=kept.files, directories=kept.directories)
+    rules = [
+        RuleUse(rule=rule.id, command=rule.command, ok=answer.finding is not None)
+        for answer in answers
+        if (rule := answer.check.rule)
+    ]
+    facts = Facts(events=events, warnings=warnings, rules=rules, files=kept.files, directories=kept.directories)
     return Outcome(facts=facts, tools=list(uses.values()), now_with=", ".join(uses))
 
 

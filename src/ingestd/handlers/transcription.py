@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ingestd.derivatives import FAILED, Made, Maker, NotMade, Order, recorded, side_by_side
+from ingestd.derivatives import FAILED, Made, Maker, NotMade, Order, recorded, rule_uses, side_by_side
 from ingestd.errors import Code
-from ingestd.fpr.records import Command, Purpose
+from ingestd.fpr.records import Purpose, Rule
 from ingestd.fpr.registry import Registry
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.oais import Directory, Facts, File, FileUse, Warning_
@@ -47,7 +47,13 @@ async def transcribe_file(task: Task, services: Services) -> Outcome:
     for order, answer in zip(orders, answers, strict=True):
         told.add(order, answer)
     directories = await _directories(task) if told.files else []
-    facts = Facts(directories=directories, files=told.files, events=told.events, warnings=told.warnings)
+    facts = Facts(
+        directories=directories,
+        files=told.files,
+        events=told.events,
+        warnings=told.warnings,
+        rules=rule_uses(orders, answers),
+    )
     return Outcome(facts=facts, tools=told.tools(), now_with=", ".join(sorted({answer.tool for answer in answers})))
 
 
@@ -59,25 +65,32 @@ async def _orders(task: Task, registry: Registry, language: str) -> Sequence[Ord
         if any(copy.use is FileUse.TEXT_OCR for copy in copies):
             continue
         readable = [file, *(copy for copy in copies if copy.use is FileUse.PRESERVATION)]
-        chosen = next(((one, command) for one in readable if (command := _command(registry, one))), None)
+        chosen = next(
+            (
+                (one, rule, command)
+                for one in readable
+                if (rule := _rule(registry, one)) and (command := registry.command(rule.command))
+            ),
+            None,
+        )
         if chosen:
-            source, command = chosen
+            source, rule, command = chosen
             order = Order(
                 file=file,
                 path=task.at(source.path),
                 purpose=Purpose.TRANSCRIPTION,
                 command=command,
                 folder=task.at(FOLDER),
+                rule=rule.id,
                 language=language,
             )
             orders.append(order)
     return orders
 
 
-def _command(registry: Registry, file: File) -> Command | None:
+def _rule(registry: Registry, file: File) -> Rule | None:
     puid = file.format.puid if file.format else ""
-    rules = registry.choose(Purpose.TRANSCRIPTION, puid) if puid else ()
-    return registry.command(rules[0].command) if rules else None
+    return next(iter(registry.choose(Purpose.TRANSCRIPTION, puid)), None)
 
 
 async def _directories(task: Task) -> Sequence[Directory]:

@@ -15,10 +15,10 @@ from xml.sax.saxutils import escape
 
 from ingestd.errors import Code, ToolError
 from ingestd.fpr.contracts import ContractError, Finding, read_off
-from ingestd.fpr.records import Adapter, Command, Purpose, ScriptType, Tool
+from ingestd.fpr.records import Adapter, Command, Purpose, Rule, ScriptType, Tool
 from ingestd.fpr.variables import values_for
 from ingestd.job import Outcome, Services, Task, ToolUse
-from ingestd.oais import Facts, File, Warning_, escape_name, safe_name
+from ingestd.oais import Facts, File, RuleUse, Warning_, escape_name, safe_name
 from ingestd.premis import Event, EventOutcome, EventType, now, program
 from ingestd.tools import jhove
 from ingestd.tools.run import Run, Stop
@@ -66,6 +66,7 @@ class _Check:
     number: int
     order: int
     file: File
+    rule: Rule
 
 
 @dataclass(kw_only=True, slots=True)
@@ -113,7 +114,7 @@ def _plan(files: Sequence[File], services: Services) -> _Plan:
             elif able.id not in chosen:
                 chosen.add(able.id)
                 work = plan.work.setdefault(able.id, _Work(command=able, tool=tool))
-                work.checks.append(_Check(number=number, order=order, file=file))
+                work.checks.append(_Check(number=number, order=order, file=file, rule=rule))
     return plan
 
 
@@ -225,7 +226,11 @@ def _told(task: Task, plan: _Plan, answers: Sequence[_Answer]) -> Outcome:
         work.tool.name: ToolUse(name=work.tool.name, version=work.version, used_for="validation")
         for work in plan.work.values()
     }
-    facts = Facts(events=events, warnings=warnings)
+    rules = [
+        RuleUse(rule=answer.check.rule.id, command=answer.check.rule.command, ok=answer.finding is not None)
+        for answer in answers
+    ]
+    facts = Facts(events=events, warnings=warnings, rules=rules)
     return Outcome(facts=facts, tools=list(uses.values()), now_with=", ".join(uses))
 
 

@@ -23,6 +23,7 @@ from ingestd.journal.records import (
     file_values,
     job_of,
 )
+from ingestd.journal.rules import RuleCount, record_uses
 from ingestd.oais import Description, Directory, Extension, Facts, File, FileUse, Rename, Totals, Warning_
 from ingestd.premis import Agent, AgentLink, Event, Identifier, RightsStatement, now
 
@@ -263,6 +264,11 @@ class PackageJournal:
 
     # --- reading: the engine and whoever reports ---------------------------------------------------------------------
 
+    async def rule_counts(self) -> Sequence[RuleCount]:
+        """How often the rules were followed for this package, over all its attempts."""
+        rows = await self._db.rows("SELECT rule, command, attempts, okay FROM rule_use ORDER BY rule, command")
+        return [RuleCount(rule=row[0], command=row[1], attempts=row[2], okay=row[3]) for row in rows]
+
     async def count_identified(self) -> int:
         row = await self._db.row("SELECT count(*) FROM file WHERE removed = 0 AND puid <> ''")
         return int(row[0]) if row else 0
@@ -347,6 +353,7 @@ async def _record(transaction: Transaction, facts: Facts) -> None:
         "INSERT OR IGNORE INTO warning (code, detail, path, link) VALUES (?, ?, ?, ?)",
         [(w.code, w.detail, os.fsencode(w.path), w.link) for w in facts.warnings],
     )
+    await record_uses(transaction, facts.rules)
     await _set_facts(transaction, facts.package)
 
 

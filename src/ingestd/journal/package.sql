@@ -128,3 +128,11 @@ CREATE TABLE IF NOT EXISTS job (
     files_done  INTEGER NOT NULL DEFAULT 0,
     seconds     REAL NOT NULL DEFAULT 0
 );
+
+CREATE TABLE IF NOT EXISTS rule_use ( -- how often rules of the format policy registry were followed
+    rule     TEXT NOT NULL,
+    command  TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    okay     INTEGER NOT NULL,
+    PRIMARY KEY (rule, command)
+) WITHOUT ROWID;

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from ingestd.journal.database import Database, Row, Transaction
+from ingestd.journal.rules import RuleCount, add_up
 from ingestd.messages import Event, RequestEnvelope, RequestState
 from ingestd.premis import now
 
@@ -123,12 +124,20 @@ class ServiceJournal:
             return await _next_sequence(transaction, package)
 
     async def advance(
-        self, package: uuid.UUID, state: RequestState, event: Event, *, publish: bool, attempt: int | None = None
+        self,
+        package: uuid.UUID,
+        state: RequestState,
+        event: Event,
+        *,
+        publish: bool,
+        attempt: int | None = None,
+        rules: Sequence[RuleCount] = (),
     ) -> Event:
         """Change a request's state and write the event that says so, in one transaction.
 
         The event's `sequence` is set here; the complete event is returned. A terminal state keeps it as the
-        request's result and is waited for on disk. `publish` puts it in the outbox.
+        request's result and is waited for on disk. `publish` puts it in the outbox. `rules` are the package's counts
+        over all its attempts: what is new of them is added to the service's.
         """
         async with self._db.transaction(durable=state.terminal) as transaction:
             if attempt is not None:
@@ -142,6 +151,7 @@ class ServiceJournal:
             if publish:
                 await _to_outbox(transaction, package, event)
             await _set_state(transaction, package, state, event)
+            await add_up(transaction, package, rules)
         return event
 
     async def publish(
@@ -176,6 +186,11 @@ class ServiceJournal:
             "SELECT count(*) FROM outbox WHERE package = ? AND terminal = 1 AND confirmed_at IS NULL", (str(package),)
         )
         return row is not None and row[0] == 0
+
+    async def rule_counts(self) -> Sequence[RuleCount]:
+        """How often the rules of the format policy registry were followed for requests that ended."""
+        rows = await self._db.rows("SELECT rule, command, attempts, okay FROM rule_count ORDER BY rule, command")
+        return [RuleCount(rule=row[0], command=row[1], attempts=row[2], okay=row[3]) for row in rows]
 
     async def count_unconfirmed(self) -> int:
         row = await self._db.row("SELECT count(*) FROM outbox WHERE confirmed_at IS NULL")

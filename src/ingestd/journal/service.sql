@@ -28,3 +28,16 @@ CREATE TABLE IF NOT EXISTS outbox (
     confirmed_at TEXT
 );
 CREATE INDEX IF NOT EXISTS outbox_unconfirmed ON outbox (row) WHERE confirmed_at IS NULL;
+
+-- How often rules of the format policy registry were followed, over all packages that ended.
+CREATE TABLE IF NOT EXISTS rule_count (
+    rule     TEXT NOT NULL,
+    command  TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    okay     INTEGER NOT NULL,
+    PRIMARY KEY (rule, command)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rule_added (
+    package TEXT PRIMARY KEY,
+    counts  TEXT NOT NULL -- JSON: what of this package is in rule_count, [[rule, command, attempts, okay], ...]
+) WITHOUT ROWID;

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 _REPORT = re.compile(rb'<repInfo uri="(?:[^"]*/)?(\d+)(?:\.[^"/]*)?">.*?</repInfo>', re.DOTALL)
+_ROOT = re.compile(rb"<jhove(?:\s[^>]*)?>")
 _OF_ITSELF = re.compile(rb'<message[^>]* id="JHOVE-CORE-[^>]*>([^<]*)</message>')
 _EXTENSION = re.compile(r"\.[A-Za-z0-9]{1,16}")
 
@@ -34,6 +35,15 @@ def reports(printed: bytes) -> Mapping[int, bytes]:
     """
     found = ((int(match[1]), match[0]) for match in _REPORT.finditer(printed))
     return {number: report for number, report in found if not _OF_ITSELF.search(report)}
+
+
+def documents(printed: bytes) -> Iterator[tuple[int, bytes]]:
+    """Give the report on each file, by its place in the order, as a document of its own: JHOVE's root with its
+    namespaces, and the report alone.
+    """
+    root = _ROOT.search(printed)
+    if root:
+        yield from ((number, root[0] + report + b"</jhove>") for number, report in reports(printed).items())
 
 
 def trouble(printed: bytes) -> str:

@@ -1,0 +1,132 @@
+"""Characterization by the registry's rules: tools that are kept running, tools that are run by rule, and defaults."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from ingestd.errors import Code
+from ingestd.fpr.layers import request_layer
+from ingestd.fpr.registry import Registry
+from ingestd.handlers.formats import characterize_file
+from ingestd.oais import Facts
+from tests import fpr_samples as samples
+from tests.bench import Bench, need, open_bench
+
+BMP, DISK, TEXT = "fmt/116", "fmt/1087", "x-fmt/111"
+FITS = """#!/bin/sh
+[ "$1" = -v ] && echo 1.6.0 && exit
+case "$2" in
+  *broken*) echo 'no tool could open it' >&2; exit 1 ;;
+  *prose*) echo 'It is a picture.' ;;
+  *) echo "<fits xmlns='http://hul.harvard.edu/ois/xml/ns/fits/fits_output'><filepath>$2</filepath></fits>" ;;
+esac
+"""
+JHOVE = """#!{python}
+import pathlib, sys
+if "-v" in sys.argv:
+    print("Jhove (Rel. 1.28.0, 2023-07-15)")
+    sys.exit()
+paths = sys.argv[sys.argv.index("XML") + 1:]
+with open({runs!r}, "a") as runs:
+    runs.write(str(len(paths)) + "\\n")
+print('<?xml version="1.0"?><jhove xmlns="http://schema.openarchives.org/OAI/2.0/jhove" name="Jhove"><date>now</date>')
+for path in paths:
+    if "locked" not in pathlib.Path(path).resolve().name:
+        print(f'<repInfo uri="{{path}}"><format>BYTESTREAM</format></repInfo>')
+print("</jhove>")
+"""
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    asked = [
+        {"purpose": "characterization", "format": BMP, "command": "fits"},
+        {"purpose": "characterization", "format": TEXT, "command": "jhove-describe"},
+    ]
+    off = [{"id": f"characterization:{BMP}:{tool}"} for tool in ("exiftool", "mediainfo", "ffprobe")]
+    return Registry.load().over(request_layer({"rule": asked, "disable": off}))
+
+
+@pytest_asyncio.fixture
+async def bench(registry: Registry, tmp_path: Path) -> AsyncIterator[Bench]:
+    async with open_bench(tmp_path, registry) as bench:
+        bench.pool.missing = frozenset({"fits.sh", "jhove"})
+        yield bench
+
+
+async def characterized(bench: Bench) -> Facts:
+    return (await characterize_file(bench.task(), bench.services)).facts
+
+
+def told(facts: Facts) -> Sequence[tuple[str, str]]:
+    return [(warning.code, warning.path) for warning in facts.warnings]
+
+
+@pytest.mark.tool
+async def test_a_format_without_a_rule_is_described_by_the_default(bench: Bench) -> None:
+    need("exiftool")
+    odd, unknown = bench.put("a.xyz", "fmt/9999"), bench.put("b", "")
+
+    facts = await characterized(bench)
+
+    assert [(odd.id, "ExifTool"), (unknown.id, "ExifTool")] == [(item.file, item.tool) for item in facts.extensions]
+    assert {"default_characterization:unknown-file-format:exiftool-any"} == {use.rule for use in facts.rules}
+    assert all(use.ok for use in facts.rules)
+
+
+@pytest.mark.tool
+async def test_a_disk_image_is_described_by_fiwalk_without_a_path_of_this_server(bench: Bench) -> None:
+    need("fiwalk", "mkfs.vfat")
+    bench.put("a.img", DISK, make=samples.disk)
+
+    facts = await characterized(bench)
+
+    (described,) = [item for item in facts.extensions if item.tool != "ExifTool"]
+    assert "<fileobject>" in described.xml
+    assert str(bench.folder) not in described.xml
+
+
+async def test_a_tool_that_a_site_asks_for_by_rule_is_run_and_counted(bench: Bench) -> None:
+    bench.pool.pretend("fits.sh", FITS)
+    good, broken, prose = (bench.put(name, BMP) for name in ("a b.bmp", "broken.bmp", "prose.bmp"))
+
+    facts = await characterized(bench)
+
+    (described,) = facts.extensions
+    assert (good.id, "FITS") == (described.file, described.tool)
+    assert "<filepath>objects/a b.bmp</filepath>" in described.xml
+    assert [("tool.characterization_failed", broken.path), ("tool.characterization_failed", prose.path)] == told(facts)
+    assert "no tool could open it" in facts.warnings[0].detail
+    assert [True, False, False] == [use.ok for use in facts.rules]
+
+
+async def test_a_tool_that_is_missing_is_one_warning_for_all_files_and_no_attempt(bench: Bench) -> None:
+    bench.put("a.bmp", BMP)
+    bench.put("b.bmp", BMP)
+
+    facts = await characterized(bench)
+
+    assert [(Code.TOOL_NOT_INSTALLED, "")] == told(facts)
+    assert "FITS" in facts.warnings[0].detail
+    assert () == tuple(facts.rules)
+
+
+async def test_jhove_describes_all_files_in_one_run_each_in_a_document_of_its_own(bench: Bench) -> None:
+    runs = bench.folder / "runs"
+    bench.pool.pretend("jhove", JHOVE.format(python=sys.executable, runs=str(runs)))
+    one, _, two = (bench.put(name, TEXT) for name in ('a "b".txt', "locked.txt", "c.txt"))
+
+    facts = await characterized(bench)
+
+    assert ["3"] == runs.read_text().split()
+    assert [one.id, two.id] == [item.file for item in facts.extensions]
+    assert all(item.xml.startswith('<jhove xmlns="http://schema.openarchives.org') for item in facts.extensions)
+    assert 'uri="a &quot;b&quot;.txt"' in facts.extensions[0].xml
+    assert str(bench.folder) not in json.dumps([item.xml for item in facts.extensions])
+    assert [("tool.characterization_failed", "objects/locked.txt")] == told(facts)
