@@ -107,6 +107,9 @@ class FakeHistory:
         wanted = set(paths)
         return {file.path: file for file in self._present_files() if file.path in wanted}
 
+    async def files_by_id(self, ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, File]:
+        return {file.id: file for file in self._present_files() if file.id in ids}
+
     async def files_received_as(self, originals: Sequence[str]) -> Mapping[str, File]:
         wanted = set(originals)
         return {file.original: file for file in self._present_files() if file.original in wanted}

@@ -127,17 +127,47 @@ class Extension:
     xml: str
 
 
+class Section(StrEnum):
+    """Where in a METS metadata stand: in a dmdSec, or in the amdSec of what they are about.
+
+    There are two: Archivematica's schematron wants PREMIS alone in techMD and digiprovMD.
+    """
+
+    DESCRIPTIVE = "dmdSec"
+    SOURCE = "sourceMD"
+
+
+class DescriptionStatus(StrEnum):
+    """METS STATUS, in Archivematica's words. What is superseded or deleted stays in the METS as its history."""
+
+    ORIGINAL = "original"
+    ORIGINAL_SUPERSEDED = "original-superseded"
+    UPDATE = "update"
+    UPDATE_SUPERSEDED = "update-superseded"
+    DELETED = "deleted"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Description:
-    """Descriptive metadata for a METS dmdSec. `target` is a file's, a directory's or the package's id.
+    """Metadata for one section of the METS. `target` is a file's or the package's id, or, for a dmdSec, a directory's.
 
-    `pairs` are (element, value) in document order: `dc.title` and `dcterms.created` for MDTYPE DC, plain names for
-    OTHERMDTYPE CUSTOM.
+    What is said comes in one of three ways. `pairs` are (element, value) in document order: `dc.title` and
+    `dcterms.created` for the kind DC, plain names for any other. `xml` is one element, as `mets.embeddable` gives it.
+    `reference` is the id of a file of the package, which is named by its path (METS mdRef).
+
+    `kind` is `DC`, or the OTHERMDTYPE. `created_at` is when the metadata were made, where that was not with this METS.
+    Descriptions of one `group` are versions of one another.
     """
 
     target: uuid.UUID
     kind: str
-    pairs: Sequence[tuple[str, str]]
+    pairs: Sequence[tuple[str, str]] = ()
+    section: Section = Section.DESCRIPTIVE
+    xml: str = ""
+    reference: uuid.UUID | None = None
+    status: DescriptionStatus = DescriptionStatus.ORIGINAL
+    created_at: datetime | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -222,6 +252,10 @@ class History(Protocol):
     async def files_at(self, paths: Sequence[str]) -> Mapping[str, File]: ...
 
     async def file_at(self, path: str) -> File | None: ...
+
+    async def files_by_id(self, ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, File]:
+        """The files of these ids, removed ones left out."""
+        ...
 
     async def files_received_as(self, originals: Sequence[str]) -> Mapping[str, File]: ...
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
 import itertools
 import re
 import uuid
@@ -12,9 +10,10 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ingestd.errors import Code, ContentError, Violation
+from ingestd.errors import Violation
 from ingestd.fixity import digest_file
 from ingestd.job import Outcome, Services, Task
+from ingestd.metadata.tables import LISTED, Shape, Table, invalid
 from ingestd.oais import Description, Directory, Facts, File, Warning_, escape_name
 from ingestd.premis import Digest, now
 
@@ -22,17 +21,23 @@ FILE = "metadata/metadata.csv"
 DC, CUSTOM = "DC", "CUSTOM"
 _DC_ELEMENT = re.compile(r"(?P<prefix>dc|dcterms)\.(?:[A-Za-z]+\.)*(?P<element>[A-Za-z]+)")
 _NOT_WORD = re.compile(r"\W+", re.ASCII)
-_EXAMPLE = "filename,dc.title,dc.creator / objects/letter.txt,A letter,Ann Keeper"
+_SHAPE = Shape(
+    name=FILE,
+    example="filename,dc.title,dc.creator / objects/letter.txt,A letter,Ann Keeper",
+    first=("filename", "parts"),
+    repeatable=True,
+)
 _WINDOW = 256
-_LISTED = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
-    """One row of the file: its line number, what it describes, and (kind, element, value) for each cell with text."""
+    """One row of the file: its line number, the paths that its name may stand for, likeliest first, and (kind, element,
+    value) for each cell with text.
+    """
 
     number: int
-    target: str
+    targets: Sequence[str]
     cells: Sequence[tuple[str, str, str]]
 
 
@@ -47,17 +52,17 @@ async def load_metadata_csv(task: Task, services: Services) -> AsyncIterator[Out
     file = await task.history.file_at(FILE)
     if file is None:
         return
-    violations = await asyncio.to_thread(_check, path)
+    violations, warnings = await asyncio.to_thread(_check, path)
     if violations:
-        raise ContentError(
-            f"{FILE} has {len(violations)} fault(s){' or more' if len(violations) == _LISTED else ''}",
-            code=Code.CONTENT_METADATA_INVALID,
-            violations=tuple(violations),
-        )
+        raise invalid(FILE, violations)
+    if warnings:
+        yield Outcome(facts=Facts(warnings=warnings), cursor=task.cursor)
     mended = await _mended(path, file)
     if mended is not None:
         yield replace(mended, cursor=task.cursor)
-    lines = (line for line in _read(path) if isinstance(line, Line) and line.number > task.cursor)
+    lines = (
+        line for line in _lines(Table(path=path, shape=_SHAPE)) if isinstance(line, Line) and line.number > task.cursor
+    )
     while window := await asyncio.to_thread(lambda: list(itertools.islice(lines, _WINDOW))):
         yield await _describe(task, window)
 
@@ -81,35 +86,38 @@ async def _mended(path: Path, file: File) -> Outcome | None:
 
 
 async def _describe(task: Task, lines: Sequence[Line]) -> Outcome:
-    names = sorted({line.target for line in lines})
+    names = sorted({target for line in lines for target in line.targets})
     files = await task.history.files_received_as(names)
     descriptions: list[Description] = []
     directories: list[Directory] = []
     warnings: list[Warning_] = []
     for line in lines:
-        target: uuid.UUID | None = files[line.target].id if line.target in files else None
-        if target is None and line.target == "objects":
-            target = task.package.id
+        file = next((files[name] for name in line.targets if name in files), None)
+        target = file.id if file else task.package.id if "objects" in line.targets else None
         if target is None:
-            directory = await _directory(task, line.target)
+            directory = await _directory(task, line.targets)
             if directory is not None:
                 directories.append(directory)
                 target = directory.id
         if target is None:
             detail = f"line {line.number} describes something that is not in the transfer"
-            warnings.append(Warning_(code="content.metadata_unmatched", detail=detail, path=escape_name(line.target)))
+            warnings.append(
+                Warning_(code="content.metadata_unmatched", detail=detail, path=escape_name(line.targets[0]))
+            )
         else:
             descriptions += _descriptions(target, line)
     facts = Facts(directories=directories, descriptions=descriptions, warnings=warnings)
     return Outcome(facts=facts, cursor=lines[-1].number)
 
 
-async def _directory(task: Task, original: str) -> Directory | None:
+async def _directory(task: Task, originals: Sequence[str]) -> Directory | None:
     """A described directory; it gets a UUID, if it has none, since a description needs something to describe."""
-    directory = await task.history.directory_received_as(original)
-    if directory is None:
-        return None
-    return replace(directory, id=directory.id or uuid.uuid5(task.package.id, f"directory:{escape_name(original)}"))
+    for original in originals:
+        directory = await task.history.directory_received_as(original)
+        if directory is not None:
+            made = uuid.uuid5(task.package.id, f"directory:{escape_name(original)}")
+            return replace(directory, id=directory.id or made)
+    return None
 
 
 def _descriptions(target: uuid.UUID, line: Line) -> Iterator[Description]:
@@ -119,41 +127,30 @@ def _descriptions(target: uuid.UUID, line: Line) -> Iterator[Description]:
             yield Description(target=target, kind=kind, pairs=pairs)
 
 
-def _check(path: Path) -> list[Violation]:
-    return list(itertools.islice((item for item in _read(path) if isinstance(item, Violation)), _LISTED))
+def _check(path: Path) -> tuple[Sequence[Violation], Sequence[Warning_]]:
+    """Every fault of the file, up to as many as are told, and what is to be told of one that can be read."""
+    table = Table(path=path, shape=_SHAPE)
+    faults = (item for item in _lines(table) if isinstance(item, Violation))
+    return list(itertools.islice(faults, LISTED)), table.warnings()
 
 
-def _read(path: Path) -> Iterator[Line | Violation]:
-    """Read the file row by row; what cannot be used is given as a violation with line, column and a right example."""
-    try:
-        with path.open("rb") as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text:
-            rows = csv.reader(text, strict=True)
-            header = [cell.strip() for cell in next(rows, [])]
-            faults = list(_header_faults(header))
-            yield from faults
-            if faults:
-                return
-            columns = _columns(header)
-            for row in rows:
-                if any(cell.strip() for cell in row):
-                    yield _line(rows.line_num, row, columns)
-    except UnicodeDecodeError as error:
-        yield Violation(path=FILE, rule="encoding", expected="UTF-8", actual=f"byte {error.object[error.start]:#04x}")
-    except csv.Error as error:
-        yield Violation(path=FILE, rule="csv", expected=_EXAMPLE, actual=str(error))
+def _lines(table: Table) -> Iterator[Line | Violation]:
+    columns: Sequence[tuple[str, str]] = ()
+    for row in table.rows():
+        if isinstance(row, Violation):
+            yield row
+            continue
+        columns = columns or [_column(name) for name in table.header[1:]]
+        targets = [_target(name) for name in table.names(row.cells[0])]
+        if not targets[0]:
+            yield table.violation(row, 1, "filename", "what the row describes, such as objects/letter.txt")
+            continue
+        cells = [(kind, element, value) for (kind, element), value in zip(columns, row.cells[1:], strict=True) if value]
+        yield Line(number=row.line, targets=targets, cells=cells)
 
 
-def _header_faults(header: Sequence[str]) -> Iterator[Violation]:
-    if not header or header[0].lower() not in {"filename", "parts"}:
-        actual = header[0] if header else "an empty file"
-        yield Violation(path=f"{FILE}:1:1", rule="header", expected=f"filename first: {_EXAMPLE}", actual=actual[:100])
-    for number, name in enumerate(header[1:], start=2):
-        if not name:
-            yield Violation(path=f"{FILE}:1:{number}", rule="header", expected="a column name", actual="empty")
-
-
-def _columns(header: Sequence[str]) -> Sequence[tuple[str, str]]:
-    return [_column(name) for name in header[1:]]
+def _target(name: str) -> str:
+    return name.removeprefix("./").rstrip("/")
 
 
 def _column(name: str) -> tuple[str, str]:
@@ -163,21 +160,6 @@ def _column(name: str) -> tuple[str, str]:
         return DC, f"{match['prefix']}.{match['element']}"
     plain = _NOT_WORD.sub("_", name).lower()
     return CUSTOM, plain if re.match(r"[a-z_]", plain) else f"_{plain}"
-
-
-def _line(number: int, row: Sequence[str], columns: Sequence[tuple[str, str]]) -> Line | Violation:
-    if len(row) > len(columns) + 1:
-        return Violation(
-            path=f"{FILE}:{number}:{len(columns) + 2}",
-            rule="ragged_row",
-            expected=f"{len(columns) + 1} cells; text with commas in double quotes",
-            actual=f"{len(row)} cells",
-        )
-    target = row[0].strip().removeprefix("./").rstrip("/")
-    if not target:
-        return Violation(path=f"{FILE}:{number}:1", rule="filename", expected="objects/…", actual="empty")
-    cells = [(kind, element, value.strip()) for (kind, element), value in zip(columns, row[1:], strict=False)]
-    return Line(number=number, target=target, cells=[cell for cell in cells if cell[2]])
 
 
 def as_pairs(metadata: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:

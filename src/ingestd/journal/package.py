@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import uuid
 import zlib
@@ -13,9 +12,13 @@ from typing import Any, Self
 from ingestd.journal.database import Database, Row, Transaction
 from ingestd.journal.provenance import agent_of, agents_linked, identifiers_of, record_provenance, rights_of
 from ingestd.journal.records import (
+    DESCRIPTION_COLUMNS,
     FILE_COLUMNS,
+    INSERT_DESCRIPTION,
     UPSERT_FILE,
     JobRecord,
+    description_of,
+    description_values,
     directory_of,
     event_of,
     event_values,
@@ -148,6 +151,13 @@ class PackageJournal:
         )
         return {file.path: file for file in map(file_of, rows)}
 
+    async def files_by_id(self, ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, File]:
+        rows = await self._db.rows(
+            f"SELECT {FILE_COLUMNS} FROM file WHERE removed = 0 AND id IN ({_marks(ids)})",  # noqa: S608  as above
+            [id_.bytes for id_ in ids],
+        )
+        return {file.id: file for file in map(file_of, rows)}
+
     async def files_received_as(self, originals: Sequence[str]) -> Mapping[str, File]:
         rows = await self._db.rows(
             f"SELECT {FILE_COLUMNS} FROM file WHERE removed = 0 AND original IN ({_marks(originals)})",  # noqa: S608  as above
@@ -197,15 +207,14 @@ class PackageJournal:
 
     async def descriptions(self, targets: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Sequence[tuple[int, Description]]]:
         rows = await self._db.rows(
-            "SELECT row, target, kind, pairs FROM description"  # noqa: S608  as above
+            f"SELECT row, {DESCRIPTION_COLUMNS} FROM description"  # noqa: S608  as above
             f" WHERE target IN ({_marks(targets)}) ORDER BY row",
             [id_.bytes for id_ in targets],
         )
         found: dict[uuid.UUID, list[tuple[int, Description]]] = {}
-        for row, target, kind, pairs in rows:
-            id_ = uuid.UUID(bytes=target)
-            description = Description(target=id_, kind=kind, pairs=[(name, value) for name, value in json.loads(pairs)])
-            found.setdefault(id_, []).append((row, description))
+        for row, *columns in rows:
+            description = description_of(columns)
+            found.setdefault(description.target, []).append((row, description))
         return found
 
     async def derivatives(self, files: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Sequence[File]]:
@@ -344,10 +353,7 @@ async def _record(transaction: Transaction, facts: Facts) -> None:
         "INSERT INTO extension (file, tool, xml) VALUES (?, ?, ?)",
         [(x.file.bytes, x.tool, zlib.compress(x.xml.encode(), 1)) for x in facts.extensions],
     )
-    await transaction.many(
-        "INSERT INTO description (target, kind, pairs) VALUES (?, ?, ?)",
-        [(d.target.bytes, d.kind, json.dumps(list(d.pairs), ensure_ascii=False)) for d in facts.descriptions],
-    )
+    await transaction.many(INSERT_DESCRIPTION, [description_values(said) for said in facts.descriptions])
     await record_provenance(transaction, facts)
     await transaction.many(
         "INSERT OR IGNORE INTO warning (code, detail, path, link) VALUES (?, ?, ?, ?)",

@@ -56,10 +56,16 @@ CREATE TABLE IF NOT EXISTS extension (
 CREATE INDEX IF NOT EXISTS extension_file ON extension (file);
 
 CREATE TABLE IF NOT EXISTS description (
-    row    INTEGER PRIMARY KEY,
-    target BLOB NOT NULL,
-    kind   TEXT NOT NULL,
-    pairs  TEXT NOT NULL -- JSON: [[element, value], ...]
+    row        INTEGER PRIMARY KEY,
+    target     BLOB NOT NULL,
+    kind       TEXT NOT NULL,
+    pairs      TEXT NOT NULL, -- JSON: [[element, value], ...]
+    section    TEXT NOT NULL,
+    xml        BLOB NOT NULL, -- zlib
+    reference  BLOB,
+    status     TEXT NOT NULL,
+    created_at TEXT,
+    "group"    TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS description_target ON description (target);
 

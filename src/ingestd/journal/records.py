@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import uuid
+import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from ingestd.journal.database import Row
-from ingestd.oais import Directory, File, FileUse
+from ingestd.oais import Description, DescriptionStatus, Directory, File, FileUse, Section
 from ingestd.premis import Digest, DigestAlgorithm, Event, EventOutcome, EventType, Format
 
 FILE_COLUMNS = (
@@ -29,6 +30,8 @@ UPSERT_FILE = (
     " format_version = excluded.format_version, puid = excluded.puid, mime = excluded.mime,"
     " derived_from = excluded.derived_from, label = excluded.label, removed = excluded.removed"
 )
+DESCRIPTION_COLUMNS = 'target, kind, pairs, section, xml, reference, status, created_at, "group"'
+INSERT_DESCRIPTION = f"INSERT INTO description ({DESCRIPTION_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  constant
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +48,35 @@ class JobRecord:
     cursor: int
     files_done: int
     seconds: float
+
+
+def description_values(said: Description) -> tuple[Any, ...]:
+    return (
+        said.target.bytes,
+        said.kind,
+        json.dumps(list(said.pairs), ensure_ascii=False),
+        said.section,
+        zlib.compress(said.xml.encode(), 1) if said.xml else b"",
+        said.reference.bytes if said.reference else None,
+        said.status,
+        said.created_at.isoformat() if said.created_at else None,
+        said.group,
+    )
+
+
+def description_of(columns: Row) -> Description:
+    target, kind, pairs, section, xml, reference, status, created_at, group = columns
+    return Description(
+        target=uuid.UUID(bytes=target),
+        kind=kind,
+        pairs=[(name, value) for name, value in json.loads(pairs)],
+        section=Section(section),
+        xml=zlib.decompress(xml).decode() if xml else "",
+        reference=uuid.UUID(bytes=reference) if reference else None,
+        status=DescriptionStatus(status),
+        created_at=datetime.fromisoformat(created_at) if created_at else None,
+        group=group,
+    )
 
 
 def file_values(file: File) -> tuple[Any, ...]:

@@ -54,18 +54,18 @@ def element_name(heading: str) -> str:
     return name if _NAME.fullmatch(name) else f"_{name}"
 
 
-def fit_element(xml: str) -> str:
+def fit_element(xml: str, *, proven: bool = False) -> str:
     """Give one element that a tool wrote as it can be put into the METS: well formed, and without its declaration.
 
     Raises `UnfitElement` for what is not one well-formed element, declares a document type (and so entities), is too
     large or too deep for ordinary readers, or has parts that the METS schemas would judge: elements of METS, PREMIS and
-    XLink, `xsi:type`, XLink attributes.
+    XLink, `xsi:type`, XLink attributes. With `proven`, only elements of METS are refused: the schemas have judged.
     """
     element = xml[_DECLARATION.match(xml).end() :].rstrip()  # type: ignore[union-attr]
     if len(element) > ELEMENT_CHARACTERS:
         raise UnfitElement(f"longer than {ELEMENT_CHARACTERS} characters")
     try:
-        _Gate().parser.Parse(element, True)
+        _Gate(proven=proven).parser.Parse(element, True)
     except (expat.ExpatError, UnicodeEncodeError) as error:
         raise UnfitElement(f"not well formed: {error}") from error
     return element
@@ -74,8 +74,10 @@ def fit_element(xml: str) -> str:
 class _Gate:
     """An expat parser that raises `UnfitElement` at what may not come in."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, proven: bool) -> None:
         self.depth = 0
+        self._foreign = (METS,) if proven else (METS, PREMIS, XLINK)
+        self._judged = () if proven else (XSI, XLINK)
         self.parser = expat.ParserCreate(namespace_separator=" ")
         self.parser.StartElementHandler = self._start
         self.parser.EndElementHandler = self._end
@@ -85,12 +87,12 @@ class _Gate:
         self.depth += 1
         if self.depth > ELEMENT_DEPTH:
             raise UnfitElement(f"deeper than {ELEMENT_DEPTH} elements")
-        if name.startswith((METS, PREMIS, XLINK)):
+        if name.startswith(self._foreign):
             raise UnfitElement(f"an element of {name.partition(' ')[0]}")
         for key in (name, *attributes):
             if len(key) > _NAME_CHARACTERS:
                 raise UnfitElement(f"a name longer than {_NAME_CHARACTERS} characters")
-            if key.startswith((XSI, XLINK)) and key not in _SCHEMA_HINTS:
+            if key.startswith(self._judged) and key not in _SCHEMA_HINTS:
                 raise UnfitElement(f"the attribute {key.partition(' ')[2]} of {key.partition(' ')[0]}")
 
     def _end(self, _name: str) -> None:

@@ -138,7 +138,8 @@ def _put(document: etree._Element, section: etree._Element) -> None:
 def section_shape(section: etree._Element) -> Shape:
     """The shape of a dmdSec, an amdSec, a metsHdr or a file: equal parts once, but every agent, up to three.
 
-    Three is how many the schematron wants; the agents of imported events come on top of these.
+    Three is how many the schematron wants; the agents of imported events come on top of these. An amdSec of the package
+    as a whole has no object and no events, by Archivematica's own convention; the schematron knows only those of files.
     """
     parts: dict[tuple[Shape, int], None] = {}
     agents = 0
@@ -146,7 +147,10 @@ def section_shape(section: etree._Element) -> Shape:
         shape = _reduced(part)
         agents += _is_agent(shape)
         parts[shape, min(agents, _AGENTS) if _is_agent(shape) else 0] = None
-    return _shape(section, tuple(shape for shape, _ in parts))
+    shapes = tuple(shape for shape, _ in parts)
+    if section.tag == f"{M}amdSec" and shapes and all(shape.tag in _NOT_OF_A_FILE for shape in shapes):
+        shapes = (*_FILE_PARTS, *shapes)
+    return _shape(section, shapes)
 
 
 def div_shape(div: etree._Element, *, normative: bool) -> Shape:
@@ -169,6 +173,9 @@ def _reduced(part: etree._Element, depth: int = 0) -> Shape:
     """METS elements as they are, of what is in `xmlData` only the outermost element, of an event its type too."""
     if depth == _DEPTH:
         return _shape(part)
+    if part.tag == f"{M}mdRef" and part.get(f"{{{XLINK}}}href"):
+        # The schematron asks mdRef for an attribute `xlink`, which there is not: it is given its namespace's for that.
+        return _shape(part)._replace(attributes=(*_shape(part).attributes, ("xlink", "")))
     children = [
         _reduced(child, depth + 1) if child.tag.startswith(M) else _shape(child, _event_types(child))
         for child in part.iterchildren(tag=etree.Element)
@@ -217,6 +224,8 @@ def _element(shape: Shape) -> etree._Element:
     return element
 
 
+_NOT_OF_A_FILE = (f"{M}sourceMD", f"{M}rightsMD")
+_FILE_PARTS = section_shape(next(etree.fromstring(_DOCUMENT).iter(f"{M}amdSec"))).children
 _STUB_POINTER = Shape(f"{M}fptr", (("FILEID", "stub-file"),), "", ())
 _STUBS = {
     "file": _reduced(next(etree.fromstring(_DOCUMENT).iter(f"{M}file"))),

@@ -7,16 +7,16 @@ nothing else may put a value between tags.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from ingestd.errors import Violation
-from ingestd.mets.markup import UnfitElement, attribute, element_name, fit_element, href, text
+from ingestd.mets.described import Descriptions, dmd_sec, wrap
+from ingestd.mets.markup import UnfitElement, fit_element, href, text
+from ingestd.mets.problems import Problems
 from ingestd.mets.rights import linking_agents, rights_statement
 from ingestd.mets.vocabulary import (
     DC,
-    DC_LOCATION,
     DCTERMS,
     DERIVED_USES,
     METS,
@@ -30,12 +30,9 @@ from ingestd.mets.vocabulary import (
     XSI,
     mets_time,
 )
-from ingestd.oais import Description, Extension, File, FileUse, Package, escape_name
+from ingestd.oais import Description, Extension, File, FileUse, Package, Section, escape_name
 from ingestd.premis import Agent, AgentLink, Event, EventType, Format, Identifier, RightsStatement
 from ingestd.pronom import REGISTRY_NAME
-
-DC_KIND = "DC"
-"""The kind of description that is Dublin Core."""
 
 _MADE_BY = {FileUse.TEXT_OCR: EventType.TRANSCRIPTION}
 _UNKNOWN = Format(name="Unknown")
@@ -54,20 +51,8 @@ class Window:
     rights: Mapping[uuid.UUID, Sequence[RightsStatement]] = field(default_factory=dict)
     identifiers: Mapping[uuid.UUID, Sequence[Identifier]] = field(default_factory=dict)
     agents: Mapping[AgentLink, Agent] = field(default_factory=dict)
-
-
-@dataclass(kw_only=True, slots=True)
-class Problems:
-    """What had to be left out of the METS: the first ones in full, the number of all."""
-
-    keep: int = 1000
-    count: int = 0
-    kept: list[Violation] = field(default_factory=list)
-
-    def add(self, path: str, rule: str, actual: str) -> None:
-        self.count += 1
-        if len(self.kept) < self.keep:
-            self.kept.append(Violation(path=path, rule=rule, expected="XML that can stand in a METS", actual=actual))
+    said: Mapping[uuid.UUID, Sequence[tuple[int, Description]]] = field(default_factory=dict)
+    references: Mapping[uuid.UUID, File] = field(default_factory=dict)
 
 
 def head(created_at: datetime) -> str:
@@ -83,60 +68,24 @@ def head(created_at: datetime) -> str:
 
 
 def package_entity(dmd: str, package: Package, more: Sequence[Identifier], created_at: datetime) -> str:
-    return _dmd_sec(dmd, created_at, _entity(package.id, more, package.label))
+    return dmd_sec(dmd, created_at, _entity(package.id, more, package.label))
 
 
 def directory_entity(
     dmd: str, identifier: uuid.UUID, more: Sequence[Identifier], original: str, created_at: datetime
 ) -> str:
     """The PREMIS intellectual entity of a directory that was given an identifier."""
-    return _dmd_sec(dmd, created_at, _entity(identifier, more, f"{TRANSFER}{escape_name(original)}/"))
-
-
-def request_description(dmd: str, metadata: Mapping[str, Sequence[str]], created_at: datetime) -> str:
-    """Dublin Core of the package as the request gave it."""
-    pairs = [(element, value) for element, values in metadata.items() for value in values]
-    return _dmd_sec(dmd, created_at, _dublin_core(pairs))
-
-
-def description(dmd: str, said: Description, created_at: datetime) -> str:
-    if said.kind == DC_KIND:
-        return _dmd_sec(dmd, created_at, _dublin_core(said.pairs))
-    elements = "".join(
-        f"<{name}>{text(value)}</{name}>\n" for name, value in ((element_name(key), value) for key, value in said.pairs)
-    )
-    return _dmd_sec(dmd, created_at, _wrap("OTHER", elements, other=said.kind))
-
-
-def _dmd_sec(dmd: str, created_at: datetime, wrapped: str) -> str:
-    return (
-        f'  <mets:dmdSec ID="{dmd}" CREATED="{mets_time(created_at)}" STATUS="original">\n{wrapped}  </mets:dmdSec>\n'
-    )
+    return dmd_sec(dmd, created_at, _entity(identifier, more, f"{TRANSFER}{escape_name(original)}/"))
 
 
 def _entity(identifier: uuid.UUID, more: Sequence[Identifier], name: str) -> str:
-    return _wrap(
+    return wrap(
         "PREMIS:OBJECT",
         f'<premis:object xsi:type="premis:intellectualEntity" xsi:schemaLocation="{PREMIS_LOCATION}" version="3.0">\n'
         f"{_object_identifiers(identifier, more)}"
         f"<premis:originalName>{text(name)}</premis:originalName>\n"
         "</premis:object>\n",
     )
-
-
-def _dublin_core(pairs: Iterable[tuple[str, str]]) -> str:
-    elements = "".join(
-        f"<{name}>{text(value)}</{name}>\n" for name, value in ((_dc_name(key), value) for key, value in pairs)
-    )
-    content = f'<dcterms:dublincore xsi:schemaLocation="{DC_LOCATION}">\n{elements}</dcterms:dublincore>\n'
-    return _wrap("DC", content)
-
-
-def _dc_name(key: str) -> str:
-    prefix, dot, name = key.partition(".")
-    if not dot:
-        prefix, name = "dc", key
-    return f"{'dcterms' if prefix == 'dcterms' else 'dc'}:{element_name(name)}"
 
 
 # Administrative metadata
@@ -150,12 +99,14 @@ class AmdSecs:
     def __init__(
         self,
         agents: Sequence[Agent],
+        created_at: datetime,
         problems: Problems,
         package_rights: Sequence[RightsStatement] = (),
         rights_agents: Mapping[AgentLink, Agent] | None = None,
     ) -> None:
+        self._created_at = created_at
         self._problems = problems
-        self._agents = [_wrap("PREMIS:AGENT", _agent(agent)) for agent in agents]
+        self._agents = [wrap("PREMIS:AGENT", _agent(agent)) for agent in agents]
         self._linking = linking_agents([agent.link for agent in agents])
         self._package_rights = package_rights
         self._rights_agents = rights_agents or {}
@@ -163,29 +114,36 @@ class AmdSecs:
         self._rights = 0
 
     def write(self, window: Window) -> str:
-        return "".join(self._amd_sec(file, window) for file in window.files)
+        said = Descriptions(self._created_at, self._problems, window.references)
+        return "".join(self._amd_sec(file, window, said) for file in window.files)
 
-    def _amd_sec(self, file: File, window: Window) -> str:
+    def package(self, amd: str, parts: Sequence[tuple[int, Description]], references: Mapping[uuid.UUID, File]) -> str:
+        """Write the amdSec of the package as a whole."""
+        said = Descriptions(self._created_at, self._problems, references)
+        return f'  <mets:amdSec ID="{amd}">\n{"".join(_sources(said, parts))}  </mets:amdSec>\n'
+
+    def _amd_sec(self, file: File, window: Window, said: Descriptions) -> str:
         rights = [*self._package_rights, *window.rights.get(file.id, ())]
         self._package_rights = ()
         events = window.events.get(file.id, ())
         known = {**self._rights_agents, **window.agents}
         linked = [known[link] for link in links_of(events, rights) if link in known]
-        agents = [*self._agents, *(_wrap("PREMIS:AGENT", _agent(agent)) for agent in linked)]
+        agents = [*self._agents, *(wrap("PREMIS:AGENT", _agent(agent)) for agent in linked)]
         return (
             f'  <mets:amdSec ID="amdSec_{file.row}">\n'
             f'    <mets:techMD ID="techMD_{file.row}">\n'
-            f"{_wrap('PREMIS:OBJECT', self._object(file, window))}"
+            f"{wrap('PREMIS:OBJECT', self._object(file, window))}"
             "    </mets:techMD>\n"
             f"{''.join(map(self._rights_md, rights))}"
-            f"{''.join(self._digiprov(_wrap('PREMIS:EVENT', self._event(event))) for event in events)}"
+            f"{''.join(_sources(said, window.said.get(file.id, ())))}"
+            f"{''.join(self._digiprov(wrap('PREMIS:EVENT', self._event(event))) for event in events)}"
             f"{''.join(map(self._digiprov, agents))}"
             "  </mets:amdSec>\n"
         )
 
     def _rights_md(self, said: RightsStatement) -> str:
         self._rights += 1
-        wrapped = _wrap("PREMIS:RIGHTS", rights_statement(said))
+        wrapped = wrap("PREMIS:RIGHTS", rights_statement(said))
         return f'    <mets:rightsMD ID="rightsMD_{self._rights}">\n{wrapped}    </mets:rightsMD>\n'
 
     def _digiprov(self, wrapped: str) -> str:
@@ -251,6 +209,10 @@ def links_of(events: Iterable[Event], rights: Iterable[RightsStatement]) -> list
     """The agents that events and rights of others name, each once, in the order of naming."""
     links = [link for said in rights for link in said.agents]
     return list(dict.fromkeys([*links, *(link for event in events for link in event.agents)]))
+
+
+def _sources(said: Descriptions, parts: Sequence[tuple[int, Description]]) -> Iterator[str]:
+    return (said.source_md(row, one) for row, one in parts if one.section is Section.SOURCE)
 
 
 def original_name(file: File) -> str:
@@ -369,11 +331,6 @@ def _relationship(subtype: str, related: uuid.UUID, made: Event | None) -> str:
 
 def _event_time(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def _wrap(kind: str, content: str, *, other: str = "") -> str:
-    name = f' OTHERMDTYPE="{attribute(other)}"' if other else ""
-    return f'<mets:mdWrap MDTYPE="{kind}"{name}>\n<mets:xmlData>\n{content}</mets:xmlData>\n</mets:mdWrap>\n'
 
 
 # The file section

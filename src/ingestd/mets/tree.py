@@ -70,10 +70,21 @@ class StructMap:
     every directory, empty ones too, and no `fptr`.
     """
 
-    def __init__(self, *, label: str, root_dmd: str, top_dmds: Mapping[str, Sequence[str]], normative: bool) -> None:
-        """Take the root div's label and dmdSec, and dmdSecs for folders by path besides those that the walk brings."""
+    def __init__(
+        self,
+        *,
+        label: str,
+        root_dmd: str,
+        top_dmds: Mapping[str, Sequence[str]],
+        top_amds: Mapping[str, str],
+        normative: bool,
+    ) -> None:
+        """Take the root div's label and dmdSec, and for folders by path dmdSecs besides those that the walk brings, and
+        amdSecs.
+        """
         self._normative = normative
         self._top_dmds = top_dmds
+        self._top_amds = {} if normative else top_amds
         self._open: list[str] = []
         self._dmds: dict[str, Sequence[str]] = {}
         kind, number, title = ("logical", 2, NORMATIVE_LABEL) if normative else ("physical", 1, "Archivematica default")
@@ -117,9 +128,9 @@ class StructMap:
         for part in parts[same:]:
             path = "/".join([*self._open, part])
             dmds = [*self._top_dmds.get(path, ()), *self._dmds.get(path, ())]
-            written.append(
-                f'{self._indent()}<mets:div TYPE="Directory" LABEL="{attribute(escape_name(part))}"{_dmdid(dmds)}>\n'
-            )
+            amd = f' ADMID="{self._top_amds[path]}"' if path in self._top_amds else ""
+            label = attribute(escape_name(part))
+            written.append(f'{self._indent()}<mets:div TYPE="Directory" LABEL="{label}"{_dmdid(dmds)}{amd}>\n')
             self._open.append(part)
         return "".join(written)
 

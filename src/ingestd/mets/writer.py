@@ -11,24 +11,28 @@ import contextlib
 import hashlib
 import itertools
 import os
-from collections.abc import AsyncIterator, Sequence
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from ingestd import premis
 from ingestd.errors import Violation
 from ingestd.mets import sections
-from ingestd.mets.sections import AmdSecs, Problems, Window
+from ingestd.mets.described import Descriptions, request_description
+from ingestd.mets.problems import Problems
+from ingestd.mets.sections import AmdSecs, Window
 from ingestd.mets.tree import Node, StructMap, as_folders, merged
 from ingestd.mets.vocabulary import OBJECTS, PACKAGE_DMD, REQUEST_DMD, description_dmd, directory_dmd
-from ingestd.oais import Description, File, FileUse, History, Package
+from ingestd.oais import Description, File, FileUse, History, Package, Section
 from ingestd.premis import Digest, DigestAlgorithm
 
 WINDOW = 64
 """Files at once: tool output of each is in memory meanwhile."""
 _CHUNK_CHARACTERS = 1 << 20
+_Said: TypeAlias = Sequence[tuple[int, Description]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,6 +134,7 @@ class _Document:
         self._created_at = created_at
         self._problems = problems
         self._normative = normative
+        self._package_amd = ""
         self.files = 0
 
     async def parts(self) -> AsyncIterator[str]:
@@ -153,12 +158,22 @@ class _Document:
         identifiers = (await self._history.identifiers([package.id])).get(package.id, ())
         yield sections.package_entity(PACKAGE_DMD, package, identifiers, self._created_at)
         if package.metadata:
-            yield sections.request_description(REQUEST_DMD, package.metadata, self._created_at)
-        for row, said in await self._said_of_package():
-            yield sections.description(description_dmd(row), said, self._created_at)
+            yield request_description(REQUEST_DMD, package.metadata, self._created_at)
+        yield await self._dmd_secs(await self._said_of_package())
 
-    async def _said_of_package(self) -> Sequence[tuple[int, Description]]:
+    async def _said_of_package(self) -> _Said:
         return (await self._history.descriptions([self._package.id])).get(self._package.id, ())
+
+    async def _dmd_secs(self, said: _Said) -> str:
+        wanted = _descriptive(said)
+        writer = Descriptions(self._created_at, self._problems, await self._referred_to(said))
+        return "".join(writer.dmd_sec(description_dmd(row), one) for row, one in wanted)
+
+    async def _referred_to(self, said: _Said) -> Mapping[uuid.UUID, File]:
+        """The files that descriptions refer to, those that the METS names."""
+        ids = [one.reference for _, one in said if one.reference]
+        files = await self._history.files_by_id(ids) if ids else {}
+        return {id_: file for id_, file in files.items() if file.path.startswith(f"{OBJECTS}/")}
 
     async def _directory_dmd_secs(self) -> AsyncIterator[str]:
         async for window in self._history.directories(under=OBJECTS):
@@ -170,31 +185,37 @@ class _Document:
                     continue
                 dmd, more = directory_dmd(directory.row), identifiers.get(directory.id, ())
                 yield sections.directory_entity(dmd, directory.id, more, directory.original, self._created_at)
-                for row, said in descriptions.get(directory.id, ()):
-                    yield sections.description(description_dmd(row), said, self._created_at)
+                yield await self._dmd_secs(descriptions.get(directory.id, ()))
 
     async def _file_dmd_secs(self) -> AsyncIterator[str]:
         async for window in self._history.files(under=OBJECTS):
             descriptions = await self._history.descriptions([file.id for file in window])
             for file in window:
-                for row, said in descriptions.get(file.id, ()):
-                    yield sections.description(description_dmd(row), said, self._created_at)
+                if file.id in descriptions:
+                    yield await self._dmd_secs(descriptions[file.id])
 
-    # amdSecs: one for each file
+    # amdSecs: one for each file, and, last, one of the package if there is something to be said in it
 
     async def _amd_secs(self) -> AsyncIterator[str]:
         package = self._package.id
         rights = (await self._history.rights([package])).get(package, ())
         rights_agents = await self._history.linked_agents(sections.links_of((), rights))
-        writer = AmdSecs(await self._history.agents(), self._problems, rights, rights_agents)
+        writer = AmdSecs(await self._history.agents(), self._created_at, self._problems, rights, rights_agents)
+        last = 0
         async for files in self._history.files(under=OBJECTS, window=WINDOW):
             window = await self._window(files)
             self.files += len(files)
+            last = max(last, *(file.row for file in files))
             yield await asyncio.to_thread(writer.write, window)
+        said = [(row, one) for row, one in await self._said_of_package() if one.section is not Section.DESCRIPTIVE]
+        if said:
+            self._package_amd = f"amdSec_{last + 1}"
+            yield writer.package(self._package_amd, said, await self._referred_to(said))
 
     async def _window(self, files: Sequence[File]) -> Window:
         ids = [file.id for file in files]
         sources = [file.derived_from for file in files if file.derived_from]
+        said = await self._history.descriptions(ids)
         events = await self._history.events(list(dict.fromkeys([*ids, *sources])))
         rights = await self._history.rights(ids)
         links = sections.links_of(itertools.chain(*events.values()), itertools.chain(*rights.values()))
@@ -206,6 +227,8 @@ class _Document:
             rights=rights,
             identifiers=await self._history.identifiers(ids),
             agents=await self._history.linked_agents(links) if links else {},
+            said=said,
+            references=await self._referred_to([one for several in said.values() for one in several]),
         )
 
     # fileSec: a group for each use that has files
@@ -229,9 +252,13 @@ class _Document:
 
     async def _struct_map(self, *, normative: bool) -> AsyncIterator[str]:
         whole = [REQUEST_DMD] if self._package.metadata else []
-        whole += [description_dmd(row) for row, _ in await self._said_of_package()]
+        whole += [description_dmd(row) for row, _ in _descriptive(await self._said_of_package())]
         struct_map = StructMap(
-            label=self._package.label, root_dmd=PACKAGE_DMD, top_dmds={OBJECTS: whole}, normative=normative
+            label=self._package.label,
+            root_dmd=PACKAGE_DMD,
+            top_dmds={OBJECTS: whole},
+            top_amds={OBJECTS: self._package_amd} if self._package_amd else {},
+            normative=normative,
         )
         yield struct_map.start
         async for node in merged(as_folders(self._directory_nodes()), self._file_nodes()):
@@ -245,7 +272,7 @@ class _Document:
                 dmds: list[str] = []
                 if directory.id:
                     said = descriptions.get(directory.id, ())
-                    dmds = [directory_dmd(directory.row), *(description_dmd(row) for row, _ in said)]
+                    dmds = [directory_dmd(directory.row), *(description_dmd(row) for row, _ in _descriptive(said))]
                 yield Node(entry=directory, dmds=dmds)
 
     async def _file_nodes(self) -> AsyncIterator[Node]:
@@ -253,4 +280,9 @@ class _Document:
             descriptions = await self._history.descriptions([file.id for file in window])
             for file in window:
                 said = descriptions.get(file.id, ())
-                yield Node(entry=file, dmds=[description_dmd(row) for row, _ in said])
+                yield Node(entry=file, dmds=[description_dmd(row) for row, _ in _descriptive(said)])
+
+
+def _descriptive(said: _Said) -> _Said:
+    """Of what is said of something, that which stands in dmdSecs."""
+    return [(row, one) for row, one in said if one.section is Section.DESCRIPTIVE]
