@@ -310,7 +310,8 @@ def read_other(file: IO[bytes], writer: Taker, *, form: str) -> None:
             raise damaged("it holds more files than could be read")
     except RarVolumeError as error:
         raise failure(
-            Code.CONTENT_ARCHIVE_UNSUPPORTED, "the archive is one of several volumes: join them to one, or send the folder"
+            Code.CONTENT_ARCHIVE_UNSUPPORTED,
+            "the archive is one of several volumes: join them to one, or send the folder",
         ) from error
     except RarDamagedError as error:
         raise damaged(error) from error
