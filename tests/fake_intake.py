@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 from ingestd.errors import IngestError
 from ingestd.ingest import Disposition
-from ingestd.journal import OutboxItem
+from ingestd.journal import OutboxItem, RequestRecord
 from ingestd.messages import (
+    ControlCommand,
     ErrorData,
     Event,
     EventData,
@@ -69,6 +70,8 @@ class FakeIntake:
         self.taken: list[Taken] = []
         self.refused: list[Refused] = []
         self.confirmed: list[int] = []
+        self.commands: list[ControlCommand] = []
+        self.anew: list[RequestRecord] = []
         self._requests: dict[str, _Journalled] = {}
         self._outbox: dict[int, OutboxItem] = {}
         self._changed = asyncio.Condition()
@@ -131,6 +134,11 @@ class FakeIntake:
         self._requests[name] = _Journalled(envelope=envelope, reply_to=reply_to, correlation_id=correlation_id)
         await self.finish(name, Outcome.REJECTED, error=error)
         return Disposition.REJECTED
+
+    async def control(self, command: ControlCommand) -> Sequence[RequestRecord]:
+        self.commands.append(command)
+        await self._wake()
+        return self.anew
 
     async def outbox(self, limit: int = 100) -> Sequence[OutboxItem]:
         await self.until(lambda: bool(self._outbox))

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,6 +42,8 @@ log = structlog.get_logger(__name__)
 
 HEARTBEAT_SECONDS = 30
 GLANCE_SECONDS = 0.1
+STORE = "store_aip"
+"""The step from which on nothing is cancelled: the AIP may be stored already."""
 _ARCHIVE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".zip", ".tar", ".7z", ".rar")
 
 
@@ -82,7 +84,13 @@ class Attempt:
         self._beat = time.monotonic()
         self._glanced = 0.0
         self._at = ""
-        self._told = False
+        self.told = False
+        """Whether its terminal event is on its way."""
+        self._scope: asyncio.Timeout | None = None
+        self._stopped: Cancelled | None = None
+        self.stopped = asyncio.Event()
+        """Set when it is to end before its time."""
+        self._storing = record.state is RequestState.STORING
 
     @property
     def folder(self) -> Path:
@@ -92,27 +100,68 @@ class Attempt:
     def busy(settings: Settings, package: uuid.UUID) -> bool:
         """Say whether a process is at work on the package."""
         try:
-            with _lock(settings.work_dir / str(package)):
+            with hold_folder(settings.work_dir / str(package)):
                 return False
         except FolderBusy:
             return True
 
+    def stop(self, why: Cancelled) -> bool:
+        """End it with `request.cancelled`, at once; say False when it is too late: storing has begun."""
+        if self._storing or self.told:
+            return False
+        self._stopped = self._stopped or why
+        self.stopped.set()
+        if self._scope is not None and not self._scope.expired():
+            self._scope.reschedule(0)
+        return True
+
     async def run(self) -> None:
-        """See the request to its terminal event. Cancelled, it leaves everything to be taken up later."""
-        with _lock(self.folder):
+        """See the request to its terminal event. Its task cancelled, it leaves everything to be taken up later."""
+        with hold_folder(self.folder):
             started_at = now()
             try:
                 try:
-                    package, target = await self._accept()
+                    async with self._interruptible():
+                        package, target = await self._accept()
+                except Cancelled as error:
+                    await self._cancel(error)
+                    return
                 except IngestError as error:
                     await (self._reject(error) if self._fresh else self._fail(error))
                     return
                 await self._preserve(package, target, started_at)
             except Exception as error:
-                if self._told:
+                if self.told:
                     raise
                 log.exception("attempt raised")
                 await self._fail(_fault(error))
+
+    @contextlib.asynccontextmanager
+    async def _interruptible(self) -> AsyncIterator[None]:
+        """What is done within ends with `Cancelled` when it is stopped, or when its deadline passes."""
+        if self._stopped is not None:
+            raise self._stopped
+        scope = asyncio.timeout(None if self._storing else self._seconds_left())
+        try:
+            async with scope as self._scope:
+                yield
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            raise self._why() from error
+        finally:
+            self._scope = None
+
+    def _why(self) -> Cancelled:
+        passed = f"the deadline of {self._request.deadline_seconds} seconds passed"
+        return self._stopped or Cancelled(passed, code=Code.CANCELLED_BY_DEADLINE)
+
+    def _begin_to_store(self) -> None:
+        """From here on only the store says how it ends: a cancellation that came before is still heard."""
+        if self._scope is None or not self._scope.expired():
+            self._storing = self._stopped is None
+        if self._storing and self._scope is not None:
+            self._scope.reschedule(None)
 
     @property
     def _fresh(self) -> bool:
@@ -173,6 +222,15 @@ class Attempt:
         log.info("request rejected", code=error.code.value, detail=error.detail)
         await self._say(
             EventType.REQUEST_REJECTED, RequestState.REJECTED, outcome=Outcome.REJECTED, error=ErrorData.of(error)
+        )
+        if not (self.folder / "journal.db").exists():
+            await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+
+    async def _cancel(self, error: Cancelled) -> None:
+        """Tell of a cancellation before any work, or before this attempt began with it."""
+        log.info("request cancelled", code=error.code.value, detail=error.detail)
+        await self._say(
+            EventType.REQUEST_CANCELLED, RequestState.CANCELLED, outcome=Outcome.CANCELLED, error=ErrorData.of(error)
         )
         if not (self.folder / "journal.db").exists():
             await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
@@ -239,11 +297,8 @@ class Attempt:
             await self._report(step, journal, package)
 
         try:
-            async with asyncio.timeout(self._seconds_left()):
+            async with self._interruptible():
                 return await self._engine.preserve(task, journal, report)
-        except TimeoutError:
-            detail = f"the deadline of {self._request.deadline_seconds} seconds passed"
-            return Ended(error=Cancelled(detail, code=Code.CANCELLED_BY_DEADLINE))
         except IngestError as error:
             return Ended(error=error)
         except Exception as error:
@@ -251,10 +306,10 @@ class Attempt:
             return Ended(error=_fault(error))
 
     def _seconds_left(self) -> float | None:
-        """The deadline counts from when the request was accepted, however often it is taken up again."""
+        """The deadline counts from when the request was taken, or retried, however often it is taken up again."""
         if self._request.deadline_seconds is None:
             return None
-        return self._request.deadline_seconds - (now() - self._record.created_at).total_seconds()
+        return self._request.deadline_seconds - (now() - self._record.asked_at).total_seconds()
 
     async def _finish(self, journal: PackageJournal, package: Package, ended: Ended, started_at: datetime) -> None:
         algorithm = self._settings.digest_algorithm
@@ -294,7 +349,9 @@ class Attempt:
             files_total=step.files_total,
             tool=step.tool,
         )
-        state = RequestState.STORING if step.link.end and not step.link.fails else RequestState.RUNNING
+        if step.link.execute == STORE and not step.ended:
+            self._begin_to_store()
+        state = RequestState.STORING if self._storing else RequestState.RUNNING
         error = ErrorData.of(step.error, step.link.name) if step.error else None
         if step.skipped:
             await self._say(EventType.LINK_SKIPPED, state, link=link)
@@ -330,7 +387,7 @@ class Attempt:
         **data: Any,
     ) -> None:
         self._beat = time.monotonic()
-        self._told = self._told or kind.terminal
+        self.told = self.told or kind.terminal
         await self._advance(state, self._event(kind, state, **data), attempt=attempt, rules=rules)
 
     def _event(self, kind: EventType, state: RequestState, **data: Any) -> Event:
@@ -378,7 +435,7 @@ def _fault(error: Exception) -> IngestError:
 
 
 @contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def hold_folder(folder: Path) -> Iterator[None]:
     """Hold the package's folder for this process; the lock goes when the process goes, however it goes."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

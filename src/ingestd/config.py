@@ -217,6 +217,8 @@ class Settings(Model):
     organization: OrganizationSettings = OrganizationSettings()
     removable_files: tuple[str, ...] = ("Thumbs.db", "Icon", "Icon\r", ".DS_Store", "desktop.ini")
     """Names of files that operating systems leave behind and that are removed."""
+    keep_cancellations_seconds: Annotated[float, Field(gt=0)] = 7 * 86400
+    """How long a cancellation waits for a request that has not come yet."""
     keep_work: bool = False
     """Keep a package's working folder after its AIP is stored."""
     shutdown_seconds: Annotated[float, Field(gt=0)] = 25

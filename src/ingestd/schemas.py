@@ -14,7 +14,16 @@ from pydantic import BaseModel
 from ingestd import __version__
 from ingestd.config import Settings
 from ingestd.errors import CATALOGUE
-from ingestd.messages import CONTENT_TYPE, Event, EventType, PreservationRequest, ProcessingConfig, RequestEnvelope
+from ingestd.messages import (
+    CONTENT_TYPE,
+    Cancel,
+    Event,
+    EventType,
+    PreservationRequest,
+    ProcessingConfig,
+    RequestEnvelope,
+    Retry,
+)
 from ingestd.workflow import WorkflowDocument
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -25,6 +34,8 @@ def documents(settings: Settings) -> Mapping[str, str]:
     """Every published document by its file name, as text."""
     made: dict[str, Any] = {
         "request.schema.json": _request(),
+        "cancel.schema.json": _schema(Cancel, "cancel", "A command: stop a request"),
+        "retry.schema.json": _schema(Retry, "retry", "A command: attempt a request once more"),
         "event.schema.json": _schema(Event, "event", "An event or result that ingestd publishes"),
         "processing.schema.json": _schema(ProcessingConfig, "processing", "Processing options"),
         "workflow.schema.json": _schema(WorkflowDocument, "workflow", "workflow.json"),
@@ -76,30 +87,34 @@ def _asyncapi(settings: Settings) -> dict[str, Any]:
         "info": {
             "title": "ingestd",
             "version": __version__,
-            "description": "Preservation requests in, progress events and results out. CloudEvents 1.0, structured.",
+            "description": "Requests and commands in, progress events and results out. CloudEvents 1.0, structured.",
             "license": {"name": "AGPL-3.0-or-later"},
         },
         "defaultContentType": CONTENT_TYPE,
         "channels": {
             "requests": _channel(names.requests, "preservation.request.{tenant}", ["preservationRequest"]),
+            "control": _channel(names.control, "", ["cancel", "retry"], kind="fanout"),
             "events": _channel(names.events, "{tenant}.{aggregate}.{event}", [_message_name(k) for k in events]),
             "results": _channel(names.results, "{tenant}.{collection}.{outcome}", [_message_name(k) for k in results]),
         },
         "operations": {
             "takeRequest": {"action": "receive", "channel": {"$ref": "#/channels/requests"}},
+            "takeCommand": {"action": "receive", "channel": {"$ref": "#/channels/control"}},
             "tellProgress": {"action": "send", "channel": {"$ref": "#/channels/events"}},
             "tellResult": {"action": "send", "channel": {"$ref": "#/channels/results"}},
         },
         "components": {
             "messages": {
                 "preservationRequest": _message("A preservation request", "request.schema.json"),
+                "cancel": _message("Stop a request", "cancel.schema.json"),
+                "retry": _message("Attempt a request once more", "retry.schema.json"),
                 **{_message_name(kind): _message(kind.full, "event.schema.json") for kind in EventType},
             }
         },
     }
 
 
-def _channel(exchange: str, address: str, messages: list[str]) -> dict[str, Any]:
+def _channel(exchange: str, address: str, messages: list[str], *, kind: str = "topic") -> dict[str, Any]:
     words = [word.strip("{}") for word in address.split(".") if word.startswith("{")]
     return {
         "address": address,
@@ -108,7 +123,7 @@ def _channel(exchange: str, address: str, messages: list[str]) -> dict[str, Any]
         "bindings": {
             "amqp": {
                 "is": "routingKey",
-                "exchange": {"name": exchange, "type": "topic", "durable": True, "autoDelete": False},
+                "exchange": {"name": exchange, "type": kind, "durable": True, "autoDelete": False},
                 "bindingVersion": "0.3.0",
             }
         },

@@ -1,87 +1,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from ingestd.engine import Engine
 from ingestd.errors import Code, ContentError, RequestError, ResourceError
-from ingestd.ingest import Disposition, Ingest
-from ingestd.job import Handler, Outcome, Services, Task
-from ingestd.journal import ServiceJournal
-from ingestd.messages import Event, EventType, ProcessingConfig, RequestEnvelope, parse_request
+from ingestd.ingest import Disposition
+from ingestd.job import Outcome
+from ingestd.messages import Event, EventType
 from ingestd.messages import Outcome as Result
 from ingestd.oais import Facts, Warning_
-from ingestd.workflow import Workflow, new_link_id
-from tests.steps import services
-from tests.unit.test_workflow import FAILING, link
-
-A, B = (new_link_id("ingest", name) for name in "ab")
-
-
-class House:
-    """A service whose workflow has two small steps, and that can be opened again after it died."""
-
-    def __init__(self, tmp_path: Path) -> None:
-        self.tmp_path = tmp_path
-        self.source = tmp_path / "source"
-        self.source.mkdir()
-        (self.source / "a").write_text("a")
-        self.settings: dict[str, Any] = {}
-        # The small workflow has no link for any option: whoever wants one done would be warned.
-        self.options = {name: False for name, one in ProcessingConfig.model_fields.items() if one.annotation is bool}
-        self.results: dict[str, list[Outcome | Exception]] = {}
-        self.ran: list[str] = []
-        self.events: list[Event] = []
-        self.gate = asyncio.Event()
-        self.gate.set()
-
-    def _handler(self, name: str) -> Handler:
-        async def step(task: Task, services: Services) -> Outcome:
-            self.ran.append(name)
-            await self.gate.wait()
-            left = self.results.get(name, [])
-            result = left.pop(0) if left else Outcome()
-            if isinstance(result, Exception):
-                raise result
-            return result
-
-        return step
-
-    @contextlib.asynccontextmanager
-    async def open(self) -> AsyncIterator[Ingest]:
-        links = {A: link("a", B, start=True), B: link("b", None, end=True)}
-        links[FAILING] = link("c", None, end=True, group={"en": "Failed"}, fallback_link_id=None)
-        sources = {"roots": [self.tmp_path]}
-        made = services(self.tmp_path, processing=self.options, sources=sources, **self.settings)
-        cast("Any", made).pool = SimpleNamespace(spawned=0)
-        made.settings.data_dir.mkdir(exist_ok=True)
-        journal = await ServiceJournal.open(made.settings.journal_path)
-        engine = Engine(Workflow.parse({"links": links}), {n: self._handler(n) for n in "abc"}, made)
-        try:
-            async with Ingest(engine, made, journal) as ingest:
-                ingest.observers.append(self.events.append)
-                yield ingest
-        finally:
-            await journal.close()
-
-    @property
-    def work(self) -> Path:
-        return self.tmp_path / "data" / "work"
-
-    def envelope(self, **more: Any) -> RequestEnvelope:
-        data = {"source": {"location": str(self.source)}, "idempotency_key": "k", **more}
-        return parse_request({"id": "r", "source": "me", "data": data})
-
-    def kinds(self) -> list[EventType]:
-        return [event.kind for event in self.events]
+from tests.small_service import House
 
 
 @pytest.fixture

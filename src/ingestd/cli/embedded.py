@@ -30,7 +30,7 @@ async def ingest(options: argparse.Namespace, settings: Settings) -> int:
         preservation = await service.begin(
             _location(options.source), again=options.again, requester=_requester(), **fields
         )
-        return await _see_through(preservation, as_json=options.json)
+        return await see_through(preservation, as_json=options.json)
 
 
 async def resume(options: argparse.Namespace, settings: Settings) -> int:
@@ -41,7 +41,7 @@ async def resume(options: argparse.Namespace, settings: Settings) -> int:
             code=Code.REQUEST_IDENTIFIER_INVALID,
         )
     async with open_ingest(settings) as service:
-        return await _see_through(await service.resume(package), as_json=options.json)
+        return await see_through(await service.resume(package), as_json=options.json)
 
 
 def request_fields(options: argparse.Namespace) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def _requester() -> str:
     return f"urn:ingestd:cli:{user}@{socket.gethostname()}"
 
 
-async def _see_through(preservation: Preservation, *, as_json: bool) -> int:
+async def see_through(preservation: Preservation, *, as_json: bool) -> int:
     """Show progress to the end; SIGTERM and Ctrl-C stop so that the same command goes on later."""
     loop = asyncio.get_running_loop()
     current = asyncio.current_task()

@@ -46,11 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(name: str) -> Command:
-    from ingestd.cli import aip, broker, embedded, fpr, inspect
+    from ingestd.cli import aip, broker, commands, embedded, fpr, inspect
 
-    commands: dict[str, Command] = {
+    known: dict[str, Command] = {
         "ingest": embedded.ingest,
         "resume": embedded.resume,
+        "cancel": commands.cancel,
+        "retry": commands.retry,
         "serve": broker.serve,
         "submit": broker.submit,
         "watch": broker.watch,
@@ -62,7 +64,7 @@ def _command(name: str) -> Command:
         "fpr": fpr.fpr,
         "aip": aip.aip,
     }
-    return commands[name]
+    return known[name]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -170,7 +172,34 @@ def _broker(commands: Any) -> None:
     )
     watch.add_argument("bindings", nargs="*", default=["#"], metavar="BINDING", help="topic patterns (default: all)")
     watch.add_argument("--json", action="store_true", help="print events as JSON lines")
+    _commands(commands)
     _add(commands, "topology", "declare exchanges, queues and bindings on the broker")
+
+
+def _commands(commands: Any) -> None:
+    cancel = _add(
+        commands,
+        "cancel",
+        "stop a request",
+        more="""
+REQUEST is the id that `submit` printed, or the id of the package. A package of this data folder is stopped here;
+for any other, every worker on the broker is told: it stops what it has in hand, and what comes later under that id.
+What is already being stored is not stopped.""",
+    )
+    retry = _add(
+        commands,
+        "retry",
+        "attempt once more a request that failed or was cancelled",
+        more="""
+REQUEST is as for `cancel`. The attempt begins at the link that failed, or where --from says: at `start`, or at a link
+that was reached, named by its id or its `execute` (`ingestd workflow graph` shows them).""",
+    )
+    for command in (cancel, retry):
+        command.add_argument("request", metavar="REQUEST")
+        command.add_argument("--tenant", help="only if it is this tenant's")
+        command.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
+    cancel.add_argument("--reason", default="", help="why; repeated in the result")
+    retry.add_argument("--from", dest="start", default="failed", metavar="LINK|start", help="where to begin")
 
 
 def _inspect(commands: Any) -> None:

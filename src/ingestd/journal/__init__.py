@@ -8,6 +8,6 @@ Two kinds of database. The *service journal* (`service.py`) holds requests and t
 from ingestd.journal.package import PackageJournal
 from ingestd.journal.records import JobRecord
 from ingestd.journal.rules import RuleCount
-from ingestd.journal.service import OutboxItem, RequestRecord, ServiceJournal
+from ingestd.journal.service import OutboxItem, RequestRecord, ServiceJournal, Tombstone
 
-__all__ = ["JobRecord", "OutboxItem", "PackageJournal", "RequestRecord", "RuleCount", "ServiceJournal"]
+__all__ = ["JobRecord", "OutboxItem", "PackageJournal", "RequestRecord", "RuleCount", "ServiceJournal", "Tombstone"]

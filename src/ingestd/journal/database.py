@@ -97,8 +97,11 @@ class Transaction:
         if parameters:
             await self._connection.executemany(sql, parameters)
 
+    async def rows(self, sql: str, parameters: Iterable[Any] = ()) -> Sequence[Row]:
+        return list(await self._connection.execute_fetchall(sql, parameters))
+
     async def row(self, sql: str, parameters: Iterable[Any] = ()) -> Row | None:
-        found = list(await self._connection.execute_fetchall(sql, parameters))
+        found = await self.rows(sql, parameters)
         return found[0] if found else None
 
 

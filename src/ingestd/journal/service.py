@@ -17,8 +17,10 @@ from ingestd.premis import now
 EMBEDDED = "embedded"
 _COLUMNS = (
     "package, request, origin, content_digest, envelope, state, attempt, sequence, reply_to, correlation,"
-    " created_at, started_at, finished_at, result"
+    " created_at, started_at, finished_at, result, reopened_at"
 )
+_ADDED_LATER = {"request": {"reopened_at": "TEXT"}}
+"""Columns that journals of earlier versions do not have."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +41,26 @@ class RequestRecord:
     started_at: datetime | None
     finished_at: datetime | None
     result: Event | None
+    reopened_at: datetime | None = None
+    """When its present attempt was asked for, if that is a retry."""
+
+    @property
+    def asked_at(self) -> datetime:
+        """From when its deadline counts."""
+        return self.reopened_at or self.created_at
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tombstone:
+    """A cancellation that was asked for. `request` is the id of a request, or of its package."""
+
+    request: str
+    tenant: str | None
+    reason: str
+
+    def covers(self, record: RequestRecord) -> bool:
+        named = self.request in {record.request, str(record.package)}
+        return named and self.tenant in {None, record.envelope.data.tenant}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +81,13 @@ class ServiceJournal:
 
     @classmethod
     async def open(cls, path: Path) -> Self:
-        return cls(await Database.open(path, "service.sql"))
+        database = await Database.open(path, "service.sql")
+        for table, columns in _ADDED_LATER.items():
+            there = {row[1] for row in await database.rows(f"PRAGMA table_info({table})")}
+            async with database.transaction() as transaction:
+                for name in columns.keys() - there:
+                    await transaction.execute(f"ALTER TABLE {table} ADD COLUMN {name} {columns[name]}")
+        return cls(database)
 
     async def close(self) -> None:
         await self._db.close()
@@ -103,6 +131,24 @@ class ServiceJournal:
             await transaction.execute(
                 "DELETE FROM outbox WHERE package = ? AND confirmed_at IS NOT NULL", (str(package),)
             )
+
+    async def reopen(self, package: uuid.UUID, attempt: int) -> RequestRecord:
+        """Take back a request's end: it is to be done again, as the attempt of this number."""
+        async with self._db.transaction(durable=True) as transaction:
+            await transaction.execute(
+                "UPDATE request SET attempt = ?, sequence = 0, state = ?, result = NULL, started_at = NULL,"
+                " finished_at = NULL, reopened_at = ? WHERE package = ?",
+                (attempt, RequestState.ACCEPTED, now().isoformat(), str(package)),
+            )
+            await _forget_tombstones(transaction, package)
+        found = await self.get(package)
+        assert found is not None  # noqa: S101  the caller has it
+        return found
+
+    async def find(self, name: str) -> Sequence[RequestRecord]:
+        """The requests of this id, or of this package, the youngest first."""
+        sql = f"SELECT {_COLUMNS} FROM request WHERE request = ? OR package = ? ORDER BY created_at DESC"  # noqa: S608  constant
+        return [_request(row) for row in await self._db.rows(sql, (name, name.lower()))]
 
     async def get(self, package: uuid.UUID) -> RequestRecord | None:
         row = await self._db.row(f"SELECT {_COLUMNS} FROM request WHERE package = ?", (str(package),))  # noqa: S608  constant
@@ -150,9 +196,56 @@ class ServiceJournal:
             event = event.model_copy(update={"data": data})
             if publish:
                 await _to_outbox(transaction, package, event)
+                if state.terminal:
+                    await _answer_all(transaction, package, event)
             await _set_state(transaction, package, state, event)
             await add_up(transaction, package, rules)
         return event
+
+    async def await_result(
+        self, package: uuid.UUID, envelope: RequestEnvelope, *, reply_to: str | None, correlation: str | None
+    ) -> bool:
+        """Somebody asks by another id for what is at work: the answer is written with the result.
+
+        Says False, and does nothing, when the result is there already.
+        """
+        values = (str(package), envelope.id, envelope.source, envelope.model_dump_json(), reply_to, correlation)
+        async with self._db.transaction(durable=True) as transaction:
+            ended = await transaction.row(
+                "SELECT 1 FROM request WHERE package = ? AND finished_at IS NOT NULL", (str(package),)
+            )
+            if ended is None:
+                await transaction.execute(
+                    "INSERT OR IGNORE INTO asker (package, request, source, envelope, reply_to, correlation)"
+                    " VALUES (?, ?, ?, ?, ?, ?)",
+                    values,
+                )
+        return ended is None
+
+    async def was_answered(self, package: uuid.UUID, envelope: RequestEnvelope) -> bool:
+        """Whether a request under another id had its answer."""
+        row = await self._db.row(
+            "SELECT answered FROM asker WHERE package = ? AND request = ? AND source = ?",
+            (str(package), envelope.id, envelope.source),
+        )
+        return row is not None and bool(row[0])
+
+    # --- cancellations -----------------------------------------------------------------------------------------------
+
+    async def bury(self, tombstone: Tombstone, until: datetime) -> None:
+        """Keep a cancellation, whether its request is here yet or not."""
+        async with self._db.transaction(durable=True) as transaction:
+            await transaction.execute("DELETE FROM tombstone WHERE until < ?", (now().isoformat(),))
+            await transaction.execute(
+                "INSERT OR REPLACE INTO tombstone (request, tenant, reason, until) VALUES (?, ?, ?, ?)",
+                (tombstone.request, tombstone.tenant or "", tombstone.reason, until.isoformat()),
+            )
+
+    async def tombstones(self) -> Sequence[Tombstone]:
+        rows = await self._db.rows(
+            "SELECT request, tenant, reason FROM tombstone WHERE until >= ?", (now().isoformat(),)
+        )
+        return [Tombstone(request=request, tenant=tenant or None, reason=reason) for request, tenant, reason in rows]
 
     async def publish(
         self, event: Event, *, package: uuid.UUID | None, reply_to: str | None, correlation: str | None
@@ -227,6 +320,17 @@ async def _to_outbox(
     )
 
 
+async def _answer_all(transaction: Transaction, package: uuid.UUID, result: Event) -> None:
+    """Tell the result to everybody who asked for it under an id of their own, once."""
+    rows = await transaction.rows(
+        "UPDATE asker SET answered = 1 WHERE package = ? AND answered = 0 RETURNING envelope, reply_to, correlation",
+        (str(package),),
+    )
+    for text, reply_to, correlation in rows:
+        answer = result.to(RequestEnvelope.model_validate_json(text), correlation)
+        await _to_outbox(transaction, package, answer, reply_to=reply_to or "", correlation=correlation)
+
+
 async def _set_state(transaction: Transaction, package: uuid.UUID, state: RequestState, event: Event) -> None:
     stamp = now().isoformat()
     await transaction.execute("UPDATE request SET state = ? WHERE package = ?", (state, str(package)))
@@ -239,11 +343,20 @@ async def _set_state(transaction: Transaction, package: uuid.UUID, state: Reques
             "UPDATE request SET finished_at = ?, result = ? WHERE package = ?",
             (stamp, event.model_dump_json(), str(package)),
         )
+        await _forget_tombstones(transaction, package)
+
+
+async def _forget_tombstones(transaction: Transaction, package: uuid.UUID) -> None:
+    """What was cancelled, or ended in another way, may be asked for again."""
+    await transaction.execute(
+        "DELETE FROM tombstone WHERE request IN (?, (SELECT request FROM request WHERE package = ?))",
+        (str(package), str(package)),
+    )
 
 
 def _request(row: Row) -> RequestRecord:
     (package, request, origin, digest, envelope, state, attempt, sequence, reply_to, correlation) = row[:10]
-    created, started, finished, result = row[10:]
+    created, started, finished, result, reopened = row[10:]
     return RequestRecord(
         package=uuid.UUID(package),
         request=request,
@@ -259,4 +372,5 @@ def _request(row: Row) -> RequestRecord:
         started_at=datetime.fromisoformat(started) if started else None,
         finished_at=datetime.fromisoformat(finished) if finished else None,
         result=Event.model_validate_json(result) if result else None,
+        reopened_at=datetime.fromisoformat(reopened) if reopened else None,
     )

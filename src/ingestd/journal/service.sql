@@ -13,7 +13,8 @@ CREATE TABLE IF NOT EXISTS request (
     created_at     TEXT NOT NULL,
     started_at     TEXT,
     finished_at    TEXT,
-    result         TEXT               -- the terminal event, as JSON
+    result         TEXT,              -- the terminal event, as JSON
+    reopened_at    TEXT               -- when the present attempt was asked for, if it is a retry
 );
 CREATE INDEX IF NOT EXISTS request_state ON request (state);
 CREATE INDEX IF NOT EXISTS request_content ON request (content_digest);
@@ -41,3 +42,24 @@ CREATE TABLE IF NOT EXISTS rule_added (
     package TEXT PRIMARY KEY,
     counts  TEXT NOT NULL -- JSON: what of this package is in rule_count, [[rule, command, attempts, okay], ...]
 ) WITHOUT ROWID;
+
+-- Who asked, under another id, for what was at work already, and is to be told the result.
+CREATE TABLE IF NOT EXISTS asker (
+    package      TEXT NOT NULL,
+    request      TEXT NOT NULL,
+    source       TEXT NOT NULL,
+    envelope     TEXT NOT NULL,
+    reply_to     TEXT,
+    correlation  TEXT,
+    answered     INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (package, request, source)
+);
+
+-- Cancellations, which may come before their requests.
+CREATE TABLE IF NOT EXISTS tombstone (
+    request      TEXT NOT NULL,       -- the id of a request, or of its package
+    tenant       TEXT NOT NULL,       -- empty: of any
+    reason       TEXT NOT NULL,
+    until        TEXT NOT NULL,
+    PRIMARY KEY (request, tenant)
+);

@@ -5,6 +5,16 @@ keeps the two equal. Of a request, only `source.location` is required; unknown k
 `processing`, where a misspelt option must not be lost in silence. Sizes are bytes, times RFC 3339 in UTC.
 """
 
+from ingestd.messages.commands import (
+    FROM_FAILED,
+    FROM_START,
+    Cancel,
+    CancelData,
+    ControlCommand,
+    Retry,
+    RetryData,
+    read_command,
+)
 from ingestd.messages.events import (
     AipData,
     CountsData,
@@ -37,11 +47,16 @@ CONTENT_TYPE = "application/cloudevents+json"
 
 __all__ = [
     "CONTENT_TYPE",
+    "FROM_FAILED",
+    "FROM_START",
     "MAX_BODY_BYTES",
     "MAX_DEPTH",
     "AipData",
+    "Cancel",
+    "CancelData",
     "Checksum",
     "CompressionAlgorithm",
+    "ControlCommand",
     "CountsData",
     "ErrorData",
     "Event",
@@ -54,11 +69,14 @@ __all__ = [
     "RequestEnvelope",
     "RequestSource",
     "RequestState",
+    "Retry",
+    "RetryData",
     "StoredData",
     "TimingData",
     "ToolData",
     "WarningData",
     "parse_request",
+    "read_command",
     "read_context",
     "read_request",
     "routing_word",

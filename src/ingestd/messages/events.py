@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field
 from ingestd import errors
 from ingestd.errors import Code, Violation
 from ingestd.messages.options import CompressionAlgorithm
+from ingestd.messages.requests import RequestEnvelope
 from ingestd.messages.values import Checksum, Outgoing, Time, safe_text
 from ingestd.premis import now
 
@@ -73,6 +74,7 @@ class EventType(StrEnum):
     LINK_RETRYING = "link.retrying"
     AIP_CREATED = "aip.created"
     AIP_STORED = "aip.stored"
+    CONTROL_REFUSED = "control.refused"
 
     @property
     def full(self) -> str:
@@ -302,6 +304,16 @@ class Event(Outgoing):
     @property
     def kind(self) -> EventType:
         return EventType(self.type.removeprefix(TYPE_PREFIX).removesuffix(".v1"))
+
+    def to(self, asker: RequestEnvelope, correlation_id: str | None) -> Event:
+        """Address a result to somebody who asked for the same by another id, or would wait for ever."""
+        told = {
+            "request_id": asker.id,
+            "correlation_id": correlation_id,
+            "client_context": asker.data.client_context,
+        }
+        data = self.data.model_copy(update=told)
+        return self.model_copy(update={"id": str(uuid.uuid4()), "subject": asker.id, "data": data})
 
     def routing_key(self) -> str:
         """`<tenant>.<collection>.<outcome>` for results, `<tenant>.<aggregate>.<event>` for events."""

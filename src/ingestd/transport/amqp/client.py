@@ -17,9 +17,9 @@ from aiormq.abc import DeliveredMessage
 from pydantic import ValidationError
 
 from ingestd.config import AmqpSettings
-from ingestd.messages import Event, RequestEnvelope, routing_word
+from ingestd.messages import ControlCommand, Event, RequestEnvelope, routing_word
 from ingestd.transport.amqp import mail, topology
-from ingestd.transport.amqp.connection import BrokerError, answered, connected, explained
+from ingestd.transport.amqp.connection import BrokerError, TopologyError, answered, connected, explained
 from ingestd.transport.amqp.posting import Address, publish
 
 REMEMBERED = 1000
@@ -46,6 +46,24 @@ async def submit(settings: AmqpSettings, envelope: RequestEnvelope, tenant: str)
         async with answered():
             channel = await connection.channel()
         await publish(channel, address, message)
+
+
+async def command(settings: AmqpSettings, command: ControlCommand) -> None:
+    """Give a command to every worker that is connected now.
+
+    Raises `DependencyError` (`dependency.broker`), also when no worker is there to hear it.
+    """
+    address = Address(exchange=settings.control, key="", kept=True)
+    async with connected(settings, "ingestd command") as connection:
+        async with answered():
+            channel = await connection.channel()
+        try:
+            await publish(channel, address, mail.command_message(command))
+        except TopologyError as error:
+            raise BrokerError("no worker is connected that could hear it", remediation=_NOBODY) from error
+
+
+_NOBODY = "Start a worker (`ingestd serve`) and give the command again; requests stay in the broker until then."
 
 
 async def follow(

@@ -19,7 +19,16 @@ from aiormq.abc import DeliveredMessage
 
 from ingestd import messages
 from ingestd.errors import Code, IngestError, RequestError
-from ingestd.messages import CONTENT_TYPE, MAX_BODY_BYTES, Event, EventType, RequestEnvelope, routing_word
+from ingestd.journal import RequestRecord
+from ingestd.messages import (
+    CONTENT_TYPE,
+    MAX_BODY_BYTES,
+    ControlCommand,
+    Event,
+    EventType,
+    RequestEnvelope,
+    routing_word,
+)
 from ingestd.transport.amqp.topology import REQUEST_KEY
 
 ATTEMPT: Final = "x-ingestd-attempt"
@@ -194,6 +203,25 @@ def _copied(headers: Mapping[str, Any]) -> dict[str, Header]:
 
 def _printable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
+
+
+def parked_anew(record: RequestRecord) -> tuple[Message, str]:
+    """A request that is in hand anew, for the parking queue: its parked copy went when it had its result."""
+    message = request_message(record.envelope)
+    message.headers = {ATTEMPT: record.attempt, PARKED: 1}
+    message.reply_to, message.correlation_id = record.reply_to, record.correlation
+    return message, request_key(record.envelope.data.tenant)
+
+
+def command_message(command: ControlCommand) -> Message:
+    """A command to the workers."""
+    return Message(
+        command.model_dump_json(exclude_none=True, by_alias=True).encode(),
+        content_type=CONTENT_TYPE,
+        message_id=command.id,
+        type=command.type,
+        timestamp=command.time,
+    )
 
 
 def request_message(envelope: RequestEnvelope) -> Message:

@@ -7,10 +7,10 @@ from typing import Protocol
 
 from ingestd.errors import IngestError
 from ingestd.ingest import Disposition
-from ingestd.journal import OutboxItem
-from ingestd.messages import RequestEnvelope
+from ingestd.journal import OutboxItem, RequestRecord
+from ingestd.messages import ControlCommand, RequestEnvelope
 
-__all__ = ["Disposition", "Intake", "OutboxItem"]
+__all__ = ["Disposition", "Intake", "OutboxItem", "RequestRecord"]
 
 
 class Intake(Protocol):
@@ -43,6 +43,9 @@ class Intake(Protocol):
         message_id: str | None,
     ) -> Disposition:
         """Journal the `rejected` result of a message that names itself (by `id`, or `message_id`) but is not valid."""
+
+    async def control(self, command: ControlCommand) -> Sequence[RequestRecord]:
+        """Do what a command says; give the requests that are in hand anew, copies of which must be parked."""
 
     async def outbox(self, limit: int = 100) -> Sequence[OutboxItem]:
         """Give the first events that are not confirmed, in order; wait until there is one."""

@@ -28,6 +28,7 @@ from ingestd.transport.amqp.connection import (
     wire,
 )
 from ingestd.transport.amqp.consumer import Consumer, InHand
+from ingestd.transport.amqp.control import Control
 from ingestd.transport.amqp.ports import Intake
 from ingestd.transport.amqp.posting import Address, publish
 from ingestd.transport.amqp.publisher import Publisher, probe
@@ -41,11 +42,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Open:
-    """A connection with its two channels, on a broker that is fit to work with."""
+    """A connection with its channels, on a broker that is fit to work with."""
 
     connection: AbstractConnection
     taking: AbstractChannel
     announcing: AbstractChannel
+    control: Control
 
 
 class AmqpService:
@@ -126,8 +128,10 @@ class AmqpService:
             await topology.verify(connection, self._settings)
         async with answered():
             taking, announcing = await connection.channel(), await connection.channel()
+            control = Control(self._intake, self._settings, await connection.channel())
+        await control.open()  # before any request is taken: no cancellation of it is missed
         await probe(announcing, self._settings)
-        return _Open(connection=connection, taking=taking, announcing=announcing)
+        return _Open(connection=connection, taking=taking, announcing=announcing, control=control)
 
     async def _serve(self, opened: _Open, stop: asyncio.Event, drained: asyncio.Event | None, url: str) -> None:
         finishing = asyncio.Event()
@@ -138,12 +142,14 @@ class AmqpService:
             losing = group.create_task(lost(wire(opened.connection), announcing))
             publishing = group.create_task(publisher.run(finishing))
             consuming = group.create_task(consumer.run())
+            controlling = group.create_task(opened.control.run())
             self._connected, self._failure = True, None
             log.info("broker_connected", url=url)
             await stop.wait()
             self._connected = False
             consuming.cancel()
-            await asyncio.wait((consuming,))
+            controlling.cancel()
+            await asyncio.wait((consuming, controlling))
             deadline = asyncio.get_running_loop().time() + self._drain_seconds
             await self._drain(opened.announcing, drained)
             finishing.set()

@@ -1,0 +1,132 @@
+"""What is told without any work: refusals, and results once more."""
+
+from __future__ import annotations
+
+import json
+
+from ingestd.errors import Code, IngestError, RequestError
+from ingestd.ingest.dispositions import Disposition
+from ingestd.ingest.running import Running
+from ingestd.journal import RequestRecord, ServiceJournal
+from ingestd.messages import (
+    ErrorData,
+    Event,
+    EventData,
+    EventType,
+    Outcome,
+    PreservationRequest,
+    RequestEnvelope,
+    RequestSource,
+    RequestState,
+    read_context,
+)
+
+
+class Answers:
+    """Puts answers into the outbox."""
+
+    def __init__(self, journal: ServiceJournal, running: Running) -> None:
+        self._journal = journal
+        self._running = running
+
+    async def refuse(
+        self,
+        request_id: str,
+        data: PreservationRequest,
+        error: IngestError,
+        reply_to: str | None,
+        correlation_id: str | None,
+    ) -> Disposition:
+        """Answer a message that is not even journalled as a request."""
+        event = Event(
+            type=EventType.REQUEST_REJECTED.full,
+            subject=request_id,
+            data=EventData(
+                request_id=request_id,
+                sequence=1,
+                state=RequestState.REJECTED,
+                outcome=Outcome.REJECTED,
+                error=ErrorData.of(error),
+                tenant=data.tenant,
+                collection=data.collection,
+                client_context=data.client_context,
+                correlation_id=correlation_id,
+            ),
+        )
+        await self._journal.publish(event, package=None, reply_to=reply_to, correlation=correlation_id)
+        self._running.outbox_grew.set()
+        self._running.tell(None, event)
+        return Disposition.REJECTED
+
+    async def reject(
+        self,
+        body: bytes,
+        error: IngestError,
+        reply_to: str | None,
+        correlation_id: str | None,
+        message_id: str | None,
+    ) -> Disposition:
+        """Answer a message that names itself but is no valid request, with what of it can be read."""
+        raw = json.loads(body)
+        data = raw.get("data", raw)
+        context = read_context(data.get("client_context")) if isinstance(data, dict) else {}
+        refused = PreservationRequest.model_construct(
+            source=RequestSource.model_construct(location=""),
+            client_context=context,
+            tenant=_text(data, "tenant"),
+            collection=_text(data, "collection"),
+        )
+        identity = _text({"id": str(raw.get("id") or message_id or "")[:200]}, "id")
+        return await self.refuse(identity, refused, error, reply_to, correlation_id)
+
+    async def say_again(
+        self, record: RequestRecord, envelope: RequestEnvelope, reply_to: str | None, correlation_id: str | None
+    ) -> None:
+        """Publish the result of a finished request once more, to whoever asks again.
+
+        It keeps its CloudEvents id for who sent the same request; one that asks for the same by another id is told
+        under that id, or would wait for ever.
+        """
+        result = record.result
+        assert result is not None  # noqa: S101  a finished request has one
+        if envelope.id != record.request:
+            result = result.to(envelope, correlation_id)
+            reply_to = reply_to or ""
+        await self._journal.publish(result, package=record.package, reply_to=reply_to, correlation=correlation_id)
+        self._running.outbox_grew.set()
+
+    async def refuse_command(self, record: RequestRecord, error: IngestError) -> None:
+        """Say that a command about a request that is known here cannot be followed."""
+        data = record.envelope.data
+        event = Event(
+            type=EventType.CONTROL_REFUSED.full,
+            subject=record.request,
+            data=EventData(
+                request_id=record.request,
+                package_id=record.package,
+                attempt=record.attempt,
+                sequence=await self._journal.next_sequence(record.package),
+                state=record.state,
+                error=ErrorData.of(error),
+                tenant=data.tenant,
+                collection=data.collection,
+                client_context=data.client_context,
+                correlation_id=record.correlation,
+                external_identifier=data.external_identifier,
+            ),
+        )
+        await self._journal.publish(event, package=None, reply_to=None, correlation=record.correlation)
+        self._running.outbox_grew.set()
+        self._running.tell(None, event)
+
+
+def conflict(envelope: RequestEnvelope, record: RequestRecord) -> RequestError:
+    return RequestError(
+        f"the idempotency key {envelope.data.key!r} belongs to another request, {record.request}",
+        code=Code.REQUEST_IDEMPOTENCY_CONFLICT,
+    )
+
+
+def _text(raw: object, key: str) -> str:
+    value = raw.get(key) if isinstance(raw, dict) else None
+    return value if isinstance(value, str) and value.isprintable() and 0 < len(value) <= 200 else "default"

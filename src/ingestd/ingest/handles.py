@@ -1,0 +1,44 @@
+"""What an embedding program holds of a request that it began."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Generator
+from typing import Any
+
+from ingestd.messages import Event, EventData
+
+Observer = Callable[[Event], None]
+_MOST_GLANCES = 100
+"""Progress that is only shown (it has no sequence number) is not kept for somebody who does not look."""
+
+
+class Preservation:
+    """One request in this process: await it for its result, or iterate over its events; both may be done."""
+
+    def __init__(self, package: uuid.UUID) -> None:
+        self.package = package
+        self._events: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._result: asyncio.Future[EventData] = asyncio.get_running_loop().create_future()
+
+    def __await__(self) -> Generator[Any, None, EventData]:
+        return asyncio.shield(self._result).__await__()
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while (event := await self._events.get()) is not None:
+            yield event
+
+    def tell(self, event: Event) -> None:
+        if event.data.sequence or self._events.qsize() < _MOST_GLANCES:
+            self._events.put_nowait(event)
+        if event.kind.terminal:
+            self._events.put_nowait(None)
+            if not self._result.done():
+                self._result.set_result(event.data)
+
+    def stop(self) -> None:
+        """The service stops before there is a result."""
+        self._events.put_nowait(None)
+        if not self._result.done():
+            self._result.cancel()

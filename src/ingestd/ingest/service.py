@@ -1,0 +1,310 @@
+"""The service, without any way in but its methods.
+
+The same request makes the same AIP: requests are journalled by the AIP's id, which is made of tenant and idempotency
+key. Transports pull: they `take` requests in and fetch events from the `outbox`; `ingest` knows none of them. An
+embedding program uses `preserve`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from ingestd.attempt import Attempt
+from ingestd.engine import Engine
+from ingestd.errors import IngestError
+from ingestd.ingest.answers import Answers, conflict
+from ingestd.ingest.commands import Commands, unknown
+from ingestd.ingest.dispositions import Disposition
+from ingestd.ingest.handles import Observer, Preservation
+from ingestd.ingest.running import Running
+from ingestd.job import Services
+from ingestd.journal import OutboxItem, RequestRecord, ServiceJournal
+from ingestd.journal.service import EMBEDDED
+from ingestd.messages import (
+    FROM_FAILED,
+    Cancel,
+    CancelData,
+    ControlCommand,
+    EventData,
+    RequestEnvelope,
+    RequestState,
+    RetryData,
+    parse_request,
+)
+
+_AGAIN = {RequestState.FAILED, RequestState.CANCELLED, RequestState.REJECTED}
+"""States from which a request is attempted once more when it is asked for again."""
+
+
+class Ingest:
+    """The service, without any way in but its methods. Enter it, and leave it to stop what is in hand."""
+
+    def __init__(self, engine: Engine, services: Services, journal: ServiceJournal) -> None:
+        self.settings = services.settings
+        self.observers: list[Observer] = []
+        self._journal = journal
+        self._running = Running(engine, services, journal, self.observers)
+        self._answers = Answers(journal, self._running)
+        self._commands = Commands(engine.workflow, services.settings, journal, self._running, self._answers)
+        self._taking = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        await self._running.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._running.__aexit__(*exc)
+
+    async def halt(self) -> None:
+        """Stop the packages in hand where they are: each can be taken up later at the link that it was in."""
+        await self._running.halt()
+
+    # --- for programs that embed this --------------------------------------------------------------------------------
+
+    async def preserve(self, source: str | os.PathLike[str], **request: Any) -> EventData:
+        """Preserve `source` and give the result, whatever it is. `request` is as for `begin`."""
+        return await (await self.begin(source, **request))
+
+    async def begin(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        processing: Mapping[str, Any] | None = None,
+        checksum: Mapping[str, str] | None = None,
+        requester: str = "",
+        again: bool = False,
+        **more: Any,
+    ) -> Preservation:
+        """Begin to preserve `source` (a path or URL). `more` are other fields of a preservation request.
+
+        An unfinished ingest of the same source with the same options, whose process died, is taken up where it was,
+        unless `again`. Raises `RequestError` when the request is not valid.
+        """
+        where = {"location": _location(source), "checksum": checksum}
+        data = {"source": where, "processing": dict(processing or {}), **more}
+        if name is not None:
+            data["name"] = name
+        raw = {"id": str(uuid.uuid4()), "source": requester or "urn:ingestd:embedded", "data": data}
+        envelope = parse_request(raw)
+        async with self._taking:
+            if envelope.data.idempotency_key is not None:
+                return await self._preserve_once(envelope)
+            record = None if again else await self._interrupted(envelope)
+            if record is None:
+                unique = envelope.data.model_copy(update={"idempotency_key": str(uuid.uuid4())})
+                envelope = envelope.model_copy(update={"data": unique})
+                record = await self._journal.add(envelope, origin=EMBEDDED)
+            return self._running.start(record)
+
+    async def _preserve_once(self, envelope: RequestEnvelope) -> Preservation:
+        """A request with an idempotency key: what has its result already is told again, not done again."""
+        record = await self._journal.get(envelope.data.package_id())
+        if record is None:
+            return self._running.start(await self._journal.add(envelope, origin=EMBEDDED))
+        if record.content_digest != envelope.data.content_digest():
+            raise conflict(envelope, record)
+        if record.package in self._running:
+            return self._running.listen(record.package)
+        if record.result is None:
+            return self._running.start(record)
+        done = Preservation(record.package)
+        done.tell(record.result)
+        return done
+
+    async def resume(self, package: uuid.UUID) -> Preservation:
+        """Go on with a package that failed, at the link that failed, or that was interrupted."""
+        record = await self._journal.get(package)
+        if record is None:
+            raise unknown(str(package), self.settings)
+        if record.finished_at is None:
+            return self._running.start(record)
+        return await self.retry(str(package))
+
+    async def retry(self, request: str, *, start: str = FROM_FAILED) -> Preservation:
+        """Attempt a request once more that failed or was cancelled; `request` is its id or its package's.
+
+        `start` is where: `failed` (at the link that failed), `start`, or a link that was reached. Raises `RequestError`
+        when there is no such request or link, or nothing to be attempted.
+        """
+        async with self._taking:
+            record = await self._commands.reopen(RetryData.model_validate({"request": request, "from": start}))
+            return self._running.start(record)
+
+    async def cancel(self, request: str, *, reason: str = "") -> bool:
+        """Cancel a request that is in hand, or that comes within the time that cancellations are kept.
+
+        Says whether something was stopped here; what is being stored, or has ended, is not.
+        """
+        return await self._commands.cancel(CancelData(request=request, reason=reason))
+
+    def is_busy(self, package: uuid.UUID) -> bool:
+        """Whether some process is at work on the package."""
+        return Attempt.busy(self.settings, package)
+
+    async def requests(self) -> Sequence[RequestRecord]:
+        """The requests without a result."""
+        return await self._journal.unfinished()
+
+    async def _interrupted(self, envelope: RequestEnvelope) -> RequestRecord | None:
+        """An embedded ingest of the same content that has no result, and that no other process is at work on."""
+        found = await self._journal.unfinished(origin=EMBEDDED, content_digest=envelope.data.content_digest())
+        for record in found:
+            if record.package not in self._running and not Attempt.busy(self.settings, record.package):
+                return record
+        return None
+
+    # --- for transports ----------------------------------------------------------------------------------------------
+
+    async def take(
+        self,
+        envelope: RequestEnvelope,
+        *,
+        returning: bool,
+        reply_to: str | None = None,
+        correlation_id: str | None = None,
+        attempt: int = 1,
+        origin: str = "amqp",
+    ) -> Disposition:
+        """Journal a request that came in, and begin with it. `returning`: it was parked and came back.
+
+        The same message again is known by its id; who asks for the same by another id is told what becomes of it, and
+        has what failed attempted once more.
+        """
+        package = envelope.data.package_id()
+        asker = _Asker(envelope, reply_to, correlation_id)
+        async with self._taking:  # two ways in may bring the same request at once
+            record = await self._journal.get(package)
+            if record is not None and await self._may_try_again(record, returning=returning):
+                await self._journal.forget(package)
+                attempt = max(attempt, record.attempt + 1)
+                record = None
+            if record is None:
+                record = await self._journal.add(
+                    envelope, origin=origin, reply_to=reply_to, correlation=correlation_id, attempt=attempt
+                )
+            if record.content_digest != envelope.data.content_digest():
+                error = conflict(envelope, record)
+                return await self._answers.refuse(envelope.id, envelope.data, error, reply_to, correlation_id)
+            if envelope.id != record.request:
+                return await self._take_another(record, asker)
+            if record.result is None:
+                if package in self._running:
+                    return Disposition.IN_HAND
+                self._running.launch(record)
+                return Disposition.TAKEN
+        if not await self._journal.result_confirmed(package):
+            return Disposition.DONE_UNCONFIRMED
+        if not returning:
+            await self._answers.say_again(record, envelope, reply_to, correlation_id)
+        return Disposition.DONE
+
+    async def _take_another(self, record: RequestRecord, asker: _Asker) -> Disposition:
+        """Somebody asks by another id for what is known: answered when it ends, at once if it ended well; what failed
+        or was cancelled is attempted once more.
+        """
+        if await self._journal.was_answered(record.package, asker.envelope):
+            return Disposition.DONE
+        if record.result is not None and record.state not in _AGAIN:
+            await self._answers.say_again(record, asker.envelope, asker.reply_to, asker.correlation_id)
+            return Disposition.DONE
+        if record.result is not None:
+            await self._running.settled(record.package)
+            record = await self._journal.reopen(record.package, record.attempt + 1)
+        waits = await self._journal.await_result(
+            record.package, asker.envelope, reply_to=asker.reply_to, correlation=asker.correlation_id
+        )
+        if not waits:  # it has ended in this moment
+            return await self._take_another(await self._journal.get(record.package) or record, asker)
+        if record.package in self._running:
+            return Disposition.IN_HAND
+        self._running.launch(record)
+        return Disposition.TAKEN
+
+    async def _may_try_again(self, record: RequestRecord, *, returning: bool) -> bool:
+        """A request that was refused before any work, and is sent once more: what was wrong may be mended since."""
+        refused = record.state is RequestState.REJECTED and record.package not in self._running
+        return refused and not returning and await self._journal.result_confirmed(record.package)
+
+    async def control(self, command: ControlCommand) -> Sequence[RequestRecord]:
+        """Do what a command says; give the requests that are in hand anew, copies of which must be parked."""
+        if isinstance(command, Cancel):
+            await self._commands.cancel(command.data)
+            return ()
+        async with self._taking:
+            record = await self._commands.retry(command.data)
+            if record is None:
+                return ()
+            self._running.launch(record)
+            return (record,)
+
+    async def reject(
+        self,
+        body: bytes,
+        error: IngestError,
+        *,
+        reply_to: str | None,
+        correlation_id: str | None,
+        message_id: str | None,
+    ) -> Disposition:
+        """Refuse a message that names itself (by `id`, or the transport's `message_id`) but is no valid request."""
+        return await self._answers.reject(body, error, reply_to, correlation_id, message_id)
+
+    async def outbox(self, limit: int = 100) -> Sequence[OutboxItem]:
+        """Events that are not confirmed yet, in order; waits until there is one."""
+        while True:
+            self._running.outbox_grew.clear()
+            items = await self._journal.outbox(limit)
+            if items:
+                return items
+            await self._running.outbox_grew.wait()
+
+    async def confirm(self, items: Sequence[int]) -> None:
+        """These outbox rows are published."""
+        await self._journal.confirm(items)
+
+    async def unconfirmed(self) -> int:
+        return await self._journal.count_unconfirmed()
+
+    def has_slot(self) -> bool:
+        return self._running.has_slot()
+
+    async def wait_for_slot(self) -> None:
+        await self._running.wait_for_slot()
+
+    def in_hand(self) -> Sequence[RequestEnvelope]:
+        """Requests without a result that this service took, be they at work or stopped by `halt`."""
+        return [record.envelope for record in self._running.records()]
+
+    async def take_up_interrupted(self, origin: str = "amqp") -> int:
+        """After a restart: go on with the requests of this service that have no result. Gives how many."""
+        records = await self._journal.unfinished(origin=origin)
+        for record in records:
+            if record.package not in self._running:
+                self._running.launch(record)
+        return len(records)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asker:
+    """Who asks, and where the answer goes."""
+
+    envelope: RequestEnvelope
+    reply_to: str | None
+    correlation_id: str | None
+
+
+def _location(source: str | os.PathLike[str]) -> str:
+    """A path as a request can hold it: one whose bytes are not UTF-8 is written as a URL."""
+    path = os.fspath(source)
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return Path(path).absolute().as_uri()
+    return path
