@@ -44,6 +44,7 @@ class FakeHistory:
         self._identifiers: dict[uuid.UUID, dict[Identifier, None]] = {}
         self._linked_agents: dict[AgentLink, Agent] = {}
         self._warnings: dict[Warning_, None] = {}
+        self._digests: dict[tuple[uuid.UUID, str], str] = {}
         self._facts: dict[str, str] = {}
         self._agents = tuple(agents)
         self._rows: Counter[str] = Counter()
@@ -69,6 +70,7 @@ class FakeHistory:
         for one in facts.identifiers:
             self._identifiers.setdefault(one.object, {})[one] = None
         self._linked_agents |= {agent.link: agent for agent in facts.agents if agent.link not in self._linked_agents}
+        self._digests |= {(more.file, more.algorithm): more.value for more in facts.digests}
         self._warnings |= dict.fromkeys(facts.warnings)
         self._facts.update(facts.package)
 
@@ -110,9 +112,12 @@ class FakeHistory:
     async def files_by_id(self, ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, File]:
         return {file.id: file for file in self._present_files() if file.id in ids}
 
-    async def files_received_as(self, originals: Sequence[str]) -> Mapping[str, File]:
+    async def files_received_as(self, originals: Sequence[str], *, removed: bool = False) -> Mapping[str, File]:
         wanted = set(originals)
-        return {file.original: file for file in self._present_files() if file.original in wanted}
+        return {f.original: f for f in self._files.values() if f.removed is removed and f.original in wanted}
+
+    async def digests(self, files: Sequence[uuid.UUID]) -> Mapping[tuple[uuid.UUID, str], str]:
+        return {key: value for key, value in self._digests.items() if key[0] in files}
 
     async def directory_received_as(self, original: str) -> Directory | None:
         return next((d for d in self._present_directories() if d.original == original), None)

@@ -1,16 +1,19 @@
-"""BagIt 1.0 (RFC 8493): the AIP's container. The only module that knows bagit.
+"""BagIt 1.0 (RFC 8493): the AIP's container, and bags of others (0.93 to 1.0). The only module that knows bagit.
 
 The tag files are written from digests that are known already: no byte is read twice to make a bag. Proving one is
-another matter: `read_manifest` gives what was promised, and the AIP's verification reads everything again.
+another matter: `read_manifest` gives what was promised, and the AIP's verification reads everything again. What others
+wrote is read by `read_declaration`, `manifests_in`, `read_info` and `read_fetch`, which believe nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 
@@ -19,11 +22,32 @@ import bagit
 
 from ingestd.errors import Code, ContentError, Violation
 from ingestd.fixity import digest_file
+from ingestd.manifests import numbered_lines, word_of
 from ingestd.premis import DigestAlgorithm
 
 DECLARATION = "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 """`bagit.txt` (RFC 8493, 2.1.1)."""
 WINDOW = 256
+VERSIONS = ("0.93", "0.94", "0.95", "0.96", "0.97", "1.0")
+_VERSION = re.compile(r"BagIt-Version: ?(\d+\.\d+)[ \t]*")
+_ENCODING = re.compile(r"Tag-File-Character-Encoding: ?([A-Za-z0-9._:\-]+)[ \t]*")
+_MANIFEST = re.compile(r"(tag)?manifest-([A-Za-z0-9\-_]+)\.txt")
+_FETCH = re.compile(r"(\S+)[ \t]+(\d+|-)[ \t]+(.+)", re.DOTALL)
+_INFO_FILES = ("bag-info.txt", "package-info.txt")
+"""The second is what 0.93 to 0.95 call it."""
+_MOST_INFO_CHARACTERS = 2**20
+
+
+BAG = "bag"
+"""The package's fact that says how far the bag is that was received; there is none where no bag was."""
+
+
+class BagState(StrEnum):
+    """How far a received bag is on its way to a transfer."""
+
+    VERIFIED = "verified"
+    MOVING = "moving"
+    LAID_OUT = "laid out"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +100,117 @@ async def write_tags(
     await _write(tag_manifest, "".join(tag_lines))
     digest = (await digest_file(tag_manifest, [algorithm]))[algorithm]
     return Bag(files=files, size_bytes=size_bytes, digest=digest)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Declaration:
+    """What `bagit.txt` says (2.1.1), and what is wrong with it."""
+
+    version: str = ""
+    encoding: str = "utf-8"
+    faults: Sequence[Violation] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """A manifest by its name. `word` is how manifests call its algorithm, empty where that is not known here."""
+
+    name: str
+    word: str
+    of_tags: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToFetch:
+    """A line of `fetch.txt` (2.2.3). `size_bytes` is None where it is not said."""
+
+    line: int
+    url: str
+    size_bytes: int | None
+    path: str
+
+
+def is_bag(root: Path) -> bool:
+    """Whether a folder means to be a bag: it has a `bagit.txt` that begins like one, or one beside `data/`."""
+    declaration = root / "bagit.txt"
+    if not declaration.is_file():
+        return False
+    with declaration.open("rb") as file:
+        return b"BagIt-Version" in file.read(64) or (root / "data").is_dir()
+
+
+def read_declaration(root: Path) -> Declaration:
+    """Read `bagit.txt`: two lines, UTF-8 without a byte-order mark (2.1.1)."""
+    try:
+        with (root / "bagit.txt").open("rb") as file:
+            raw = file.read(4096)
+        text = raw.decode("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return Declaration(faults=[_declared("encoding", "a declaration in UTF-8", "")])
+    faults = [_declared("byte_order_mark", "no byte-order mark", "U+FEFF")] if text.startswith("\ufeff") else []
+    lines = [*text.removeprefix("\ufeff").splitlines(), "", ""]
+    version, encoding = _VERSION.fullmatch(lines[0]), _ENCODING.fullmatch(lines[1])
+    if version is None or version[1] not in VERSIONS:
+        faults.append(_declared("version", f"BagIt-Version: {' or '.join(VERSIONS)}", lines[0][:200]))
+    if encoding is None:
+        faults.append(_declared("encoding", "Tag-File-Character-Encoding: UTF-8", lines[1][:200]))
+    return Declaration(
+        version=version[1] if version else "", encoding=encoding[1] if encoding else "utf-8", faults=faults
+    )
+
+
+def _declared(rule: str, expected: str, actual: str) -> Violation:
+    return Violation(path="bagit.txt", rule=rule, expected=expected, actual=actual)
+
+
+def manifests_in(root: Path) -> list[Manifest]:
+    """Give the bag's manifests, those of the payload first."""
+    with os.scandir(root) as entries:
+        matches = [_MANIFEST.fullmatch(entry.name) for entry in entries if entry.is_file(follow_symlinks=False)]
+    return sorted((_manifest(match) for match in matches if match), key=lambda found: (found.of_tags, found.name))
+
+
+def _manifest(match: re.Match[str]) -> Manifest:
+    return Manifest(name=match[0], word=word_of(match[2]), of_tags=bool(match[1]))
+
+
+def read_info(root: Path, encoding: str) -> Iterator[tuple[str, str] | Violation]:
+    """Read the bag's own description (2.2.2): (label, value), values on several lines joined by a space."""
+    name = next((name for name in _INFO_FILES if (root / name).is_file()), "")
+    label, value, read = "", "", 0
+    for number, text in numbered_lines(root / name, name=name, encoding=encoding) if name else ():
+        read += 0 if isinstance(text, Violation) else len(text)
+        if isinstance(text, Violation) or read > _MOST_INFO_CHARACTERS:
+            expected = f"at most {_MOST_INFO_CHARACTERS} characters"
+            yield text if isinstance(text, Violation) else Violation(path=name, rule="size", expected=expected)
+            return
+        if text[:1] in (" ", "\t") and label:
+            value = f"{value} {text.strip()}".strip()
+        elif text.strip():
+            if label:
+                yield label, value
+            label, colon, value = (part.strip() for part in text.partition(":"))
+            if not colon or not label:
+                yield Violation(path=f"{name}:{number}", rule="line", expected="Label: value", actual=text[:200])
+                label = ""
+    if label:
+        yield label, value
+
+
+def read_fetch(root: Path, encoding: str) -> Iterator[ToFetch | Violation]:
+    """Read `fetch.txt` (2.2.3), line by line: what the bag lacks and where it can be had."""
+    path = root / "fetch.txt"
+    for number, text in numbered_lines(path, name=path.name, encoding=encoding) if path.is_file() else ():
+        if isinstance(text, Violation):
+            yield text
+        elif text.strip():
+            match = _FETCH.fullmatch(text)
+            expected = "a URL, a length or -, and a path"
+            if match is None or len(match[2]) > 18:
+                yield Violation(path=f"fetch.txt:{number}", rule="line", expected=expected, actual=text[:200])
+            else:
+                size = None if match[2] == "-" else int(match[2])
+                yield ToFetch(line=number, url=match[1], size_bytes=size, path=match[3])
 
 
 def read_manifest(path: Path) -> Iterator[tuple[str, str]]:

@@ -47,6 +47,19 @@ def digest_now(path: Path, algorithms: Sequence[DigestAlgorithm]) -> Mapping[Dig
     return {algorithm: one.hexdigest() for algorithm, one in hashes.items()}
 
 
+def digest_with(path: Path, name: str) -> str:
+    """Compute the digest of a file with any of hashlib's algorithms, blocking. Raises `OSError`."""
+    digest = hashlib.new(name, usedforsecurity=False)
+    source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        _regular(source, path)
+        for chunk in _chunks(source):
+            digest.update(chunk)
+    finally:
+        os.close(source)
+    return digest.hexdigest()
+
+
 async def digest_many(
     paths: Iterable[Path], algorithm: DigestAlgorithm, *, window: int = WINDOW
 ) -> AsyncIterator[Sequence[tuple[Path, str]]]:

@@ -119,6 +119,18 @@ class Rename:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class MoreDigest:
+    """A digest of a file besides its own, calculated in the same read since a manifest will ask for it.
+
+    `algorithm` is as manifests call it (RFC 8493, 2.4); `value` is lower-case hexadecimal.
+    """
+
+    file: uuid.UUID
+    algorithm: str
+    value: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Extension:
     """What a tool wrote about a file: one XML element, for PREMIS objectCharacteristicsExtension (1.5.7)."""
 
@@ -205,6 +217,7 @@ class Facts:
     renames: Sequence[Rename] = ()
     directories: Sequence[Directory] = ()
     files: Sequence[File] = ()
+    digests: Sequence[MoreDigest] = ()
     events: Sequence[Event] = ()
     extensions: Sequence[Extension] = ()
     descriptions: Sequence[Description] = ()
@@ -257,7 +270,11 @@ class History(Protocol):
         """The files of these ids, removed ones left out."""
         ...
 
-    async def files_received_as(self, originals: Sequence[str]) -> Mapping[str, File]: ...
+    async def files_received_as(self, originals: Sequence[str], *, removed: bool = False) -> Mapping[str, File]: ...
+
+    async def digests(self, files: Sequence[uuid.UUID]) -> Mapping[tuple[uuid.UUID, str], str]:
+        """What is known besides the files' own digests, by file and algorithm (`MoreDigest`)."""
+        ...
 
     async def directory_received_as(self, original: str) -> Directory | None: ...
 

@@ -171,6 +171,16 @@ def rar5(files: Mapping[str, bytes], *, volume: int = 0) -> bytes:
 
 
 class TestWellMade:
+    async def test_what_the_manifests_of_a_zipped_bag_ask_for_is_calculated_while_unpacking(
+        self, desk: Desk, tmp_path: Path
+    ) -> None:
+        names = ("bag/bagit.txt", "bag/manifest-md5.txt", "bag/tagmanifest-sha512.txt", "bag/data/a")
+
+        received = await desk.receive(make_zip(tmp_path / "a.zip", dict.fromkeys(names, b"x")))
+
+        sums = {word: hashlib.new(word, b"x").hexdigest() for word in ("md5", "sha512")}
+        assert [sums] == [one.more for one in received if one.path == "data/a"]
+
     @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
     async def test_a_tar_is_unpacked_however_it_is_compressed(self, desk: Desk, tmp_path: Path, mode: str) -> None:
         await desk.receive(make_tar(tmp_path / "no-ending", plain_members(), mode=mode))

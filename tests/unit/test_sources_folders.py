@@ -120,6 +120,20 @@ def nobody() -> Iterator[None]:
 
 
 class TestFolder:
+    async def test_what_manifests_ask_for_is_calculated_in_the_same_read(self, desk: Desk) -> None:
+        fill(desk.source, "bagit.txt", "manifest-md5.txt", "data/metadata/checksum.sha1", "data/a", "manifest-odd.txt")
+
+        received = {one.path: one for one in await desk.receive()}
+
+        sums = {word: hashlib.new(word, b"data/a").hexdigest() for word in ("md5", "sha1")}
+        assert sums == received["data/a"].more
+        assert {} == received["data"].more
+
+    async def test_a_file_called_as_a_manifest_asks_for_nothing_in_what_is_no_bag(self, desk: Desk) -> None:
+        fill(desk.source, "manifest-md5.txt", "a")
+
+        assert [{}, {}] == [one.more for one in await desk.receive()]
+
     async def test_everything_comes_parents_first_in_the_order_of_the_bytes(self, desk: Desk) -> None:
         fill(desk.source, "a/b", "a-b", "a/c/d", "z")
         (desk.source / "empty").mkdir()

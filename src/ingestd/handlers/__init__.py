@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ingestd.handlers import (
     aip,
+    bags,
     examination,
     extraction,
     fixity,
@@ -26,6 +27,8 @@ from ingestd.job import Handler
 
 HANDLERS: Mapping[str, Handler] = {
     "receive_transfer": transfer.receive_transfer,
+    "verify_bag": fixity.verify_bag,
+    "lay_out_bag": bags.lay_out_bag,
     "remove_hidden_files_and_directories": transfer.remove_hidden_files_and_directories,
     "remove_unneeded_files": transfer.remove_unneeded_files,
     "restructure_for_compliance": transfer.restructure_for_compliance,
@@ -35,6 +38,7 @@ HANDLERS: Mapping[str, Handler] = {
     "assign_uuids_to_directories": identifiers.assign_uuids_to_directories,
     "assign_file_uuids": identifiers.assign_file_uuids,
     "assign_checksums_and_file_sizes": fixity.assign_checksums_and_file_sizes,
+    "verify_checksum_manifests": fixity.verify_checksum_manifests,
     "change_object_names": names.change_object_names,
     "scan_for_viruses": viruses.scan_for_viruses,
     "refuse_infected": viruses.refuse_infected,

@@ -17,7 +17,7 @@ from ingestd.bag import walked
 from ingestd.errors import Code, ContentError, SourceError, Violation
 from ingestd.fixity import digest_file
 from ingestd.job import Outcome, Services, Task
-from ingestd.oais import Directory, Facts, File, FileUse, Rename, Warning_, escape_name
+from ingestd.oais import Directory, Facts, File, FileUse, MoreDigest, Rename, Warning_, escape_name
 from ingestd.premis import Digest, Event, EventType, now
 from ingestd.sources import Received, Source, receive
 
@@ -58,7 +58,7 @@ def _received(task: Task, window: Sequence[Received]) -> Facts:
         directories=[Directory(path=item.path, original=item.path) for item in here if item.directory],
         files=[
             File(
-                id=uuid.uuid5(task.package.id, f"file:{escape_name(item.path)}"),
+                id=_file_id(task, item.path),
                 path=item.path,
                 original=item.path,
                 size_bytes=item.size_bytes,
@@ -68,12 +68,21 @@ def _received(task: Task, window: Sequence[Received]) -> Facts:
             for item in here
             if not item.directory
         ],
+        digests=[
+            MoreDigest(file=_file_id(task, item.path), algorithm=word, value=value)
+            for item in here
+            for word, value in item.more.items()
+        ],
         warnings=[
             Warning_(code=item.note.code, detail=item.note.detail, path=escape_name(item.path))
             for item in window
             if item.note
         ],
     )
+
+
+def _file_id(task: Task, path: str) -> uuid.UUID:
+    return uuid.uuid5(task.package.id, f"file:{escape_name(path)}")
 
 
 async def remove_hidden_files_and_directories(task: Task, services: Services) -> AsyncIterator[Outcome]:
@@ -138,8 +147,9 @@ async def restructure_for_compliance(task: Task, services: Services) -> AsyncIte
             directories=[Directory(path=p, original=p) for p in (*TOP_LEVEL, _SUBMISSION_DOCUMENTATION)],
         )
     )
-    async for files in task.history.files(under="metadata"):
-        yield Outcome(facts=Facts(files=[replace(file, use=_metadata_use(file.path)) for file in files]))
+    for folder in ("metadata", "logs"):
+        async for files in task.history.files(under=folder):
+            yield Outcome(facts=Facts(files=[replace(file, use=_metadata_use(file.path)) for file in files]))
 
 
 def _metadata_use(path: str) -> FileUse:

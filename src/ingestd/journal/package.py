@@ -158,12 +158,19 @@ class PackageJournal:
         )
         return {file.id: file for file in map(file_of, rows)}
 
-    async def files_received_as(self, originals: Sequence[str]) -> Mapping[str, File]:
+    async def files_received_as(self, originals: Sequence[str], *, removed: bool = False) -> Mapping[str, File]:
         rows = await self._db.rows(
-            f"SELECT {FILE_COLUMNS} FROM file WHERE removed = 0 AND original IN ({_marks(originals)})",  # noqa: S608  as above
+            f"SELECT {FILE_COLUMNS} FROM file WHERE removed = {int(removed)} AND original IN ({_marks(originals)})",  # noqa: S608  as above
             [os.fsencode(path) for path in originals],
         )
         return {file.original: file for file in map(file_of, rows)}
+
+    async def digests(self, files: Sequence[uuid.UUID]) -> Mapping[tuple[uuid.UUID, str], str]:
+        rows = await self._db.rows(
+            f"SELECT file, algorithm, value FROM digest WHERE file IN ({_marks(files)})",  # noqa: S608  as above
+            [id_.bytes for id_ in files],
+        )
+        return {(uuid.UUID(bytes=file), algorithm): value for file, algorithm, value in rows}
 
     async def directory_received_as(self, original: str) -> Directory | None:
         row = await self._db.row(
@@ -345,6 +352,10 @@ async def _record(transaction: Transaction, facts: Facts) -> None:
     for directory in facts.directories:
         await _put_directory(transaction, directory)
     await transaction.many(UPSERT_FILE, [file_values(file) for file in facts.files])
+    await transaction.many(
+        "INSERT OR REPLACE INTO digest (file, algorithm, value) VALUES (?, ?, ?)",
+        [(more.file.bytes, more.algorithm, more.value) for more in facts.digests],
+    )
     await transaction.many(
         "INSERT INTO event (object, id, type, at, detail, outcome, note, agents) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         [event_values(event) for event in facts.events],

@@ -34,6 +34,14 @@ CREATE TABLE IF NOT EXISTS directory (
 CREATE UNIQUE INDEX IF NOT EXISTS directory_path ON directory (path) WHERE removed = 0;
 CREATE INDEX IF NOT EXISTS directory_original ON directory (original);
 
+-- Digests besides the file's own, calculated in the same read because a manifest asks for them.
+CREATE TABLE IF NOT EXISTS digest (
+    file      BLOB NOT NULL,
+    algorithm TEXT NOT NULL,
+    value     TEXT NOT NULL,
+    PRIMARY KEY (file, algorithm)
+) WITHOUT ROWID;
+
 CREATE TABLE IF NOT EXISTS event (
     row     INTEGER PRIMARY KEY,
     object  BLOB NOT NULL,

@@ -168,6 +168,7 @@ def _received(line: dict[str, Any], algorithm: DigestAlgorithm, at: datetime) ->
         directory=line.get("d", False),
         left_out=line.get("o", False),
         note=Note(code=NoteCode(note[0]), detail=note[1]) if note else None,
+        more=line.get("a", {}),
     )
 
 

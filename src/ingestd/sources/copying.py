@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ingestd.errors import Cancelled, Code, IngestError, ResourceError, SourceError
+from ingestd.manifests import HASHES
 from ingestd.oais import escape_name
 from ingestd.premis import DigestAlgorithm
 
@@ -64,12 +65,13 @@ def copy(
     fd: int,
     to: str,
     *,
-    algorithms: Sequence[DigestAlgorithm],
+    algorithms: Sequence[str],
     seen: os.stat_result,
     name: str,
     breathe: Callable[[], None],
-) -> dict[DigestAlgorithm, str]:
-    """Copy the open file `fd` to the new file `to`, with its time of modification; give its digests.
+) -> dict[str, str]:
+    """Copy the open file `fd` to the new file `to`, with its time of modification; give its digests, by the names that
+    manifests give the algorithms.
 
     `seen` is what was known of it before: raises `SourceError` (`source.changed`) where it is, or becomes, another.
     A file at `to` is replaced. `name` is what errors call it.
@@ -78,7 +80,7 @@ def copy(
         raise changed(name)
     with contextlib.suppress(FileNotFoundError):
         Path(to).unlink()
-    digests = {each: hashlib.new(each.value, usedforsecurity=False) for each in algorithms}
+    digests = {each: hashlib.new(HASHES[each], usedforsecurity=False) for each in algorithms}
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(to, flags, 0o666), "wb", buffering=0) as out:
         while chunk := _read(fd, name):

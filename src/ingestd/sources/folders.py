@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from ingestd.errors import Code
+from ingestd.manifests import asked_for
 from ingestd.oais import escape_name
 from ingestd.premis import Digest, DigestAlgorithm, now
 from ingestd.sources.copying import Worker, changed, copy, no_room, reserve
@@ -102,10 +103,11 @@ async def receive_folder(
             await worker.run(lambda: reserve(survey.size_bytes, str(into)))
         again = _Survey()
         walk = _walk(tree, None)
+        more = await worker.run(lambda: _asked_for(tree))
         while window := await worker.run(lambda: _window(walk, again)):
             skipped = await known([found.path for found in window])
             fresh = [found for found in window if found.path not in skipped or not _is_there(found, into)]
-            received = await worker.run(partial(_take, tree, fresh, into, algorithm, worker))
+            received = await worker.run(partial(_take, tree, fresh, into, algorithm, more, worker))
             if received:
                 yield received
         if again.trace != survey.trace:
@@ -117,6 +119,16 @@ def _open(path: str) -> Tree:
         return Tree(path)
     except OSError as error:
         raise unreadable(error, path) from error
+
+
+def _asked_for(tree: Tree) -> list[str]:
+    """Give the algorithms that a bag's manifests, or checksum files, ask for: they cost no other read."""
+    names = tree.names("")
+    paths = names if "bagit.txt" in names else []
+    for folder in ("metadata", "data/metadata"):
+        with contextlib.suppress(OSError):
+            paths = [*paths, *(f"{folder}/{name}" for name in tree.names(folder))]
+    return asked_for(paths)
 
 
 def _survey(tree: Tree, settings: SourceSettings, worker: Worker) -> _Survey:
@@ -275,13 +287,13 @@ def _is_there(found: _Found, into: Path) -> bool:
 
 
 def _take(
-    tree: Tree, window: Sequence[_Found], into: Path, algorithm: DigestAlgorithm, worker: Worker
+    tree: Tree, window: Sequence[_Found], into: Path, algorithm: DigestAlgorithm, more: Sequence[str], worker: Worker
 ) -> list[Received]:
     received = []
     for found in window:
         worker.breathe()
         try:
-            received.append(_take_one(tree, found, into, algorithm, worker))
+            received.append(_take_one(tree, found, into, algorithm, more, worker))
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR):
                 raise changed(found.path) from error
@@ -289,7 +301,9 @@ def _take(
     return received
 
 
-def _take_one(tree: Tree, found: _Found, into: Path, algorithm: DigestAlgorithm, worker: Worker) -> Received:
+def _take_one(
+    tree: Tree, found: _Found, into: Path, algorithm: DigestAlgorithm, more: Sequence[str], worker: Worker
+) -> Received:
     dated = modified_at(found.stat.st_mtime_ns)
     if found.left_out:
         return Received(path=found.path, left_out=True, note=found.note)
@@ -300,7 +314,8 @@ def _take_one(tree: Tree, found: _Found, into: Path, algorithm: DigestAlgorithm,
         return Received(path=found.path, modified_at=dated, directory=True)
     fd = tree.open_file(found.real)
     try:
-        digests = copy(fd, to, algorithms=[algorithm], seen=found.stat, name=found.path, breathe=worker.breathe)
+        algorithms = sorted({algorithm.value, *more})
+        digests = copy(fd, to, algorithms=algorithms, seen=found.stat, name=found.path, breathe=worker.breathe)
     finally:
         os.close(fd)
     return Received(
@@ -309,6 +324,7 @@ def _take_one(tree: Tree, found: _Found, into: Path, algorithm: DigestAlgorithm,
         digest=Digest(algorithm=algorithm, value=digests[algorithm], calculated_at=now()),
         modified_at=dated,
         note=found.note,
+        more={word: digests[word] for word in more if word != algorithm},
     )
 
 

@@ -29,6 +29,7 @@ import libarchive
 from libarchive import ffi
 
 from ingestd.errors import Code, IngestError
+from ingestd.manifests import asked_for
 from ingestd.sources.findings import failure
 from ingestd.sources.rar import RarDamagedError, RarVolumeError, checksums
 from ingestd.sources.writer import CHUNK_BYTES, Meter
@@ -95,6 +96,9 @@ def read_zip(file: IO[bytes], writer: Taker) -> None:
     """Read a zip (PKWARE APPNOTE 6.3). Raises `IngestError`, `Unsupported`."""
     try:
         with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+            # As they are, and without the folder around everything.
+            writer.more = asked_for([*names, *(name.partition("/")[2] for name in names)])
             for info in archive.infolist():
                 _take_zipped(archive, info, writer)
     except (UnicodeDecodeError, NotImplementedError) as error:

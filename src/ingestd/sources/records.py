@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -75,7 +76,8 @@ class Received:
 
     `path` is relative with `/` between parts, decoded by `os.fsdecode`. A directory has no digest. What is `left_out`
     is only told of, for its note: nothing is at its path. `modified_at` is None where the source does not say it, or
-    says a time that no calendar has.
+    says a time that no calendar has. `more` are digests that a manifest in the source will ask for, by the names that
+    manifests give the algorithms.
     """
 
     path: str
@@ -85,6 +87,7 @@ class Received:
     directory: bool = False
     left_out: bool = False
     note: Note | None = None
+    more: Mapping[str, str] = field(default_factory=dict)
 
 
 def modified_at(mtime_ns: int | None) -> datetime | None:

@@ -16,11 +16,12 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
 from ingestd.errors import Code, Violation
+from ingestd.manifests import HASHES
 from ingestd.oais import escape_name
 from ingestd.sources.findings import Findings, failure
 from ingestd.sources.links import LinkRefused, Parts, follow
@@ -94,6 +95,9 @@ class Writer:
         self.meter = Meter(limits)
         self.findings = Findings()
         self.algorithm = algorithm
+        self.more: Sequence[str] = ()
+        """Algorithms that manifests in the archive will ask for, where the archive tells its names beforehand."""
+        self._more: dict[bytes, dict[str, str]] = {}
         self._digests: dict[bytes, str] = {}
         self._undated: set[bytes] = set()
         self._links: dict[Parts, bytes] = {}
@@ -143,13 +147,17 @@ class Writer:
             self.drain(chunks)
             return
         digest = hashlib.new(self.algorithm, usedforsecurity=False)
+        more = {word: hashlib.new(HASHES[word], usedforsecurity=False) for word in self.more if word != self.algorithm}
         with os.fdopen(fd, "wb", buffering=0) as file:
             for chunk in chunks:
                 self.meter.count(len(chunk))
-                digest.update(chunk)
+                for each in (digest, *more.values()):
+                    each.update(chunk)
                 _write_all(file.fileno(), chunk)
             self._date(file.fileno(), path, mtime_ns)
         self._digests[path] = digest.hexdigest()
+        if more:
+            self._more[path] = {word: each.hexdigest() for word, each in more.items()}
 
     def hard_link(self, parts: Parts, target: bytes) -> None:
         """Copy what was unpacked before under the name `target`: two names for one file become two files."""
@@ -200,7 +208,7 @@ class Writer:
         """Write what was received, a JSON object a line, parents before children, in the order of the names' bytes.
 
         `p` path (escaped), `s` size, `m` nanoseconds since 1970 or null, `h` digest, `d` is a directory,
-        `o` is left out, `n` note [code, detail].
+        `o` is left out, `n` note [code, detail], `a` further digests by algorithm.
         """
         for line in self._lines():
             out.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
@@ -233,7 +241,8 @@ class Writer:
             return {**line, "o": True}, False
         if key in self._digests:
             dated = None if key in self._undated else there.st_mtime_ns
-            return {**line, "s": there.st_size, "h": self._digests[key], "m": dated}, False
+            more = {"a": self._more[key]} if key in self._more else {}
+            return {**line, "s": there.st_size, "h": self._digests[key], "m": dated, **more}, False
         return {**line, "d": True}, True
 
     def _key(self, path: bytes) -> bytes:
