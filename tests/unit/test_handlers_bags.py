@@ -139,8 +139,7 @@ async def test_a_manifest_of_an_unknown_algorithm_beside_a_known_one_is_a_warnin
 
 
 async def test_in_1_0_every_manifest_names_every_file_and_before_one_was_enough(bench: Bench) -> None:
-    half = {"manifest__sha1_txt": manifest({"data/a.txt": b"A"}, "sha1")}
-    await bench.receive(a_bag(bagit_txt=DECLARATION, **half))
+    await bench.receive(a_bag(manifest__sha1_txt=manifest({"data/a.txt": b"A"}, "sha1")))
 
     (violation,) = await violations(bench)
     assert ("data/d/b.txt", "listed", "a line in manifest-sha1.txt") == (

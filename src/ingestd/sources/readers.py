@@ -19,7 +19,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from itertools import repeat
@@ -29,7 +29,6 @@ import libarchive
 from libarchive import ffi
 
 from ingestd.errors import Code, IngestError
-from ingestd.manifests import asked_for
 from ingestd.sources.findings import failure
 from ingestd.sources.rar import RarDamagedError, RarVolumeError, checksums
 from ingestd.sources.writer import CHUNK_BYTES, Meter
@@ -92,13 +91,11 @@ def locked() -> IngestError:
 # zip
 
 
-def read_zip(file: IO[bytes], writer: Taker) -> None:
-    """Read a zip (PKWARE APPNOTE 6.3). Raises `IngestError`, `Unsupported`."""
+def read_zip(file: IO[bytes], writer: Taker, *, foretell: Callable[[Sequence[str]], None] = lambda names: None) -> None:
+    """Read a zip (PKWARE APPNOTE 6.3), whose names are told by `foretell` first. Raises `IngestError`, `Unsupported`."""
     try:
         with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
-            # As they are, and without the folder around everything.
-            writer.more = asked_for([*names, *(name.partition("/")[2] for name in names)])
+            foretell(archive.namelist())
             for info in archive.infolist():
                 _take_zipped(archive, info, writer)
     except (UnicodeDecodeError, NotImplementedError) as error:

@@ -37,7 +37,7 @@ def unpack(file: IO[bytes], writer: Writer, *, form: str, filter_name: str, unwr
     something compressed that is no tar, `Unsupported`.
     """
     if form == "zip":
-        read_zip(file, writer)
+        read_zip(file, writer, foretell=writer.expect)
     elif form == "tar":
         read_tar(file, writer, filter_name=filter_name)
     else:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from ingestd.errors import Code, Violation
-from ingestd.manifests import HASHES
+from ingestd.manifests import HASHES, asked_for
 from ingestd.oais import escape_name
 from ingestd.sources.findings import Findings, failure
 from ingestd.sources.links import LinkRefused, Parts, follow
@@ -95,8 +95,7 @@ class Writer:
         self.meter = Meter(limits)
         self.findings = Findings()
         self.algorithm = algorithm
-        self.more: Sequence[str] = ()
-        """Algorithms that manifests in the archive will ask for, where the archive tells its names beforehand."""
+        self._asked_for: Sequence[str] = ()
         self._more: dict[bytes, dict[str, str]] = {}
         self._digests: dict[bytes, str] = {}
         self._undated: set[bytes] = set()
@@ -105,6 +104,11 @@ class Writer:
         self._left_out: dict[bytes, list[bytes]] = {}
         self._parent: Parts = ()
         self._wrapping = b""
+
+    def expect(self, names: Sequence[str]) -> None:
+        """Hear what an archive holds before it is unpacked: its manifests may ask for more digests."""
+        # As they are, and without the folder around everything.
+        self._asked_for = asked_for([*names, *(name.partition("/")[2] for name in names)])
 
     def admit(self, raw: bytes | None) -> Parts | None:
         """Count an entry and judge its name; None where it is refused (and noted). `()` is the archive's own top."""
@@ -147,7 +151,9 @@ class Writer:
             self.drain(chunks)
             return
         digest = hashlib.new(self.algorithm, usedforsecurity=False)
-        more = {word: hashlib.new(HASHES[word], usedforsecurity=False) for word in self.more if word != self.algorithm}
+        more = {
+            word: hashlib.new(HASHES[word], usedforsecurity=False) for word in self._asked_for if word != self.algorithm
+        }
         with os.fdopen(fd, "wb", buffering=0) as file:
             for chunk in chunks:
                 self.meter.count(len(chunk))
