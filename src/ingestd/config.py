@@ -12,9 +12,9 @@ import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from ingestd.errors import Code, SystemFault, Violation
 from ingestd.premis import DigestAlgorithm
@@ -195,13 +195,74 @@ class OrganizationSettings(Model):
     """Its name."""
 
 
+class CredentialSettings(Model):
+    """An account at an object store, for sources and for archival storage. Requests name it and hold no secret."""
+
+    folder: LocalPath | None = None
+    """A folder with a file per secret, named like the settings below, as mounted by an orchestrator: read again within
+    a minute when they are renewed (S3 and Azure)."""
+    endpoint: str = ""
+    """Where the store is, if not at its vendor: `https://s3.example.org`."""
+    region: str = ""
+    """Region (S3)."""
+    access_key_id: SecretStr = SecretStr("")
+    """Access key (S3)."""
+    secret_access_key: SecretStr = SecretStr("")
+    """Secret key (S3)."""
+    session_token: SecretStr = SecretStr("")
+    """Session token (S3)."""
+    account_name: str = ""
+    """Storage account (Azure)."""
+    account_key: SecretStr = SecretStr("")
+    """Key of the storage account (Azure)."""
+    sas_token: SecretStr = SecretStr("")
+    """Shared access signature (Azure)."""
+    service_account: LocalPath | None = None
+    """Key file of a service account (Google Cloud)."""
+
+
+class Layout(StrEnum):
+    """How AIPs lie in archival storage."""
+
+    PAIRTREE = "pairtree"
+    OCFL = "ocfl"
+
+
+class LocationSettings(Model):
+    """A place that keeps AIPs (`url`), or a target made of several such places (`locations`)."""
+
+    url: str = ""
+    """`file:///folder`, `s3://BUCKET/PREFIX`, `az://CONTAINER/PREFIX` or `gs://BUCKET/PREFIX`."""
+    credentials: str = ""
+    """The name of an account in `credentials`; empty for what the environment offers."""
+    endpoint: str = ""
+    """Where the object store is, if neither at its vendor nor where the credentials say."""
+    layout: Layout = Layout.PAIRTREE
+    """`pairtree`: Archivematica's, the UUID in groups of four; `ocfl`: an OCFL 1.1 storage root, with versions."""
+    locations: tuple[str, ...] = ()
+    """Names of the places that this target stores on."""
+    min_copies: Annotated[int, Field(ge=0)] = 0
+    """On how many of `locations` an AIP must be stored and verified; 0: on all of them."""
+
+    @model_validator(mode="after")
+    def _one_or_many(self) -> Self:
+        if bool(self.url) == bool(self.locations):
+            raise ValueError("a location has either a url or locations")
+        if self.min_copies > len(self.locations):
+            raise ValueError(f"{self.min_copies} copies cannot be on {len(self.locations)} locations")
+        return self
+
+
 class Settings(Model):
     """Everything that can be set."""
 
     data_dir: LocalPath = Field(default_factory=_data_dir)
     """Where packages are worked on and the service's journal is kept. Must survive a restart."""
-    locations: Mapping[str, str] = Field(default_factory=dict)
-    """Archival storage, by name: `{"primary": "file:///srv/aips"}`. Empty: `aips` in the data folder, as `primary`."""
+    locations: Mapping[str, str | LocationSettings] = Field(default_factory=dict)
+    """Archival storage, by name, each a URL or a table: `{"primary": "file:///srv/aips"}`. Empty: `aips` in the data
+    folder, as `primary`."""
+    credentials: Mapping[str, CredentialSettings] = Field(default_factory=dict)
+    """Accounts at object stores, by name, for locations and for the sources of requests."""
     default_location: str = "primary"
     """Where an AIP goes whose request names no location."""
     concurrent_packages: Annotated[int, Field(ge=1)] = max(1, (CPUS + 1) // 2)
@@ -271,7 +332,7 @@ class Settings(Model):
         return self.data_dir / "service.db"
 
     @property
-    def all_locations(self) -> Mapping[str, str]:
+    def all_locations(self) -> Mapping[str, str | LocationSettings]:
         """Locations by name, with the default one where none is set."""
         return self.locations or {"primary": (self.data_dir / "aips").absolute().as_uri()}
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol, Self
 from urllib.parse import unquote, urlsplit
 
+from ingestd.config import LocationSettings
 from ingestd.errors import Code, RequestError, SystemFault
 from ingestd.premis import DigestAlgorithm
 
@@ -62,8 +63,9 @@ class Locations:
         self.default = default
 
     @classmethod
-    def open(cls, urls: Mapping[str, str], default: str) -> Self:
+    def open(cls, locations: Mapping[str, str | LocationSettings], default: str) -> Self:
         """Open every location. Raises `SystemFault` (`system.configuration`) for a URL that no backend knows."""
+        urls = {name: where if isinstance(where, str) else where.url for name, where in locations.items()}
         if default not in urls:
             raise SystemFault(
                 f"default_location {default!r} is not among the locations: {', '.join(sorted(urls))}",

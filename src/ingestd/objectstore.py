@@ -1,0 +1,373 @@
+"""Object stores: S3 and compatible, Azure Blob Storage, Google Cloud Storage. The only module that knows obstore.
+
+Everything here blocks: call it in threads. (obstore's coroutines abort the interpreter when it ends soon after one.)
+Whatever goes wrong is a `DependencyError` (`dependency.storage_unavailable`, `dependency.storage_auth`), but for what
+is said of each function; no error tells a secret.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from ingestd.config import CredentialSettings
+from ingestd.errors import Code, DependencyError, SystemFault
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+SCHEMES = ("s3", "az", "gs", "memory")
+CHUNK_BYTES = 4 * 2**20
+PART_BYTES = 16 * 2**20
+"""Parts of an upload; an object has 10,000 at most, so larger files get larger parts."""
+_MOST_PARTS = 9000
+_UPLOADS = 4
+_REREAD_SECONDS = 60
+_SECRET_FILES = ("access_key_id", "secret_access_key", "session_token", "account_key", "sas_token")
+
+
+class ObjectExistsError(Exception):
+    """There is an object under the key."""
+
+
+class ObjectChangedError(Exception):
+    """The object is not, or no longer, the one that the tag stands for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectInfo:
+    """An object as its store knows it. `tag` changes with its content; `version` is there where versions are kept."""
+
+    key: str
+    size_bytes: int
+    modified_at: datetime
+    tag: str
+    version: str = ""
+
+
+def is_object_url(url: str) -> bool:
+    return urlsplit(url).scheme.lower() in SCHEMES
+
+
+def open_bucket(
+    url: str, credentials: CredentialSettings | None = None, *, endpoint: str = "", patience_seconds: float = 60
+) -> Bucket:
+    """Open `s3://BUCKET/PREFIX`, `az://CONTAINER/PREFIX`, `gs://BUCKET/PREFIX` or (for tests) `memory:///`.
+
+    Without `credentials` what the environment offers is used: variables of the vendor, a role of the machine.
+    `endpoint` is taken before that of the credentials. A failed call is tried again for `patience_seconds`.
+    Nothing is fetched yet. Raises `SystemFault` (`system.configuration`) for another URL, and without obstore.
+    """
+    parts = urlsplit(url)
+    opener = _OPENERS.get(parts.scheme.lower())
+    if opener is None or (not parts.netloc and parts.scheme != "memory"):
+        raise SystemFault(
+            f"not the URL of an object store: it begins {parts.scheme or url[:1]!r}",
+            code=Code.SYSTEM_CONFIGURATION,
+            remediation="Use s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or gs://BUCKET/PREFIX.",
+        )
+    if "@" in parts.netloc or parts.query:
+        raise SystemFault(
+            f"the URL of an object store ({parts.scheme}://…) has no place for a password",
+            code=Code.SYSTEM_CONFIGURATION,
+            remediation="Set `credentials.NAME` and name it.",
+        )
+    _require_obstore()
+    prefix = unquote(parts.path).strip("/")
+    try:
+        store = opener(parts.netloc, prefix, credentials or CredentialSettings(), endpoint, patience_seconds)
+    except Exception as error:  # noqa: BLE001  whatever obstore dislikes is a setting
+        raise SystemFault(
+            f"cannot open {parts.scheme}://{parts.netloc}: {type(error).__name__}", code=Code.SYSTEM_CONFIGURATION
+        ) from None
+    base = f"{parts.scheme}://{parts.netloc}" + (f"/{prefix}" if prefix else "")
+    return Bucket(store, base)
+
+
+class Bucket:
+    """One prefix of one bucket. Keys are relative to it, with slashes between their words."""
+
+    def __init__(self, store: ObjectStore, url: str) -> None:
+        self._store = store
+        self.url = url
+
+    def url_of(self, key: str) -> str:
+        return f"{self.url}/{key}"
+
+    def head(self, key: str) -> ObjectInfo | None:
+        import obstore
+
+        with self._translated():
+            try:
+                return _info(obstore.head(self._store, key))
+            except FileNotFoundError:
+                return None
+
+    def read(self, key: str) -> tuple[bytes, ObjectInfo] | None:
+        """Give the whole of a small object; None when there is none."""
+        import obstore
+
+        with self._translated():
+            try:
+                got = obstore.get(self._store, key)
+            except FileNotFoundError:
+                return None
+            return bytes(got.bytes()), _info(got.meta)
+
+    def stream(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """Give an object's bytes from `start` to before `end`. Raises `FileNotFoundError`."""
+        import obstore
+
+        with self._translated():
+            whole = start == 0 and end is None
+            if not whole and (end is None or end > start) and self._ranges(key):
+                wanted: Any = {"offset": start} if end is None else (start, end)
+                yield from map(bytes, obstore.get(self._store, key, options={"range": wanted}).stream(CHUNK_BYTES))
+                return
+            chunks = map(bytes, obstore.get(self._store, key).stream(CHUNK_BYTES))
+            yield from chunks if whole else _slice(chunks, start, end)
+
+    def _ranges(self, key: str) -> bool:
+        """Whether the store gives parts of an object; a few answer with all of it, which obstore refuses."""
+        import obstore
+
+        try:
+            obstore.get_range(self._store, key, start=0, end=1)
+        except obstore.exceptions.GenericError as error:
+            if "NotPartial" in str(error):
+                return False
+            raise
+        return True
+
+    def create(self, key: str, content: bytes) -> str:
+        """Write an object unless there is one; give its tag. Raises `ObjectExistsError`."""
+        import obstore
+
+        with self._translated():
+            try:
+                return _tag(obstore.put(self._store, key, content, mode="create"))
+            except (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError) as error:
+                raise ObjectExistsError(key) from error
+
+    def replace(self, key: str, content: bytes, tag: str) -> str:
+        """Write an object anew if it still is the one of `tag`; give its new tag. Raises `ObjectChangedError`."""
+        import obstore
+
+        with self._translated():
+            try:
+                return _tag(obstore.put(self._store, key, content, mode={"e_tag": tag}))
+            except (obstore.exceptions.PreconditionError, FileNotFoundError) as error:
+                raise ObjectChangedError(key) from error
+
+    def write(self, key: str, content: bytes) -> str:
+        """Write a small object, whatever was there."""
+        import obstore
+
+        with self._translated():
+            return _tag(obstore.put(self._store, key, content))
+
+    def upload(self, key: str, source: Path, attributes: Mapping[str, str] | None = None) -> None:
+        """Write a file in parts, a few at once; the object appears when the last one is there, or not at all.
+
+        What was there is replaced. Raises `OSError` when the file cannot be read.
+        """
+        import obstore
+
+        size = source.stat().st_size
+        part = max(PART_BYTES, -(-size // _MOST_PARTS))
+        with self._translated():
+            obstore.put(
+                self._store, key, source, attributes=dict(attributes or {}), chunk_size=part, max_concurrency=_UPLOADS
+            )
+
+    def send(self, key: str, chunks: Iterable[bytes]) -> None:
+        """Write a stream in parts, as `upload` does."""
+        import obstore
+
+        with self._translated():
+            obstore.put(self._store, key, iter(chunks), chunk_size=PART_BYTES, max_concurrency=_UPLOADS)
+
+    def list(self, prefix: str = "", after: str = "") -> Iterator[ObjectInfo]:
+        """Give the objects below `prefix` (whole words of the key), after the key `after`, a page at a time."""
+        import obstore
+
+        with self._translated():
+            for page in obstore.list(self._store, prefix or None, offset=after or None, chunk_size=1000):
+                yield from map(_info, page)
+
+    def delete(self, key: str) -> None:
+        """Remove an object; one that is not there is no error."""
+        import obstore
+
+        with self._translated(), contextlib.suppress(FileNotFoundError):
+            obstore.delete(self._store, key)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        import obstore.exceptions as theirs
+
+        try:
+            yield
+        except (theirs.PermissionDeniedError, theirs.UnauthenticatedError) as error:
+            raise DependencyError(
+                f"{self.url} refused the credentials: {_first_line(error)}", code=Code.DEPENDENCY_STORAGE_AUTH
+            ) from None
+        except theirs.BaseError as error:
+            raise DependencyError(
+                f"{self.url} did not answer as it should: {_first_line(error)}",
+                code=Code.DEPENDENCY_STORAGE_UNAVAILABLE,
+            ) from None
+
+
+def _slice(chunks: Iterable[bytes], start: int, end: int | None) -> Iterator[bytes]:
+    at = 0
+    for chunk in chunks:
+        if end is not None and at >= end:
+            return
+        cut = chunk[max(0, start - at) : None if end is None else max(0, end - at)]
+        if cut:
+            yield cut
+        at += len(chunk)
+
+
+def _info(meta: Any) -> ObjectInfo:
+    return ObjectInfo(
+        key=meta["path"],
+        size_bytes=meta["size"],
+        modified_at=meta["last_modified"],
+        tag=meta["e_tag"] or "",
+        version=meta["version"] or "",
+    )
+
+
+def _tag(result: Any) -> str:
+    return result["e_tag"] or ""
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:300]
+
+
+# --- opening ---------------------------------------------------------------------------------------------------------
+
+
+def _require_obstore() -> None:
+    try:
+        import obstore  # noqa: F401
+    except ImportError as error:
+        raise SystemFault(
+            "object stores need the library obstore, which is not installed",
+            code=Code.SYSTEM_CONFIGURATION,
+            remediation="Install it: pip install 'ingestd[cloud]'.",
+        ) from error
+
+
+def _client(endpoint: str, patience: float) -> dict[str, Any]:
+    """Wait long for large objects, but not for silence; plain HTTP only where an endpoint says so."""
+    return {
+        "client_options": {
+            "timeout": timedelta(days=1),
+            "read_timeout": timedelta(seconds=60),
+            "connect_timeout": timedelta(seconds=10),
+            "allow_http": endpoint.startswith("http://"),
+        },
+        "retry_config": {"max_retries": 10, "retry_timeout": timedelta(seconds=patience)},
+    }
+
+
+def _open_s3(bucket: str, prefix: str, credentials: CredentialSettings, endpoint: str, patience: float) -> ObjectStore:
+    from obstore.store import S3Store
+
+    endpoint = endpoint or credentials.endpoint
+    values: dict[str, Any] = {"endpoint": endpoint, "region": credentials.region}
+    if credentials.folder is not None:
+        values["credential_provider"] = _reread(credentials, _s3_keys)
+    else:
+        values |= {name: _shown(credentials, name) for name in _SECRET_FILES[:3]}
+    return S3Store(bucket, prefix=prefix or None, **_given(values), **_client(endpoint, patience))
+
+
+def _s3_keys(credentials: CredentialSettings) -> dict[str, Any]:
+    return {
+        "access_key_id": _shown(credentials, "access_key_id"),
+        "secret_access_key": _shown(credentials, "secret_access_key"),
+        "token": _shown(credentials, "session_token") or None,
+    }
+
+
+def _open_azure(
+    container: str, prefix: str, credentials: CredentialSettings, endpoint: str, patience: float
+) -> ObjectStore:
+    from obstore.store import AzureStore
+
+    endpoint = endpoint or credentials.endpoint
+    values: dict[str, Any] = {"endpoint": endpoint, "account_name": credentials.account_name}
+    if credentials.folder is not None:
+        values["credential_provider"] = _reread(credentials, _azure_keys)
+    else:
+        values |= {
+            "account_key": _shown(credentials, "account_key"),
+            "sas_key": _shown(credentials, "sas_token"),
+        }
+    return AzureStore(container, prefix=prefix or None, **_given(values), **_client(endpoint, patience))
+
+
+def _azure_keys(credentials: CredentialSettings) -> dict[str, Any]:
+    if token := _shown(credentials, "sas_token"):
+        return {"sas_token": token}
+    return {"access_key": _shown(credentials, "account_key")}
+
+
+def _open_google(
+    bucket: str, prefix: str, credentials: CredentialSettings, endpoint: str, patience: float
+) -> ObjectStore:
+    from obstore.store import GCSStore
+
+    endpoint = endpoint or credentials.endpoint
+    values: dict[str, Any] = {"base_url": endpoint}
+    if credentials.service_account is not None:
+        values["service_account"] = str(credentials.service_account)
+    return GCSStore(bucket, prefix=prefix or None, config=_given(values), **_client(endpoint, patience))  # type: ignore[arg-type]
+
+
+def _open_memory(*_: object) -> ObjectStore:
+    from obstore.store import MemoryStore
+
+    return MemoryStore()
+
+
+_OPENERS: dict[str, Callable[[str, str, CredentialSettings, str, float], ObjectStore]] = {
+    "s3": _open_s3,
+    "az": _open_azure,
+    "gs": _open_google,
+    "memory": _open_memory,
+}
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value not in ("", None)}
+
+
+def _shown(credentials: CredentialSettings, name: str) -> str:
+    """Give a secret: from its file in the folder, if there is one, read now; else from the settings."""
+    if credentials.folder is not None:
+        with contextlib.suppress(FileNotFoundError):
+            return (credentials.folder / name).read_text(encoding="utf-8").strip()
+    value = getattr(credentials, name)
+    return str(value.get_secret_value())
+
+
+def _reread(
+    credentials: CredentialSettings, keys: Callable[[CredentialSettings], dict[str, Any]]
+) -> Callable[[], dict[str, Any]]:
+    """Read mounted secrets again now and then, so that they can be renewed without a restart."""
+
+    def provide() -> dict[str, Any]:
+        return {**keys(credentials), "expires_at": datetime.now(UTC) + timedelta(seconds=_REREAD_SECONDS)}
+
+    return provide

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from ingestd.config import CredentialSettings
+from ingestd.errors import Code, DependencyError, SystemFault
+from ingestd.objectstore import Bucket, ObjectChangedError, ObjectExistsError, open_bucket
+from tests.objectstores import KEY, SECRET, Server, moto, rclone
+
+
+@pytest.fixture(scope="module", params=["moto", "rclone"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with moto() if request.param == "moto" else rclone(tmp_path_factory.mktemp("rclone") / "served") as running:
+        yield running
+
+
+@pytest.fixture
+def bucket(server: Server, request: pytest.FixtureRequest) -> Bucket:
+    return open_bucket(server.url(f"objectstore/{abs(hash(request.node.name))}"), server.credentials)
+
+
+def test_an_object_is_read_whole_in_parts_and_by_its_properties(bucket: Bucket) -> None:
+    bucket.write("folder/a b+ü.7z", b"0123456789")
+    info = bucket.head("folder/a b+ü.7z")
+
+    assert info is not None
+    assert (10, "folder/a b+ü.7z") == (info.size_bytes, info.key)
+    assert (b"0123456789", info.tag) == ((bucket.read("folder/a b+ü.7z") or (b"", info))[0], info.tag)
+    assert b"345" == b"".join(bucket.stream("folder/a b+ü.7z", 3, 6))
+    assert b"6789" == b"".join(bucket.stream("folder/a b+ü.7z", 6))
+    assert bucket.url_of("folder/x").endswith("/folder/x")
+
+
+def test_a_large_file_goes_up_in_parts_and_comes_back_as_it_was(bucket: Bucket, tmp_path: Path) -> None:
+    content = os.urandom(2**20) * 17
+    (tmp_path / "large").write_bytes(content)
+
+    bucket.upload("large", tmp_path / "large", {"Content-Type": "application/x-7z-compressed"})
+    bucket.send("sent", (content[at : at + 2**20] for at in range(0, len(content), 2**20)))
+
+    assert content == b"".join(bucket.stream("large")) == b"".join(bucket.stream("sent"))
+
+
+def test_a_list_goes_on_after_a_key_and_a_deleted_object_is_gone(bucket: Bucket) -> None:
+    for key in ("x/1", "x/2", "x/3", "xy/1"):
+        bucket.write(key, b"1")
+    bucket.delete("x/3")
+    bucket.delete("x/4")
+
+    assert ["x/1", "x/2"] == sorted(info.key for info in bucket.list("x"))
+    assert ["x/2", "xy/1"] == sorted(info.key for info in bucket.list(after="x/1"))
+    assert bucket.head("x/3") is None
+    assert bucket.read("x/3") is None
+    with pytest.raises(FileNotFoundError):
+        list(bucket.stream("x/3"))
+
+
+def test_wrong_keys_are_said_as_such_without_telling_them(tmp_path: Path) -> None:
+    wrong = CredentialSettings(access_key_id=SecretStr(KEY), secret_access_key=SecretStr("s3cret-wrong"))
+    with rclone(tmp_path) as server:  # the other one takes any
+        bucket = open_bucket(server.url("x"), wrong, endpoint=server.endpoint)
+
+        with pytest.raises(DependencyError) as caught:
+            bucket.head("a")
+
+    assert caught.value.code is Code.DEPENDENCY_STORAGE_AUTH
+    assert "s3cret-wrong" not in caught.value.detail
+
+
+def test_secrets_in_a_folder_are_read_when_they_are_needed(server: Server, tmp_path: Path) -> None:
+    credentials = CredentialSettings(folder=tmp_path, endpoint=server.endpoint, region="us-east-1")
+    bucket = open_bucket(server.url("mounted"), credentials)
+    (tmp_path / "access_key_id").write_text(f"{KEY}\n")
+    (tmp_path / "secret_access_key").write_text(f"{SECRET}\n")
+
+    assert bucket.write("a", b"1")
+
+
+def test_a_store_that_is_away_is_a_dependency_that_is_away() -> None:
+    keys = CredentialSettings(access_key_id=SecretStr("a"), secret_access_key=SecretStr("b"))
+    bucket = open_bucket("s3://b", keys, endpoint="http://127.0.0.1:1", patience_seconds=0.1)
+
+    with pytest.raises(DependencyError) as caught:
+        bucket.read("a")
+    assert caught.value.code is Code.DEPENDENCY_STORAGE_UNAVAILABLE
+
+
+def test_conditions_hold_in_memory_too() -> None:
+    bucket = open_bucket("memory:///")
+    tag = bucket.create("a", b"1")
+
+    with pytest.raises(ObjectExistsError):
+        bucket.create("a", b"2")
+    assert tag != bucket.replace("a", b"2", tag)
+    with pytest.raises(ObjectChangedError):
+        bucket.replace("a", b"3", tag)
+
+
+@pytest.mark.parametrize("url", ["ftp://host/x", "s3://", "s3://key:s3cret@bucket/x", "az://c/p?sig=s3cret", ""])
+def test_what_is_not_the_url_of_a_store_is_a_fault_that_tells_no_secret(url: str) -> None:
+    with pytest.raises(SystemFault) as caught:
+        open_bucket(url)
+
+    assert caught.value.code is Code.SYSTEM_CONFIGURATION
+    assert "s3cret" not in caught.value.detail
+
+
+def test_stores_of_every_vendor_are_opened_without_asking_them() -> None:
+    azure = CredentialSettings(account_name="acme", account_key=SecretStr("c2VjcmV0"))
+    for url, credentials in (("az://c/p", azure), ("s3://b/p", CredentialSettings(region="eu-west-1"))):
+        assert url == open_bucket(url, credentials).url
+
+
+def test_without_the_library_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+
+    with pytest.raises(SystemFault, match="obstore") as caught:
+        open_bucket("s3://b")
+    assert "ingestd[cloud]" in caught.value.remediation
+
+
+def test_calls_leave_the_interpreter_to_others() -> None:
+    """They are made in threads: one that kept the lock would stop the loop."""
+    with moto() as server:  # in a thread of this process: it could not answer
+        bucket = open_bucket(server.url("threads"), server.credentials)
+        with ThreadPoolExecutor(1) as threads:
+            threads.submit(bucket.write, "a", b"1").result(20)
+            found = threads.submit(lambda: list(bucket.list())).result(20)
+
+        assert ["a"] == [info.key for info in found]
