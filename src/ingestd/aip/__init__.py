@@ -6,6 +6,9 @@
 
     found = await aip.inspect(Path("NAME-UUID.7z"))
     print(found.files, [format.puid for format in found.formats])
+    proved = await aip.verify(Path("NAME-UUID.7z"))
+    for finding in proved.findings:
+        print(finding.rule, finding.path, finding.expected, finding.actual)
 
 Nothing is unpacked and nothing is believed: what the METS or a package says never leads to a path outside.
 """
@@ -13,9 +16,21 @@ Nothing is unpacked and nothing is believed: what the METS or a package says nev
 from __future__ import annotations
 
 from ingestd.aip.inspection import inspect
-from ingestd.aip.records import Concern, Counted, Description, Entry, EventCount, FormatCount, Inspection
+from ingestd.aip.records import (
+    Checked,
+    Concern,
+    Counted,
+    Description,
+    Entry,
+    EventCount,
+    FormatCount,
+    Inspection,
+    Verification,
+)
+from ingestd.aip.verification import verify
 
 __all__ = [
+    "Checked",
     "Concern",
     "Counted",
     "Description",
@@ -23,5 +38,7 @@ __all__ = [
     "EventCount",
     "FormatCount",
     "Inspection",
+    "Verification",
     "inspect",
+    "verify",
 ]

@@ -23,6 +23,12 @@ from ingestd.sources.writer import Limits, Meter
 
 FOLDER = "folder"
 _SUFFIXES = {"none": "", "gzip": ".gz", "bzip2": ".bz2", "xz": ".xz", "zstd": ".zst"}
+_BY_NAME = {
+    ".7z": Archive(form="7zip"),
+    ".zip": Archive(form="zip"),
+    ".tar": Archive(form="tar"),
+    **{f".tar{suffix}": Archive(form="tar", filter_name=name) for name, suffix in _SUFFIXES.items() if suffix},
+}
 _PGP_TAGS = frozenset({1, 3, 18, 20})
 _BOUNDLESS = Limits(
     max_entries=2**62, max_bytes=2**62, max_ratio=float("inf"), ratio_from_bytes=2**62, max_depth=2**31, archive_bytes=0
@@ -68,10 +74,21 @@ def container_at(path: Path) -> Container:
         raise SourceError(f"there is nothing at {path}") from error
     except PermissionError as error:
         raise SourceError(f"{path} may not be read", code=Code.SOURCE_ACCESS_DENIED) from error
+    if archive is None and _is_encrypted(path, head):
+        raise _locked(path)
+    archive = archive or _named(path.name)
     if archive is None:
-        raise _locked(path) if _is_encrypted(path, head) else _unusable(path, "it is no package that can be read")
+        raise _unusable(path, "it is no package that can be read")
     form = {"7zip": "7z", "rar5": "rar"}.get(archive.form, archive.form)
     return Container(path=path, form=f"{form}{_SUFFIXES.get(archive.filter_name, '')}", archive=archive)
+
+
+def _named(name: str) -> Archive | None:
+    """What a package should be by its name: one that is damaged at its beginning is a damaged package all the same."""
+    for suffix, archive in _BY_NAME.items():
+        if name.lower().endswith(suffix):
+            return archive
+    return None
 
 
 def _is_encrypted(path: Path, head: bytes) -> bool:

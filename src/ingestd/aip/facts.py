@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,19 @@ class Facts:
             "UPDATE listed SET path = raw WHERE path <> raw AND NOT EXISTS (SELECT 1 FROM member WHERE path ="
             " listed.path) AND EXISTS (SELECT 1 FROM member WHERE path = listed.raw)"
         )
+
+    def compose(self) -> None:
+        """Give files the names that manifests and METS have for them where only Unicode's composition differs.
+
+        libarchive, which reads 7z, composes names (NFC).
+        """
+        wanted = "SELECT path FROM listed UNION SELECT path FROM file EXCEPT SELECT path FROM member"
+        self._database.execute(f"CREATE TEMP TABLE wanted AS {wanted}")
+        for (path,) in self.rows("SELECT path FROM wanted"):
+            name = os.fsdecode(path)
+            composed = os.fsencode(unicodedata.normalize("NFC", name))
+            if composed != path and not self.row("SELECT 1 FROM listed WHERE path = ?", (composed,)):
+                self._database.execute("UPDATE OR IGNORE member SET path = ? WHERE path = ?", (path, composed))
 
     # What the METS says
 

@@ -106,6 +106,9 @@ async def opened(path: Path, *, digests: bool = False, scratch: Path | None = No
         await _read_mets(reading)
         if digests:
             await reading.run(partial(read_manifests, reading))
+        if container.form == "7z":
+            await reading.run(facts.compose)
+        if digests:
             await reading.run(partial(_digest_folder, reading))
         yield reading
 

@@ -98,3 +98,33 @@ class Inspection:
     notes: Sequence[str]
     tree: Sequence[Entry] = field(default=())
     not_shown: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checked:
+    """How much was looked at: `digests` counts comparisons of a computed with a recorded digest."""
+
+    members: int
+    size_bytes: int
+    digests: int
+    mets_files: int
+    events: int
+    pointer: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verification:
+    """Whether an AIP is what it says. `rule` of a finding is the section of the specification that is broken, e.g.
+    `rfc8493.3` (BagIt), `premis.1.5.2`, `mets.xsd`; `findings` has the first thousand, `found` counts all.
+
+    `notes` say what was not checked, and why.
+    """
+
+    name: str
+    identifier: str
+    form: str
+    valid: bool
+    found: int
+    findings: Sequence[Violation]
+    checked: Checked
+    notes: Sequence[str]

@@ -1,4 +1,7 @@
-"""`aip`: reading AIPs, ours and Archivematica's, wherever they are."""
+"""`aip`: reading AIPs, ours and Archivematica's, wherever they are.
+
+Exit codes: 0 good, 1 findings, 2 what was given cannot be used.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from ingestd import aip as aips
-from ingestd.cli.main import OK
-from ingestd.cli.report import size
+from ingestd.cli.main import FAILED, OK, REFUSED
+from ingestd.cli.report import print_error, size
 from ingestd.config import Settings
-from ingestd.errors import Violation
+from ingestd.errors import IngestError, Violation
 
 Action = Callable[[argparse.Namespace, Settings], Coroutine[Any, Any, int]]
 
@@ -21,8 +24,13 @@ async def aip(options: argparse.Namespace, settings: Settings) -> int:
     """Run the action that `options.action` names."""
     actions: dict[str, Action] = {
         "inspect": inspect,
+        "verify": verify,
     }
-    return await actions[options.action](options, settings)
+    try:
+        return await actions[options.action](options, settings)
+    except IngestError as error:
+        print_error(error, as_json=options.json)
+        return REFUSED
 
 
 def print_json(record: Any) -> None:
@@ -110,3 +118,30 @@ def _print_table(title: str, rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         print(f"  {'  '.join(cells).rstrip()}")
+
+
+# --- verify ----------------------------------------------------------------------------------------------------------
+
+
+async def verify(options: argparse.Namespace, settings: Settings) -> int:
+    found = await aips.verify(options.path, pointer=options.pointer)
+    if options.json:
+        print_json(found)
+    else:
+        _print_verification(found)
+    return OK if found.valid else FAILED
+
+
+def _print_verification(found: aips.Verification) -> None:
+    checked = found.checked
+    print(
+        f"{found.name}\n\nRead {checked.members} files, {size(checked.size_bytes)}; compared {checked.digests} digests,"
+        f" {checked.mets_files} files of the METS and {checked.events} events"
+        f"{f', and {checked.pointer}' if checked.pointer else ''}."
+    )
+    print_violations("Findings", found.findings)
+    if found.found > len(found.findings):
+        print(f"  … and {found.found - len(found.findings)} more")
+    for note in found.notes:
+        print(f"Note: {note}")
+    print("\nValid." if found.valid else f"\nNot valid: {found.found} finding(s).")

@@ -20,3 +20,8 @@ def add_actions(command: argparse.ArgumentParser) -> None:
     inspected = add("inspect", "what is in an AIP: summary, formats, events, warnings, files")
     inspected.add_argument("path", type=Path, metavar="PATH", help=_PATH)
     inspected.add_argument("--files", type=int, default=100, metavar="N", help="list the first N files; -1: all (100)")
+    verified = add("verify", "prove an AIP: bag, METS, PREMIS, every digest, every file both ways, the pointer file")
+    verified.add_argument("path", type=Path, metavar="PATH", help=_PATH)
+    verified.add_argument(
+        "--pointer", type=Path, metavar="FILE", help="the pointer file (default: pointer.UUID.xml beside the package)"
+    )

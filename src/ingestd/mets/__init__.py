@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ingestd.mets.reader import read
 from ingestd.mets.records import ReadAgent, ReadDescription, ReadEntity, ReadEvent, ReadFile, Record, Summary
+from ingestd.mets.transforms import Transform, read_transforms
 from ingestd.mets.validation import validate
 from ingestd.mets.writer import Written, write
 
@@ -18,8 +19,10 @@ __all__ = [
     "ReadFile",
     "Record",
     "Summary",
+    "Transform",
     "Written",
     "read",
+    "read_transforms",
     "validate",
     "write",
 ]

@@ -20,7 +20,7 @@ from lxml import etree
 from ingestd.errors import Violation
 from ingestd.mets.identifiers import Identifiers, Kind
 from ingestd.mets.schematron import M, Schematron, Shape, div_shape, frame_shape, section_shape
-from ingestd.mets.vocabulary import METS, PREMIS
+from ingestd.mets.vocabulary import METS, PREMIS, PREMIS_2
 
 LIMIT = 200
 """How many violations are told, at most about; reading stops there."""
@@ -31,7 +31,15 @@ _FRAMES = {"fileGrp": "file", "fileSec": "fileGrp", "structMap": "div"}
 _WRAPPER = f"""<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema">
 <xs:import namespace="{METS}" schemaLocation="schema:/mets.xsd"/>
 <xs:import namespace="{PREMIS}" schemaLocation="schema:/premis.xsd"/>
+<xs:import namespace="{PREMIS_2}" schemaLocation="schema:/premis-2.xsd"/>
 </xs:schema>"""
+_PREMIS_2_SCHEMA = f"""<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema" targetNamespace="{PREMIS_2}">
+{{types}}</xs:schema>"""
+_PREMIS_2_TYPE = """<xs:complexType name="{name}"><xs:sequence>
+<xs:any minOccurs="0" maxOccurs="unbounded" processContents="skip"/></xs:sequence>
+<xs:anyAttribute processContents="skip"/></xs:complexType>
+"""
+"""PREMIS 2 as far as METS must know it: the types that `xsi:type` names. What is in them is not looked at."""
 _SCHEMAS = {"mets.xsd": ("metsrw", "resources"), "premis.xsd": (__package__, "xsd"), "xlink.xsd": (__package__, "xsd")}
 
 
@@ -43,20 +51,22 @@ _ONE_AT_A_TIME = threading.Lock()
 """libxml2 keeps what it knows of schemas in globals: two threads that load them at once find types missing."""
 
 
-async def validate(path: Path) -> Sequence[Violation]:
-    """Find what is wrong with a METS of PREMIS 3: nothing, if it is valid.
+async def validate(path: Path, *, schematron: bool = True) -> Sequence[Violation]:
+    """Find what is wrong with a METS: nothing, if it is valid. What is PREMIS 2 in it is not looked into.
+
+    Without `schematron`, Archivematica's own rules, which became stricter over the years, are not applied.
 
     `Violation.path` is `#` and the identifier of the section, where there is one; `rule` is `mets.xml` (not well
     formed, or a document type declaration), `mets.xsd`, `mets.schematron`, `mets.id.duplicate` or `mets.id.dangling`.
     Event types that `premis.EventType` names are valid, though the schematron does not know all of them.
     Raises `OSError` if the file cannot be read.
     """
-    return await asyncio.to_thread(_validate, path)
+    return await asyncio.to_thread(_validate, path, schematron=schematron)
 
 
-def _validate(path: Path) -> Sequence[Violation]:
+def _validate(path: Path, *, schematron: bool) -> Sequence[Violation]:
     with _ONE_AT_A_TIME, Identifiers() as identifiers:
-        check = _Check(identifiers)
+        check = _Check(identifiers, Schematron() if schematron else None)
         try:
             with path.open("rb") as file:
                 refuse_doctype(file)
@@ -103,6 +113,10 @@ class _Shipped(etree.Resolver):
 
     def resolve(self, system_url: str, public_id: str, context: Any) -> Any:  # type: ignore[override]  # noqa: ARG002
         name = system_url.rpartition("/")[2]
+        if name == "premis-2.xsd":
+            types = "".join(_PREMIS_2_TYPE.format(name=kind) for kind in ("file", "bitstream", "representation"))
+            text = _PREMIS_2_SCHEMA.format(types=types).encode()
+            return self.resolve_string(text, context, base_url=f"schema:/{name}")
         if name not in _SCHEMAS:
             return self.resolve_empty(context)  # type: ignore[attr-defined]
         package, folder = _SCHEMAS[name]
@@ -113,10 +127,10 @@ class _Shipped(etree.Resolver):
 class _Check:
     """One pass over one document."""
 
-    def __init__(self, identifiers: Identifiers) -> None:
+    def __init__(self, identifiers: Identifiers, schematron: Schematron | None) -> None:
         self.violations: list[Violation] = []
         self._identifiers = identifiers
-        self._schematron = Schematron()
+        self._schematron = schematron
         self._counts = dict.fromkeys(("metsHdr", "amdSec", "fileSec", "structMap"), 0)
         self._filled: list[bool] = []
         self._normative = False
@@ -208,7 +222,7 @@ class _Check:
                     self._identifiers.refer(target, name, place or element.get("LABEL", ""))
 
     def _judge(self, shape: Shape, identifier: str) -> None:
-        for failure in self._schematron.judge(shape):
+        for failure in self._schematron.judge(shape) if self._schematron else ():
             self.report(identifier, "mets.schematron", failure)
 
     def _finish(self, root: etree._Element | None) -> None:
@@ -221,17 +235,21 @@ class _Check:
         if root is not None and root.tag != f"{M}mets":
             self.report("", "mets.xsd", f"the document is a {root.tag}", expected=f"{M}mets")
             return
-        for failure in self._schematron.outline(
+        if self._schematron:
+            self._outline(self._schematron)
+        for kind, name, place in self._some_dangling():
+            self.report(
+                place, "mets.id.dangling", f"{place or 'an element'} refers to the {kind} {name}, which is not there"
+            )
+
+    def _outline(self, schematron: Schematron) -> None:
+        for failure in schematron.outline(
             headers=self._counts["metsHdr"],
             amd_secs=self._counts["amdSec"],
             file_secs=self._counts["fileSec"],
             struct_maps=self._counts["structMap"],
         ):
             self.report("", "mets.schematron", failure)
-        for kind, name, place in self._some_dangling():
-            self.report(
-                place, "mets.id.dangling", f"{place or 'an element'} refers to the {kind} {name}, which is not there"
-            )
 
     def _some_dangling(self) -> Iterator[tuple[Kind, str, str]]:
         for number, found in enumerate(self._identifiers.dangling()):

@@ -1,0 +1,97 @@
+"""The pointer file of a packed AIP: a METS beside it that says what the package as a whole must be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from ingestd.aip.container import FOLDER
+from ingestd.aip.facts import algorithm_name
+from ingestd.aip.mets_checks import FIXITY, IDENTIFIER, SIZE
+from ingestd.aip.reading import ALGORITHMS, Reading, uuid_in
+from ingestd.errors import ContentError, Violation
+from ingestd.fixity import digest_file
+from ingestd.mets import ReadFile, Transform, read, read_transforms
+from ingestd.premis import DigestAlgorithm
+
+_UNPACKED_BY = {
+    "bzip2": {"7z", "tar.bz2"},
+    "pbzip2": {"tar.bz2"},
+    "lzma": {"7z"},
+    "lzma2": {"7z"},
+    "copy": {"7z"},
+    "gzip": {"tar.gz"},
+    "tar.gzip": {"tar.gz"},
+    "zstd": {"tar.zst"},
+    "tar": {"tar"},
+}
+"""TRANSFORMALGORITHM, in Archivematica's words, and the packages that it may stand for."""
+
+
+async def check_pointer(reading: Reading, pointer: Path | None) -> tuple[Sequence[Violation], str]:
+    """Hold a package against its pointer file: the findings, and the pointer file's name (empty if there is none).
+
+    Where none is named, `pointer.UUID.xml` beside the package is taken, if it is there. Raises `OSError` where one is
+    named that cannot be read.
+    """
+    path = reading.container.path
+    if reading.container.form == FOLDER:
+        if pointer:
+            reading.notes.append("the pointer file was not looked at: an AIP that is a folder has none")
+        return [], ""
+    identifier = await reading.run(lambda: reading.identifier) or uuid_in(path.name)
+    pointer = pointer or path.with_name(f"pointer.{identifier}.xml")
+    try:
+        entries = [record async for window in read(pointer) for record in window if isinstance(record, ReadFile)]
+        transforms = await reading.run(partial(read_transforms, pointer))
+    except ContentError as error:
+        return [Violation(path=pointer.name, rule=v.rule, actual=v.actual) for v in error.violations], pointer.name
+    except FileNotFoundError:
+        if pointer.parent != path.parent or identifier not in pointer.name:
+            raise
+        reading.notes.append("there is no pointer file beside the package")
+        return [], ""
+    found = list(_shape(reading, pointer, entries, transforms, identifier))
+    for entry in entries[:1]:
+        found += await _package(path, pointer.name, entry)
+    return found, pointer.name
+
+
+def _shape(
+    reading: Reading, pointer: Path, entries: Sequence[ReadFile], transforms: Sequence[Transform], identifier: str
+) -> Iterator[Violation]:
+    name = pointer.name
+    if len(entries) != 1:
+        yield Violation(
+            path=name, rule="mets.fileSec", expected="one file, the package", actual=f"{len(entries)} files"
+        )
+    for entry in entries[:1]:
+        if identifier and uuid_in(entry.identifier) != identifier:
+            yield Violation(path=name, rule=IDENTIFIER, expected=identifier, actual=entry.identifier or "none")
+        if Path(entry.path).name != reading.container.path.name:
+            actual = Path(entry.path).name or "none"
+            yield Violation(path=name, rule="mets.FLocat", expected=reading.container.path.name, actual=actual)
+    for transform in transforms:
+        forms = _UNPACKED_BY.get(transform.algorithm.lower())
+        if transform.kind == "decompression" and forms and reading.container.form not in forms:
+            form = reading.container.form
+            yield Violation(path=name, rule="mets.transformFile", expected=transform.algorithm, actual=form)
+
+
+async def _package(path: Path, name: str, entry: ReadFile) -> list[Violation]:
+    found = []
+    size_bytes = (await asyncio.to_thread(path.stat)).st_size
+    if entry.size_bytes is not None and entry.size_bytes != size_bytes:
+        expected = f"{entry.size_bytes} bytes ({name})"
+        found.append(Violation(path=path.name, rule=SIZE, expected=expected, actual=f"{size_bytes} bytes"))
+    said = {algorithm_name(algorithm): value.strip().lower() for algorithm, value in entry.digests.items()}
+    known = [DigestAlgorithm(algorithm) for algorithm in said if algorithm in ALGORITHMS]
+    if not known:
+        found.append(Violation(path=name, rule=FIXITY, expected="a message digest of the package", actual="none"))
+    for algorithm, actual in (await digest_file(path, known)).items() if known else ():
+        if actual != said[algorithm]:
+            expected = f"{algorithm} {said[algorithm]} ({name})"
+            found.append(Violation(path=path.name, rule=FIXITY, expected=expected, actual=f"{algorithm} {actual}"))
+    return found
