@@ -52,7 +52,8 @@ def the_mets(folder: Path) -> Path:
 
 def an_object(folder: Path) -> Path:
     """A file that the METS names and that is not empty, whichever comes first."""
-    paths = [folder / "data" / path for path in re.findall(HREF, the_mets(folder).read_text())]
+    found: list[str] = re.findall(HREF, the_mets(folder).read_text())
+    paths = [folder / "data" / path for path in found]
     return next(path for path in paths if path.stat().st_size)
 
 
