@@ -10,6 +10,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from ingestd.oais import (
+    DIP,
+    DIP_USES,
     Description,
     Directory,
     Extension,
@@ -159,14 +161,17 @@ class FakeHistory:
         return dict(self._facts)
 
     async def totals(self, *, under: str = "") -> Totals:
-        files = [file for file in self._present_files() if _below(file.path, under)]
+        files = [file for file in self._present_files() if self._counts(file, under)]
         return Totals(
             files=len(files),
             bytes=sum(file.size_bytes for file in files),
             directories=sum(1 for d in self._present_directories() if _below(d.path, under)),
-            removed=sum(1 for file in self._files.values() if file.removed and _below(file.path, under)),
+            removed=sum(1 for file in self._files.values() if file.removed and self._counts(file, under)),
             by_use=Counter(str(file.use) for file in files),
         )
+
+    def _counts(self, file: File, under: str) -> bool:
+        return _below(file.path, under) if under else not (_below(file.path, DIP) and file.use in DIP_USES)
 
     async def warnings(self) -> AsyncIterator[Sequence[Warning_]]:
         for some in _windows(list(self._warnings), 256):

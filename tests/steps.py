@@ -159,3 +159,8 @@ def _parents(path: str) -> Sequence[str]:
 
 def submission(file: File) -> File:
     return replace(file, use=FileUse.SUBMISSION_DOCUMENTATION)
+
+
+def inside(folder: Path) -> list[str]:
+    """Paths of the files in a folder."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())

@@ -92,6 +92,7 @@ class Code(StrEnum):
     STORAGE_VERIFY_MISMATCH = "storage.verify_mismatch"
     STORAGE_CONFLICT = "storage.conflict"
     STORAGE_INSUFFICIENT_COPIES = "storage.insufficient_copies"
+    STORAGE_DIP_FAILED = "storage.dip_failed"
     SYSTEM_BUG = "system.bug"
     SYSTEM_STALLED = "system.stalled"
     SYSTEM_CRASH_LOOP = "system.crash_loop"
@@ -439,6 +440,12 @@ CATALOGUE: dict[Code, Entry] = {
         _O,
         Retry.IF_PROVEN_ABSENT,
         "Look at the locations that the detail names, then resume the package.",
+    ),
+    Code.STORAGE_DIP_FAILED: _e(
+        "The DIP was not made or not stored",
+        _O,
+        Retry.NEVER,
+        "The AIP is whole. Mend what the detail names; what is ingested after that has its DIP.",
     ),
     Code.SYSTEM_BUG: _e(
         "ingestd itself failed",

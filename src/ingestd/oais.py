@@ -20,7 +20,7 @@ from ingestd.premis import Agent, AgentLink, Digest, Event, Format, Identifier, 
 
 
 class FileUse(StrEnum):
-    """METS fileGrp USE, in the order in which the METS lists the groups (Archivematica's)."""
+    """METS fileGrp USE, in the order in which the METS lists the groups (Archivematica's; thumbnails are in a DIP)."""
 
     ORIGINAL = "original"
     SUBMISSION_DOCUMENTATION = "submissionDocumentation"
@@ -31,6 +31,13 @@ class FileUse(StrEnum):
     TEXT_OCR = "text/ocr"
     METADATA = "metadata"
     DERIVATIVE = "derivative"
+    THUMBNAIL = "thumbnail"
+
+
+DIP = "DIP"
+"""The folder of what is made for a Dissemination Information Package: recorded, and no part of the AIP."""
+DIP_USES = frozenset({FileUse.ACCESS, FileUse.THUMBNAIL})
+"""Uses of the files in that folder. A folder of this name that was received has originals in it."""
 
 
 _MAX_LABEL = 200
@@ -310,7 +317,9 @@ class History(Protocol):
 
     async def facts(self) -> Mapping[str, str]: ...
 
-    async def totals(self, *, under: str = "") -> Totals: ...
+    async def totals(self, *, under: str = "") -> Totals:
+        """Count what is in the AIP, of which what is made for a DIP is no part, or, with `under`, in that folder."""
+        ...
 
     def warnings(self) -> AsyncIterator[Sequence[Warning_]]: ...
 

@@ -15,6 +15,7 @@ from ingestd.messages import (
     Checksum,
     CompressionAlgorithm,
     CountsData,
+    DipData,
     LinkData,
     StoredData,
     TimingData,
@@ -73,6 +74,7 @@ async def result_data(
     finished = now()
     return {
         "aip": await aip_data(journal, package, algorithm),
+        "dip": dip_data(await journal.facts(), package, algorithm),
         "counts": await _counts(journal),
         "warnings": await _warnings(journal),
         "tools": [ToolData(name=n, version=v, used_for=u) for n, v, u in await journal.tools()],
@@ -105,6 +107,28 @@ async def aip_data(journal: PackageJournal, package: Package, algorithm: DigestA
         mets_path=mets,
         mets_checksum=Checksum(algorithm=algorithm, value=facts["mets_digest"]),
         stored=[_stored(facts, size, checksum)] if "stored_url" in facts else [],
+    )
+
+
+def dip_data(facts: Mapping[str, str], package: Package, algorithm: DigestAlgorithm) -> DipData | None:
+    """The DIP, once it is stored."""
+    if "dip_url" not in facts:
+        return None
+    return DipData(
+        id=uuid.UUID(facts["dip_id"]),
+        name=package.label,
+        location=facts["dip_location"],
+        url=facts["dip_url"],
+        size_bytes=int(facts["dip_size"]),
+        checksum=Checksum(algorithm=algorithm, value=facts["dip_digest"]),
+        mets_path=f"{package.label}/METS.{package.id}.xml",
+        mets_checksum=Checksum(algorithm=algorithm, value=facts["dip_mets_digest"]),
+        access_copies=int(facts["dip_access"]),
+        thumbnails=int(facts["dip_thumbnails"]),
+        texts=int(facts["dip_texts"]),
+        stored_at=datetime.fromisoformat(facts["dip_stored_at"]),
+        verified_at=datetime.fromisoformat(facts["dip_verified_at"]),
+        verified_by=facts["dip_verified_by"],
     )
 
 

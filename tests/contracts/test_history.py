@@ -279,3 +279,12 @@ async def test_the_same_warning_is_kept_once(recorded: Recorded) -> None:
     await recorded.record(warnings=[warning, replace(warning, link="m")])
 
     assert [warning, replace(warning, link="m")] == [w async for some in recorded.history.warnings() for w in some]
+
+
+async def test_what_is_made_for_a_dip_is_no_part_of_the_totals_of_the_aip(recorded: Recorded) -> None:
+    received = a_file("DIP/a.txt")
+    made = a_file("DIP/objects/a.jpg", use=FileUse.ACCESS)
+    await recorded.record(files=[received, made, a_file("objects/access/b.jpg", use=FileUse.ACCESS)])
+
+    assert 2 == (await recorded.history.totals()).files
+    assert 2 == (await recorded.history.totals(under="DIP")).files

@@ -1,4 +1,4 @@
-"""Preservation copies, access copies, thumbnails, and the report of them, with real programs."""
+"""Preservation copies and the report of all normalization, with real programs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,7 @@ from ingestd.errors import Code, ResourceError
 from ingestd.fpr.records import Purpose
 from ingestd.handlers.normalization import (
     REPORT,
-    dip_folder,
-    make_thumbnails,
     normalize,
-    normalize_for_access,
     write_normalization_report,
 )
 from ingestd.journal import RuleCount
@@ -28,7 +25,7 @@ from ingestd.oais import Facts, File, FileUse, Warning_
 from ingestd.premis import Event, EventType, Format
 from tests import fpr_samples as samples
 from tests.normalizing import bench, command, need, puid_of, receive, rule
-from tests.steps import Bench, a_package
+from tests.steps import Bench, a_package, inside
 
 pytestmark = pytest.mark.tool
 
@@ -304,71 +301,6 @@ class TestAfterACrash:
 
             assert ["objects/a.txt"] == made.on_disk()
             assert 1 == len(await warnings_of(made))
-
-
-ACCESS = (
-    command("readable", "cat %fileFullName% > %OUT%.html", output_location="%outputFileName%.html")
-    + rule("readable", "access")
-    + command("thumb", "echo x > %outputDirectory%%postfix%.jpg", output_location="%outputDirectory%%postfix%.jpg")
-    + rule("thumb", "thumbnail")
-)
-
-
-class TestForADip:
-    async def test_access_copies_and_thumbnails_are_kept_outside_the_aip(self, tmp_path: Path) -> None:
-        async with bench(tmp_path, ACCESS) as made:
-            await receive(made, {"objects/deep/a.txt": b"x"})
-            (original,) = await originals(made)
-
-            await run(made, normalize_for_access)
-            await run(made, make_thumbnails)
-
-            dip = dip_folder(made.task())
-            assert [f"objects/{original.id}-a.html", f"thumbnails/{original.id}.jpg"] == inside(dip)
-            assert ["objects/deep/a.txt"] == made.on_disk()
-            assert [original] == await made.files()
-
-    async def test_a_default_stands_in_where_there_is_no_rule_or_it_fails(self, tmp_path: Path) -> None:
-        site = command("bad", "exit 1") + rule("bad", "access") + rule("bad", "thumbnail")
-        async with bench(tmp_path, site) as made:
-            await receive(made, {"objects/a.txt": b"a text"})
-            await made.receive({"objects/b.xyz": b"who knows"})
-            first, second = await originals(made)
-
-            await run(made, normalize_for_access)
-            await run(made, make_thumbnails)
-
-            dip = dip_folder(made.task())
-            names = [f"objects/{first.id}-a.txt", f"objects/{second.id}-b.xyz"]
-            assert sorted([*names, *(f"thumbnails/{file.id}.jpg" for file in (first, second))]) == inside(dip)
-            assert b"who knows" == (dip / names[1]).read_bytes()
-            assert ["objects/a.txt"] * 2 == [warning.path for warning in await warnings_of(made)]
-
-    async def test_a_supplied_access_copy_is_taken_as_it_is(self, tmp_path: Path) -> None:
-        async with bench(tmp_path, ACCESS) as made:
-            await receive(made, {"objects/a.txt": b"x", "objects/a.htm": b"by hand"})
-            original, copy = await originals(made)
-            await made.journal.record(Facts(files=[replace(copy, use=FileUse.ACCESS, derived_from=original.id)]))
-
-            await run(made, normalize_for_access)
-
-            (name,) = inside(dip_folder(made.task()))
-            assert f"objects/{original.id}-a.htm" == name
-            assert b"by hand" == (dip_folder(made.task()) / name).read_bytes()
-
-    async def test_what_is_there_already_is_not_made_again(self, tmp_path: Path) -> None:
-        async with bench(tmp_path, ACCESS) as made:
-            await receive(made, {"objects/a.txt": b"x"})
-            await run(made, normalize_for_access)
-            before = made.services.pool.spawned
-
-            await run(made, normalize_for_access)
-
-            assert before == made.services.pool.spawned
-
-
-def inside(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 class TestTheReport:

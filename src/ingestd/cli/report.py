@@ -6,7 +6,7 @@ import sys
 from urllib.parse import unquote, urlsplit
 
 from ingestd.errors import IngestError
-from ingestd.messages import AipData, CountsData, ErrorData, EventData, TimingData, WarningData
+from ingestd.messages import AipData, CountsData, DipData, ErrorData, EventData, TimingData, WarningData
 
 _SHOWN_VIOLATIONS = 20
 
@@ -20,6 +20,8 @@ def print_result(data: EventData, *, as_json: bool) -> None:
         return
     if data.aip is not None and data.error is None:
         _print_aip(data.aip, data.counts, data.timing)
+        if data.dip is not None:
+            _print_dip(data.dip)
     if data.warnings:
         _print_warnings(data.warnings)
     if data.error is not None:
@@ -38,9 +40,7 @@ def print_error(error: IngestError, *, as_json: bool = False) -> None:
 
 def _print_aip(aip: AipData, counts: CountsData | None, timing: TimingData | None) -> None:
     for stored in aip.stored:
-        parts = urlsplit(stored.url)
-        place = unquote(parts.path) if parts.scheme == "file" else stored.url
-        print(f"\nAIP       {place}")
+        print(f"\nAIP       {_place(stored.url)}")
     print(f"Id        {aip.id}")
     print(f"Package   {aip.format}, {size(aip.size_bytes)}")
     if aip.checksum:
@@ -53,6 +53,18 @@ def _print_aip(aip: AipData, counts: CountsData | None, timing: TimingData | Non
         print(f"Verified  every file of the packed bag ({files} in the METS) by digest; {stored.verified_by}")
     if timing:
         print(f"Took      {timing.seconds:.1f} s")
+
+
+def _print_dip(dip: DipData) -> None:
+    print(f"\nDIP       {_place(dip.url)}")
+    parts = [(dip.access_copies, "access copy"), (dip.thumbnails, "thumbnail"), (dip.texts, "text")]
+    words = ", ".join(f"{number} {_plural(noun, number)}" for number, noun in parts if number)
+    print(f"          {words or 'no files'}; {size(dip.size_bytes)}; {dip.checksum.algorithm} {dip.checksum.value}")
+
+
+def _place(url: str) -> str:
+    parts = urlsplit(url)
+    return unquote(parts.path) if parts.scheme == "file" else url
 
 
 def _contents(counts: CountsData) -> str:
@@ -70,7 +82,8 @@ def _contents(counts: CountsData) -> str:
 def _plural(noun: str, number: int) -> str:
     if number == 1:
         return noun
-    return noun.replace("file removed", "files removed") if noun == "file removed" else f"{noun}s"
+    irregular = {"file removed": "files removed", "access copy": "access copies"}
+    return irregular.get(noun, f"{noun}s")
 
 
 def _print_warnings(warnings: list[WarningData]) -> None:

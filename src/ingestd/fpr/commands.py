@@ -110,6 +110,11 @@ class Commands:
         self._versions: dict[str, str] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
+    @property
+    def limits(self) -> Limits:
+        """What a program is allowed where nothing else is said."""
+        return self._pool.limits
+
     def available(self, tool: Tool) -> bool:
         """Say whether a tool can be had here."""
         if tool.program and self._pool.which(tool.program) is None:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ingestd.derivatives import FAILED, Made, Maker, NotMade, Order, recorded, rule_uses, side_by_side
+from ingestd.derivatives import FAILED, Made, Maker, NotMade, Order, recorded, rule_for, rule_uses, side_by_side
 from ingestd.errors import Code
-from ingestd.fpr.records import Purpose, Rule
+from ingestd.fpr.records import Purpose
 from ingestd.fpr.registry import Registry
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.oais import Directory, Facts, File, FileUse, Warning_
@@ -31,15 +31,13 @@ async def transcribe_file(task: Task, services: Services) -> Outcome:
     names the languages. Without Tesseract, or without the data of a language, there is one warning.
     """
     language = task.options["language"]
-    maker = Maker(
+    maker = Maker.of(
+        services.settings,
+        services.commands,
         package=task.package,
+        folder=task.folder,
         root=task.root,
-        scratch=task.folder / "scratch" / "transcription",
-        private=services.settings.data_dir,
-        commands=services.commands,
-        limits=services.pool.limits,
-        budget=services.settings.normalization,
-        algorithm=services.settings.digest_algorithm,
+        files=len(task.files),
     )
     orders = await _orders(task, services.registry, language)
     answers = await side_by_side(maker.make, orders, at_once=services.settings.tools.processes)
@@ -69,7 +67,8 @@ async def _orders(task: Task, registry: Registry, language: str) -> Sequence[Ord
             (
                 (one, rule, command)
                 for one in readable
-                if (rule := _rule(registry, one)) and (command := registry.command(rule.command))
+                if (rule := rule_for(registry, Purpose.TRANSCRIPTION, one))
+                and (command := registry.command(rule.command))
             ),
             None,
         )
@@ -86,11 +85,6 @@ async def _orders(task: Task, registry: Registry, language: str) -> Sequence[Ord
             )
             orders.append(order)
     return orders
-
-
-def _rule(registry: Registry, file: File) -> Rule | None:
-    puid = file.format.puid if file.format else ""
-    return next(iter(registry.choose(Purpose.TRANSCRIPTION, puid)), None)
 
 
 async def _directories(task: Task) -> Sequence[Directory]:

@@ -27,7 +27,19 @@ from ingestd.journal.records import (
     job_of,
 )
 from ingestd.journal.rules import RuleCount, record_uses
-from ingestd.oais import Description, Directory, Extension, Facts, File, FileUse, Rename, Totals, Warning_
+from ingestd.oais import (
+    DIP,
+    DIP_USES,
+    Description,
+    Directory,
+    Extension,
+    Facts,
+    File,
+    FileUse,
+    Rename,
+    Totals,
+    Warning_,
+)
 from ingestd.premis import Agent, AgentLink, Event, Identifier, RightsStatement, now
 
 _INSERT_DIRECTORY = (
@@ -253,9 +265,10 @@ class PackageJournal:
 
     async def totals(self, *, under: str = "") -> Totals:
         clause, parameters = _under(under)
+        files, known = (clause, parameters) if under else _in_aip()
         uses = await self._db.rows(
-            f"SELECT use, count(*), sum(size_bytes) FROM file WHERE removed = 0{clause} GROUP BY use",  # noqa: S608  as above
-            parameters,
+            f"SELECT use, count(*), sum(size_bytes) FROM file WHERE removed = 0{files} GROUP BY use",  # noqa: S608  as above
+            known,
         )
         directories = await self._db.row(
             f"SELECT count(*) FROM directory WHERE removed = 0{clause}",  # noqa: S608  as above
@@ -286,7 +299,9 @@ class PackageJournal:
         return [RuleCount(rule=row[0], command=row[1], attempts=row[2], okay=row[3]) for row in rows]
 
     async def count_identified(self) -> int:
-        row = await self._db.row("SELECT count(*) FROM file WHERE removed = 0 AND puid <> ''")
+        """Count the files of the AIP whose format is known."""
+        clause, parameters = _in_aip()
+        row = await self._db.row(f"SELECT count(*) FROM file WHERE removed = 0 AND puid <> ''{clause}", parameters)  # noqa: S608  as above
         return int(row[0]) if row else 0
 
     async def count_warnings(self) -> Sequence[tuple[str, int, Sequence[str]]]:
@@ -416,6 +431,14 @@ def _moved(rename: Rename) -> tuple[bytes, int, bytes, bytes, bytes]:
 
 def _under(folder: str) -> tuple[str, list[Any]]:
     return (" AND path > ? AND path < ?", [*_range(folder)]) if folder else ("", [])
+
+
+def _in_aip() -> tuple[str, list[Any]]:
+    """Leave out what is made for a DIP."""
+    return f" AND NOT (path > ? AND path < ? AND use IN ({_marks(sorted(DIP_USES))}))", [
+        *_range(DIP),
+        *sorted(DIP_USES),
+    ]
 
 
 def _range(folder: str) -> tuple[bytes, bytes]:

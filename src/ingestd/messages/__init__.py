@@ -18,6 +18,7 @@ from ingestd.messages.commands import (
 from ingestd.messages.events import (
     AipData,
     CountsData,
+    DipData,
     ErrorData,
     Event,
     EventData,
@@ -58,6 +59,7 @@ __all__ = [
     "CompressionAlgorithm",
     "ControlCommand",
     "CountsData",
+    "DipData",
     "ErrorData",
     "Event",
     "EventData",

@@ -231,6 +231,26 @@ class AipData(Outgoing):
     stored: list[StoredData] = []
 
 
+class DipData(Outgoing):
+    """The DIP of the AIP: a tar of access copies, thumbnails, texts and a METS."""
+
+    id: uuid.UUID
+    name: str
+    """Its folder's name: that of the AIP."""
+    location: str
+    url: str
+    size_bytes: int
+    checksum: Checksum
+    mets_path: str
+    mets_checksum: Checksum
+    access_copies: int
+    thumbnails: int
+    texts: int
+    stored_at: Time
+    verified_at: Time
+    verified_by: str
+
+
 class CountsData(Outgoing):
     """What the package holds."""
 
@@ -274,6 +294,8 @@ class EventData(Outgoing):
     """Terminal events only."""
     link: LinkData | None = None
     aip: AipData | None = None
+    dip: DipData | None = None
+    """Once it is stored, where one was asked for."""
     counts: CountsData | None = None
     warnings: list[WarningData] = []
     error: ErrorData | None = None

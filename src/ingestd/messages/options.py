@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -63,9 +63,11 @@ class ProcessingConfig(BaseModel):
     normalize: bool = True
     """Make preservation copies where the format policy asks for them."""
     normalize_for_access: bool = False
-    """Make access copies for a DIP."""
-    generate_thumbnails: bool = False
-    """Make thumbnails for a DIP."""
+    """Make access copies, and a DIP of them, which is stored beside the AIP."""
+    perform_policy_checks_on_access_derivatives: bool = True
+    """Check access copies against a site's MediaConch policies."""
+    generate_thumbnails: bool | Literal["without_defaults"] = False
+    """Make thumbnails for a DIP; `without_defaults`: no icon for what has no picture of its own."""
     transcribe_files: bool = True
     """Read text from images (OCR)."""
     transcription_language: Annotated[

@@ -1,10 +1,11 @@
-"""METS and PREMIS XML: writing, validating and reading the document that describes an AIP.
+"""METS and PREMIS XML: writing, validating and reading the documents that describe an AIP and its DIP.
 
 The only package that knows metsrw and lxml.
 """
 
 from __future__ import annotations
 
+from ingestd.mets.dip import place_in_dip, write_dip
 from ingestd.mets.reader import read
 from ingestd.mets.records import ReadAgent, ReadDescription, ReadEntity, ReadEvent, ReadFile, Record, Summary
 from ingestd.mets.transforms import Transform, read_transforms
@@ -21,8 +22,10 @@ __all__ = [
     "Summary",
     "Transform",
     "Written",
+    "place_in_dip",
     "read",
     "read_transforms",
     "validate",
     "write",
+    "write_dip",
 ]

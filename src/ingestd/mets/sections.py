@@ -40,7 +40,7 @@ _UNKNOWN = Format(name="Unknown")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
-    """A window of files with all that is known of them. `events` has those of the files they were derived from, too;
+    """A window of files with all that is known of them. `events` has those of their sources and derivatives, too;
     `agents` are those that their events and rights link to besides the package's own.
     """
 
@@ -288,19 +288,23 @@ def _relationships(file: File, window: Window) -> str:
     """`has source` on a derivative, `is source of` on what it was derived from, with the event that made it."""
     parts = []
     if file.derived_from is not None and file.use in DERIVED_USES:
-        made = _made_by(file, window.events.get(file.derived_from, ()))
+        made = _made_by(file, file.derived_from, window)
         parts.append(_relationship("has source", file.derived_from, made))
     for derivative in window.derivatives.get(file.id, ()):
         if derivative.use in DERIVED_USES:
-            made = _made_by(derivative, window.events.get(file.id, ()))
+            made = _made_by(derivative, file.id, window)
             parts.append(_relationship("is source of", derivative.id, made))
     return "".join(parts)
 
 
-def _made_by(derivative: File, events: Sequence[Event]) -> Event | None:
-    """The event of the source that made the derivative: the one whose note names it, or the only one there is."""
+def _made_by(derivative: File, source: uuid.UUID, window: Window) -> Event | None:
+    """The event that made the derivative: the one whose note names it, or the only one there is of its source.
+
+    What is made for a DIP has that event itself: it is nothing that happened to the original in the AIP.
+    """
     kind = _MADE_BY.get(derivative.use, EventType.NORMALIZATION)
-    candidates = [event for event in events if event.type is kind]
+    own, events = window.events.get(derivative.id, ()), window.events.get(source, ())
+    candidates = [event for event in (*own, *events) if event.type is kind]
     named = [e for e in candidates if str(derivative.id) in e.note or derivative.path in e.note]
     if named:
         return named[-1]

@@ -31,7 +31,16 @@ NORMATIVE_LABEL = "Normative Directory Structure"
 
 RECEIVED_USES = frozenset({FileUse.ORIGINAL, FileUse.SERVICE, FileUse.LICENSE})
 """Uses whose original names begin with `TRANSFER`."""
-DERIVED_USES = frozenset({FileUse.PRESERVATION, FileUse.SERVICE, FileUse.ACCESS, FileUse.TEXT_OCR, FileUse.DERIVATIVE})
+DERIVED_USES = frozenset(
+    {
+        FileUse.PRESERVATION,
+        FileUse.SERVICE,
+        FileUse.ACCESS,
+        FileUse.TEXT_OCR,
+        FileUse.DERIVATIVE,
+        FileUse.THUMBNAIL,
+    }
+)
 """Uses of files that belong to the group of the file they were derived from."""
 
 PACKAGE_DMD = "dmdSec_1"

@@ -63,8 +63,12 @@ async def write(
     Tool output that cannot stand in the METS is left out and reported in `Written.problems`.
     Raises `OSError` from the disk, `SystemFault` if the history is out of order.
     """
-    problems = Problems()
-    document = _Document(history, package, created_at, problems, normative=document_empty_directories)
+    document = Document(history, package, created_at, normative=document_empty_directories)
+    return await write_down(document, path, algorithm)
+
+
+async def write_down(document: Document, path: Path, algorithm: DigestAlgorithm) -> Written:
+    """Write a document to `path`, whole or not at all."""
     partial = path.with_name(f"{path.name}.part")
     sink = await asyncio.to_thread(_Sink, partial, algorithm)
     try:
@@ -80,8 +84,8 @@ async def write(
         digest=Digest(algorithm=algorithm, value=sink.hash.hexdigest(), calculated_at=premis.now()),
         size_bytes=sink.size_bytes,
         files=document.files,
-        problems=tuple(problems.kept),
-        left_out=problems.count,
+        problems=tuple(document.problems.kept),
+        left_out=document.problems.count,
     )
 
 
@@ -123,16 +127,17 @@ class _Sink:
             self._partial.unlink()
 
 
-class _Document:
-    """The parts of one METS, in order."""
+class Document:
+    """The parts of the METS of an AIP, in order; of another package, where its walks are other ones."""
 
-    def __init__(
-        self, history: History, package: Package, created_at: datetime, problems: Problems, *, normative: bool
-    ) -> None:
+    uses: Sequence[FileUse] = ()
+    """Uses of the files below `objects` that are in the document; none given: all."""
+
+    def __init__(self, history: History, package: Package, created_at: datetime, *, normative: bool) -> None:
         self._history = history
         self._package = package
         self._created_at = created_at
-        self._problems = problems
+        self.problems = Problems()
         self._normative = normative
         self._package_amd = ""
         self.files = 0
@@ -166,7 +171,7 @@ class _Document:
 
     async def _dmd_secs(self, said: _Said) -> str:
         wanted = _descriptive(said)
-        writer = Descriptions(self._created_at, self._problems, await self._referred_to(said))
+        writer = Descriptions(self._created_at, self.problems, await self._referred_to(said))
         return "".join(writer.dmd_sec(description_dmd(row), one) for row, one in wanted)
 
     async def _referred_to(self, said: _Said) -> Mapping[uuid.UUID, File]:
@@ -188,7 +193,7 @@ class _Document:
                 yield await self._dmd_secs(descriptions.get(directory.id, ()))
 
     async def _file_dmd_secs(self) -> AsyncIterator[str]:
-        async for window in self._history.files(under=OBJECTS):
+        async for window in self._history.files(under=OBJECTS, uses=self.uses):
             descriptions = await self._history.descriptions([file.id for file in window])
             for file in window:
                 if file.id in descriptions:
@@ -200,9 +205,9 @@ class _Document:
         package = self._package.id
         rights = (await self._history.rights([package])).get(package, ())
         rights_agents = await self._history.linked_agents(sections.links_of((), rights))
-        writer = AmdSecs(await self._history.agents(), self._created_at, self._problems, rights, rights_agents)
+        writer = AmdSecs(await self._history.agents(), self._created_at, self.problems, rights, rights_agents)
         last = 0
-        async for files in self._history.files(under=OBJECTS, window=WINDOW):
+        async for files in self.described():
             window = await self._window(files)
             self.files += len(files)
             last = max(last, *(file.row for file in files))
@@ -216,20 +221,35 @@ class _Document:
         ids = [file.id for file in files]
         sources = [file.derived_from for file in files if file.derived_from]
         said = await self._history.descriptions(ids)
-        events = await self._history.events(list(dict.fromkeys([*ids, *sources])))
+        known = await self._history.derivatives(ids)
+        derivatives = {id_: [file for file in several if self.holds(file)] for id_, several in known.items()}
+        made = [file.id for several in derivatives.values() for file in several]
+        events = await self._history.events(list(dict.fromkeys([*ids, *sources, *made])))
         rights = await self._history.rights(ids)
         links = sections.links_of(itertools.chain(*events.values()), itertools.chain(*rights.values()))
         return Window(
             files=files,
             events=events,
             extensions=await self._history.extensions(ids),
-            derivatives=await self._history.derivatives(ids),
+            derivatives=derivatives,
             rights=rights,
             identifiers=await self._history.identifiers(ids),
             agents=await self._history.linked_agents(links) if links else {},
             said=said,
             references=await self._referred_to([one for several in said.values() for one in several]),
         )
+
+    def described(self) -> AsyncIterator[Sequence[File]]:
+        """Walk through all files of the document."""
+        return self._history.files(under=OBJECTS, uses=self.uses, window=WINDOW)
+
+    def holds(self, file: File) -> bool:
+        """Say whether a derivative is in the document."""
+        return file.path.startswith(f"{OBJECTS}/")
+
+    def group(self, use: FileUse) -> AsyncIterator[Sequence[File]]:
+        """Walk through the files of one use, as they lie in the package."""
+        return self._history.files(under=OBJECTS, uses=(use,))
 
     # fileSec: a group for each use that has files
 
@@ -239,7 +259,7 @@ class _Document:
         yield "  <mets:fileSec>\n"
         for use in FileUse:
             opened = False
-            async for window in self._history.files(under=OBJECTS, uses=(use,)):
+            async for window in self.group(use):
                 if window and not opened:
                     opened = True
                     yield f'    <mets:fileGrp USE="{use}">\n'
@@ -261,7 +281,7 @@ class _Document:
             normative=normative,
         )
         yield struct_map.start
-        async for node in merged(as_folders(self._directory_nodes()), self._file_nodes()):
+        async for node in merged(as_folders(self._directory_nodes()), self.file_nodes()):
             yield struct_map.add(node)
         yield struct_map.end()
 
@@ -275,8 +295,9 @@ class _Document:
                     dmds = [directory_dmd(directory.row), *(description_dmd(row) for row, _ in _descriptive(said))]
                 yield Node(entry=directory, dmds=dmds)
 
-    async def _file_nodes(self) -> AsyncIterator[Node]:
-        async for window in self._history.files(under=OBJECTS, by_path=True):
+    async def file_nodes(self) -> AsyncIterator[Node]:
+        """Walk through the files of the document in the order of their paths in the package."""
+        async for window in self._history.files(under=OBJECTS, uses=self.uses, by_path=True):
             descriptions = await self._history.descriptions([file.id for file in window])
             for file in window:
                 said = descriptions.get(file.id, ())

@@ -15,87 +15,30 @@ import re
 import shutil
 import stat
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
-from ingestd.config import NormalizationSettings
+from ingestd.config import NormalizationSettings, Settings
+from ingestd.derivatives.records import FAILED, STEM_CHARACTERS, Made, NotMade, Order
 from ingestd.errors import Code, ResourceError, ToolError
 from ingestd.fixity import digest_now
 from ingestd.fpr.commands import CommandRun, Commands
-from ingestd.fpr.records import Command, Purpose
+from ingestd.fpr.records import Command, Purpose, Rule
+from ingestd.fpr.registry import Registry
 from ingestd.fpr.substitution import fill
-from ingestd.oais import File, FileUse, Package, RuleUse, Warning_, escape_name
-from ingestd.premis import Digest, DigestAlgorithm, Event, EventType, now
+from ingestd.oais import File, Package
+from ingestd.premis import Digest, DigestAlgorithm, now
 from ingestd.tools.run import Limits
 
-FAILED = "tool.normalization_failed"
-"""Code of the warning that a command did not make what it should."""
-MANUAL = "manual normalization"
-"""eventDetail of a normalization that was done before the transfer, as Archivematica words it."""
-STEM_CHARACTERS = 150
-"""Of a name that goes into another name together with a UUID and an extension (file systems allow 255 bytes)."""
 _TOLD_CHARACTERS = 300
 _NO_SPACE = "No space left on device"
 _LEAST_FREE_BYTES = 16 * 2**20
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Order:
-    """What is to be made, as `rule` has it: by `command` or what stands in for it, of `file`, into `folder`.
-
-    `language` is that of texts, as Tesseract names them.
-    """
-
-    file: File
-    path: Path
-    purpose: Purpose
-    command: Command
-    folder: Path
-    rule: str = ""
-    language: str = "eng"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Made:
-    """A derivative that is at its place. `source_detail` is eventDetail of the event that made it."""
-
-    id: uuid.UUID
-    path: Path
-    size_bytes: int
-    digest: Digest
-    modified_at: datetime
-    command: Command
-    tool: str
-    tool_version: str
-    source_detail: str
-    stderr_tail: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NotMade:
-    """Why nothing was made. `for_all`: it is the same for every file that wants this tool. `empty`: the command did
-    its work, and there was nothing to write.
-    """
-
-    code: str
-    detail: str
-    tool: str
-    tool_version: str = ""
-    for_all: bool = False
-    empty: bool = False
-    stderr_tail: str = ""
-
-    def warning(self, file: File, link: str, loss: str) -> Warning_:
-        """Word it as a warning; `loss` says what every file that wants the tool goes without."""
-        if self.for_all:
-            return Warning_(code=self.code, detail=f"{self.detail}: {loss}", link=link)
-        return Warning_(code=self.code, detail=self.detail, path=escape_name(file.path), link=link)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +58,26 @@ class Maker:
     budget: NormalizationSettings
     algorithm: DigestAlgorithm
     threads: int = 1
+
+    @classmethod
+    def of(
+        cls, settings: Settings, commands: Commands, *, package: Package, folder: Path, root: Path, files: int
+    ) -> Self:
+        """Make ready for a window of so many files: a few may share the processors that many would keep busy.
+
+        `folder` is the package's working folder.
+        """
+        return cls(
+            package=package,
+            root=root,
+            scratch=folder / "scratch" / "derivatives",
+            private=settings.data_dir,
+            commands=commands,
+            limits=commands.limits,
+            budget=settings.normalization,
+            algorithm=settings.digest_algorithm,
+            threads=max(1, settings.tools.processes // max(1, files)),
+        )
 
     async def make(self, order: Order) -> Made | NotMade:
         """Make one derivative, or find it made by a run that was interrupted; other traces of that run are removed, and
@@ -300,6 +263,11 @@ class Maker:
         )
 
 
+def rule_for(registry: Registry, purpose: Purpose, file: File) -> Rule | None:
+    """Give the rule that is followed for a file: the first one of its format."""
+    return next(iter(registry.choose(purpose, file.format.puid if file.format else "")), None)
+
+
 def derivative_id(order: Order, command: Command) -> uuid.UUID:
     """Give the identifier of what `command` makes of the order's file: the same one whenever it is made."""
     return uuid.uuid5(order.file.id, f"{order.purpose}:{command.id}")
@@ -367,54 +335,6 @@ def _fresh(folder: Path) -> None:
 def _blank(path: Path) -> bool:
     with path.open("rb") as text:
         return all(not chunk.strip() for chunk in iter(lambda: text.read(2**16), b""))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recorded:
-    """A derivative as facts: the new file, and the events `creation` and `message digest calculation`."""
-
-    file: File
-    events: Sequence[Event] = field(default_factory=tuple)
-
-
-def recorded(made: Made, path: str, source: File, use: FileUse) -> Recorded:
-    """Word a derivative as facts; `path` is where it is within the package."""
-    file = File(
-        id=made.id,
-        path=path,
-        original=path,
-        use=use,
-        size_bytes=made.size_bytes,
-        digest=made.digest,
-        modified_at=made.modified_at,
-        derived_from=source.id,
-    )
-    digest = made.digest
-    detail = f'program="python"; module="hashlib.{digest.algorithm}()"'
-    events = (
-        Event(object=made.id, type=EventType.CREATION, at=digest.calculated_at),
-        Event(
-            object=made.id,
-            type=EventType.MESSAGE_DIGEST_CALCULATION,
-            at=digest.calculated_at,
-            detail=detail,
-            note=digest.value,
-        ),
-    )
-    return Recorded(file=file, events=events)
-
-
-def rule_uses(orders: Iterable[Order], answers: Iterable[Made | NotMade]) -> Sequence[RuleUse]:
-    """Say which rules were followed for orders, and whether it worked out: a page without text is read, too."""
-    return [
-        RuleUse(
-            rule=order.rule,
-            command=order.command.id,
-            ok=isinstance(answer, Made) or (answer.empty and order.purpose is Purpose.TRANSCRIPTION),
-        )
-        for order, answer in zip(orders, answers, strict=True)
-        if order.rule and not (isinstance(answer, NotMade) and answer.for_all)
-    ]
 
 
 async def side_by_side(work: Callable[[T], Coroutine[Any, Any, R]], items: Sequence[T], *, at_once: int) -> Sequence[R]:

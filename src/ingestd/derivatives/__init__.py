@@ -1,0 +1,34 @@
+"""Derivatives: one new file that a command of the registry makes of a file, proved before it is moved to its place."""
+
+from __future__ import annotations
+
+from ingestd.derivatives.making import Maker, derivative_id, rule_for, side_by_side
+from ingestd.derivatives.records import (
+    FAILED,
+    MANUAL,
+    STEM_CHARACTERS,
+    Made,
+    NotMade,
+    Order,
+    Recorded,
+    created,
+    recorded,
+    rule_uses,
+)
+
+__all__ = [
+    "FAILED",
+    "MANUAL",
+    "STEM_CHARACTERS",
+    "Made",
+    "Maker",
+    "NotMade",
+    "Order",
+    "Recorded",
+    "created",
+    "derivative_id",
+    "recorded",
+    "rule_for",
+    "rule_uses",
+    "side_by_side",
+]
