@@ -14,6 +14,7 @@ from ingestd.journal.provenance import agent_of, agents_linked, identifiers_of, 
 from ingestd.journal.records import (
     DESCRIPTION_COLUMNS,
     FILE_COLUMNS,
+    IN_AIP,
     INSERT_DESCRIPTION,
     UPSERT_FILE,
     JobRecord,
@@ -28,8 +29,6 @@ from ingestd.journal.records import (
 )
 from ingestd.journal.rules import RuleCount, record_uses
 from ingestd.oais import (
-    DIP,
-    DIP_USES,
     Description,
     Directory,
     Extension,
@@ -265,10 +264,10 @@ class PackageJournal:
 
     async def totals(self, *, under: str = "") -> Totals:
         clause, parameters = _under(under)
-        files, known = (clause, parameters) if under else _in_aip()
+        files = clause if under else IN_AIP
         uses = await self._db.rows(
             f"SELECT use, count(*), sum(size_bytes) FROM file WHERE removed = 0{files} GROUP BY use",  # noqa: S608  as above
-            known,
+            parameters,
         )
         directories = await self._db.row(
             f"SELECT count(*) FROM directory WHERE removed = 0{clause}",  # noqa: S608  as above
@@ -300,8 +299,7 @@ class PackageJournal:
 
     async def count_identified(self) -> int:
         """Count the files of the AIP whose format is known."""
-        clause, parameters = _in_aip()
-        row = await self._db.row(f"SELECT count(*) FROM file WHERE removed = 0 AND puid <> ''{clause}", parameters)  # noqa: S608  as above
+        row = await self._db.row(f"SELECT count(*) FROM file WHERE removed = 0 AND puid <> ''{IN_AIP}")  # noqa: S608  as above
         return int(row[0]) if row else 0
 
     async def count_warnings(self) -> Sequence[tuple[str, int, Sequence[str]]]:
@@ -431,14 +429,6 @@ def _moved(rename: Rename) -> tuple[bytes, int, bytes, bytes, bytes]:
 
 def _under(folder: str) -> tuple[str, list[Any]]:
     return (" AND path > ? AND path < ?", [*_range(folder)]) if folder else ("", [])
-
-
-def _in_aip() -> tuple[str, list[Any]]:
-    """Leave out what is made for a DIP."""
-    return f" AND NOT (path > ? AND path < ? AND use IN ({_marks(sorted(DIP_USES))}))", [
-        *_range(DIP),
-        *sorted(DIP_USES),
-    ]
 
 
 def _range(folder: str) -> tuple[bytes, bytes]:

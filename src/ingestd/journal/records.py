@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ingestd.journal.database import Row
-from ingestd.oais import Description, DescriptionStatus, Directory, File, FileUse, Section
+from ingestd.oais import DIP, DIP_USES, Description, DescriptionStatus, Directory, File, FileUse, Section
 from ingestd.premis import Digest, DigestAlgorithm, Event, EventOutcome, EventType, Format
 
 FILE_COLUMNS = (
@@ -20,6 +20,11 @@ FILE_COLUMNS = (
 )
 _TYPES = frozenset(EventType)
 _OUTCOMES = frozenset(EventOutcome)
+IN_AIP = (
+    f" AND NOT (path > CAST('{DIP}/' AS BLOB) AND path < CAST('{DIP}0' AS BLOB)"
+    f" AND use IN ({', '.join(repr(str(use)) for use in sorted(DIP_USES))}))"
+)
+"""What leaves out of the rows of files those that are made for a DIP."""
 UPSERT_FILE = (
     "INSERT INTO file (id, path, original, use, size_bytes, digest_algorithm, digest, digest_at, modified_at,"
     " format_name, format_version, puid, mime, derived_from, label, removed)"
