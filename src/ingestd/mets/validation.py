@@ -98,6 +98,8 @@ def refuse_doctype(file: BinaryIO) -> None:
         except expat.ExpatError:
             if not started:
                 raise
+    if not started:
+        parser.Parse(b"", True)  # Expat may have put off a token that was cut, until there is more (CVE-2023-52425)
     file.seek(0)
 
 

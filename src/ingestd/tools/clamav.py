@@ -308,7 +308,8 @@ class Clamscan:
         return True
 
     async def _scan(self, paths: Sequence[Path]) -> Sequence[Scanned]:
-        # Names are data: clamscan is told plain names of links to the files, and answers line by line.
+        # Names are data: clamscan is told plain names of hard links to the files, and answers line by line. (Of a
+        # symbolic link ClamAV 1.4 says where it leads.)
         folder = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=self._pool.home()))
         try:
             unreadable = await asyncio.to_thread(_link, paths, folder)
@@ -323,7 +324,7 @@ class Clamscan:
 
     def _argv(self) -> Sequence[str]:
         settings = self._settings
-        argv = [self._program, "--stdout", "--no-summary", "--recursive", "--follow-file-symlinks=2"]
+        argv = [self._program, "--stdout", "--no-summary", "--recursive"]
         argv += ["--alert-exceeds-max=yes", f"--max-filesize={settings.max_file_bytes}"]
         argv += [f"--max-scansize={settings.max_scan_bytes}"]
         return [*argv, *([f"--database={settings.definitions}"] if settings.definitions else [])]
@@ -338,7 +339,7 @@ def _open(path: Path) -> int:
 
 
 def _link(paths: Sequence[Path], folder: Path) -> Mapping[int, Scanned]:
-    """Make a link to each file that can be read; give those that cannot."""
+    """Make a link to each file that can be read, or a copy where there are no links; give those that cannot."""
     unreadable = {}
     for index, path in enumerate(paths):
         try:
@@ -346,8 +347,15 @@ def _link(paths: Sequence[Path], folder: Path) -> Mapping[int, Scanned]:
         except OSError as error:
             unreadable[index] = _not_scanned(f"the file cannot be read: {error.strerror}")
         else:
-            (folder / str(index)).symlink_to(path.absolute())
+            _same(path, folder / str(index))
     return unreadable
+
+
+def _same(path: Path, other: Path) -> None:
+    try:
+        os.link(path, other)
+    except OSError:
+        shutil.copyfile(path, other)
 
 
 def _lines(stdout: bytes, folder: Path) -> Mapping[int, Scanned]:
