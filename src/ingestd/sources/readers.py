@@ -91,11 +91,12 @@ def locked() -> IngestError:
 # zip
 
 
-def read_zip(file: IO[bytes], writer: Taker, *, foretell: Callable[[Sequence[str]], None] = lambda names: None) -> None:
-    """Read a zip (PKWARE APPNOTE 6.3), whose names are told by `foretell` first. Raises `IngestError`, `Unsupported`."""
+def read_zip(file: IO[bytes], writer: Taker, *, foretell: Callable[[Sequence[str]], None] | None = None) -> None:
+    """Read a zip (PKWARE APPNOTE 6.3); `foretell` is told its names first. Raises `IngestError`, `Unsupported`."""
     try:
         with zipfile.ZipFile(file) as archive:
-            foretell(archive.namelist())
+            if foretell is not None:
+                foretell(archive.namelist())
             for info in archive.infolist():
                 _take_zipped(archive, info, writer)
     except (UnicodeDecodeError, NotImplementedError) as error:
