@@ -22,7 +22,7 @@ import bagit
 
 from ingestd.errors import Code, ContentError, Violation
 from ingestd.fixity import digest_file
-from ingestd.manifests import numbered_lines, word_of
+from ingestd.manifests import SURROGATE, numbered_lines, word_of
 from ingestd.premis import DigestAlgorithm
 
 DECLARATION = "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
@@ -184,7 +184,9 @@ def read_info(root: Path, encoding: str) -> Iterator[tuple[str, str] | Violation
             expected = f"at most {_MOST_INFO_CHARACTERS} characters"
             yield text if isinstance(text, Violation) else Violation(path=name, rule="size", expected=expected)
             return
-        if text[:1] in (" ", "\t") and label:
+        if SURROGATE.search(text):
+            yield Violation(path=f"{name}:{number}", rule="encoding", expected=f"text in {encoding}")
+        elif text[:1] in (" ", "\t") and label:
             value = f"{value} {text.strip()}".strip()
         elif text.strip():
             if label:

@@ -180,6 +180,8 @@ class SourceSettings(Model):
     """Largest source."""
     max_files: Annotated[int, Field(ge=1)] = 2_000_000
     """Most files in one source."""
+    fetch_txt: bool = False
+    """Fetch the files that a bag's `fetch.txt` names, from where sources may be fetched. Off: such bags are refused."""
     http_timeout_seconds: Annotated[float, Field(gt=0)] = 60
     """Longest silence of an HTTP server."""
     http_attempts: Annotated[int, Field(ge=1)] = 5

@@ -35,7 +35,13 @@ async def digest_file(path: Path, algorithms: Iterable[DigestAlgorithm]) -> Mapp
 
 def digest_now(path: Path, algorithms: Sequence[DigestAlgorithm]) -> Mapping[DigestAlgorithm, str]:
     """Do what `digest_file` does, blocking: for use in threads. A symbolic link is not followed."""
-    hashes = {algorithm: _hash(algorithm) for algorithm in algorithms}
+    found = digest_with(path, [algorithm.value for algorithm in algorithms])
+    return {algorithm: found[algorithm.value] for algorithm in algorithms}
+
+
+def digest_with(path: Path, names: Sequence[str]) -> Mapping[str, str]:
+    """Compute digests of one file with any of hashlib's algorithms in one read, blocking. Raises `OSError`."""
+    hashes = {name: hashlib.new(name, usedforsecurity=False) for name in names}
     source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         _regular(source, path)
@@ -44,20 +50,7 @@ def digest_now(path: Path, algorithms: Sequence[DigestAlgorithm]) -> Mapping[Dig
                 one.update(chunk)
     finally:
         os.close(source)
-    return {algorithm: one.hexdigest() for algorithm, one in hashes.items()}
-
-
-def digest_with(path: Path, name: str) -> str:
-    """Compute the digest of a file with any of hashlib's algorithms, blocking. Raises `OSError`."""
-    digest = hashlib.new(name, usedforsecurity=False)
-    source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        _regular(source, path)
-        for chunk in _chunks(source):
-            digest.update(chunk)
-    finally:
-        os.close(source)
-    return digest.hexdigest()
+    return {name: one.hexdigest() for name, one in hashes.items()}
 
 
 async def digest_many(

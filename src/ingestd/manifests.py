@@ -29,7 +29,8 @@ _ESCAPED = re.compile(r"\\([\\nr])")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _MANIFEST = re.compile(r"(?:tag)?manifest-([A-Za-z0-9\-_]+)\.txt")
 _CHECKSUMS = re.compile(r"(?:data/)?metadata/checksum\.([a-z0-9]+)")
-_SURROGATE = re.compile("[\ud800-\udfff]")
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Stands for a byte that is not of the encoding."""
 
 
 def _hashes() -> Mapping[str, str]:
@@ -122,7 +123,7 @@ def _line(number: int, text: str, length: int, name: str) -> Line:
     digest, path = match[1].lower(), match[2]
     if len(digest) != length:
         return _fault(name, number, "digest", f"{length} hexadecimal digits", f"{len(digest)}: {digest[:200]}")
-    if _SURROGATE.search(path):
+    if SURROGATE.search(path):
         return _fault(name, number, "encoding", "a path in UTF-8, or in the encoding declared", escape_name(path))
     return Entry(line=number, digest=digest, path=_unescape(path) if escaped else path)
 

@@ -1,21 +1,25 @@
 from __future__ import annotations
 
+import functools
 import hashlib
+import http.server
 import os
+import threading
 import unicodedata
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from ingestd.bag import BAG
-from ingestd.errors import Code, ContentError, Violation
-from ingestd.handlers.bags import lay_out_bag
+from ingestd.errors import Code, ContentError, RequestError, Violation
+from ingestd.handlers.bags import fetch_bag_files, lay_out_bag
 from ingestd.handlers.fixity import verify_bag
 from ingestd.handlers.transfer import restructure_for_compliance, verify_transfer_compliance
-from ingestd.oais import FileUse
+from ingestd.job import Services
+from ingestd.oais import FileUse, Section
 from ingestd.premis import EventOutcome, EventType
-from tests.steps import Bench
+from tests.steps import Bench, services
 
 PAYLOAD = {"data/a.txt": b"A", "data/d/b.txt": b"BB"}
 DECLARATION = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
@@ -237,6 +241,65 @@ async def test_what_is_no_bag_is_left_alone(bench: Bench) -> None:
     await bench.run(lay_out_bag)
 
     assert contents == bench.contents()
+
+
+async def test_what_the_bag_says_of_itself_describes_the_package(bench: Bench) -> None:
+    info = "Source-Organization: Archives\n  of é\nContact-Name: A\nContact-Name: B: C\n".encode()
+    await bench.receive(a_bag(bag__info_txt=info))
+
+    await bench.run(verify_bag)
+
+    ((_, said),) = (await bench.journal.descriptions([bench.package.id]))[bench.package.id]
+    assert (Section.SOURCE, "BagIt") == (said.section, said.kind)
+    assert [("Source-Organization", "Archives of é"), ("Contact-Name", "A"), ("Contact-Name", "B: C")] == said.pairs
+
+
+# --- fetching
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """A server of what is in the folder `web`."""
+    (tmp_path / "web").mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+    make = functools.partial(Handler, directory=str(tmp_path / "web"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), make) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def fetching(tmp_path: Path, **sources: object) -> Services:
+    return services(tmp_path, sources={"fetch_txt": True, "hosts": ["127.0.0.1"], **sources})
+
+
+async def test_what_a_bag_lacks_is_fetched_where_that_is_allowed(tmp_path: Path, bench: Bench, web: str) -> None:
+    (tmp_path / "web" / "b").write_bytes(b"BB")
+    bench.services = fetching(tmp_path)
+    bag = a_bag(fetch_txt=f"{web}/b 2 data/d/b.txt\n{web}/b - data/../x\n{web}/b - data/a.txt\n".encode())
+    del bag["data/d/b.txt"]
+    await bench.receive(bag)
+
+    await bench.run(fetch_bag_files)
+    await bench.run(fetch_bag_files)
+
+    assert {**bag, "data/d/b.txt": b"BB"} == bench.contents()
+    assert sorted(bench.contents()) == await bench.paths()
+    (violation,) = await violations(bench)
+    assert "fetch.txt:2" == violation.path
+
+
+async def test_nothing_is_fetched_from_where_sources_may_not_be(tmp_path: Path, bench: Bench, web: str) -> None:
+    bench.services = fetching(tmp_path, hosts=[])
+    bag = a_bag(fetch_txt=f"{web}/b 2 data/d/b.txt\n".encode())
+    del bag["data/d/b.txt"]
+    await bench.receive(bag)
+
+    with pytest.raises(RequestError):
+        await bench.run(fetch_bag_files)
 
 
 # --- layout

@@ -29,6 +29,7 @@ from ingestd.job import Handler
 
 HANDLERS: Mapping[str, Handler] = {
     "receive_transfer": transfer.receive_transfer,
+    "fetch_bag_files": bags.fetch_bag_files,
     "verify_bag": fixity.verify_bag,
     "lay_out_bag": bags.lay_out_bag,
     "remove_hidden_files_and_directories": transfer.remove_hidden_files_and_directories,

@@ -1,4 +1,4 @@
-"""From a bag that was proved to a transfer of the usual layout, as Archivematica restructures bags.
+"""What a bag lacks is fetched; what was proved becomes a transfer of the usual layout, as in Archivematica.
 
 The payload becomes the objects, or, where it is a transfer itself, what it says it is; manifests become metadata, and
 all other tag files go to `logs/BagIt`.
@@ -8,20 +8,81 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+import uuid
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from ingestd.bag import BAG, BagState, manifests_in
+from ingestd.bag import BAG, BagState, ToFetch, is_bag, manifests_in, read_declaration, read_fetch
 from ingestd.errors import Code, ContentError, Violation
+from ingestd.fixity import digest_with
 from ingestd.job import Outcome, Services, Task
-from ingestd.oais import Directory, Facts, Rename, escape_name
+from ingestd.manifests import HASHES, leads_out, spellings, word_of
+from ingestd.oais import Directory, Facts, File, MoreDigest, Rename, escape_name
+from ingestd.premis import Digest, now
+from ingestd.sources.downloads import download, forget_download
 
 _TAGS = "bag_tags"
 _TOP_LEVEL = ("logs", "metadata", "objects")
 _WINDOW = 256
 _LISTED = 100
+
+
+async def fetch_bag_files(task: Task, services: Services) -> AsyncIterator[Outcome]:
+    """Fetch what the `fetch.txt` of a bag names and the bag lacks, if that is switched on (`sources.fetch_txt`).
+
+    The hosts, sizes and redirects of sources are allowed, and no others. What cannot be fetched, or is not as large as
+    it should be, is told by the verification, which finds it missing or wrong. Raises what `download` raises.
+    """
+    settings = services.settings.sources
+    bagged = not (await task.history.facts()).get(BAG) and await asyncio.to_thread(is_bag, task.root)
+    if not bagged or not settings.fetch_txt:
+        return
+    declared = await asyncio.to_thread(read_declaration, task.root)
+    words = [manifest.word for manifest in await asyncio.to_thread(manifests_in, task.root) if manifest.word]
+    names = [HASHES[word] for word in {*words, services.settings.digest_algorithm.value}]
+    lines = read_fetch(task.root, declared.encoding)
+    while window := await asyncio.to_thread(lambda: list(islice(lines, _WINDOW))):
+        for line in (line for line in window if isinstance(line, ToFetch)):
+            path = _place_of(line)
+            if path and path not in await task.history.taken([path]):
+                left = settings.max_bytes - (await task.history.totals()).bytes
+                limited = settings.model_copy(update={"max_bytes": max(left, 0)})
+                fetched = await download(line.url, task.folder / "scratch", settings=limited, trusted=task.trusted)
+                yield await _take(task, services, path, fetched.path, names)
+
+
+def _place_of(line: ToFetch) -> str:
+    """Where a line's file is to be; empty where it is not below `data` (which is told when the bag is verified)."""
+    path = spellings(line.path)[0]
+    return path if path.startswith("data/") and not leads_out(path) and not path.endswith("/") else ""
+
+
+async def _take(task: Task, services: Services, path: str, fetched: Path, names: Sequence[str]) -> Outcome:
+    def place() -> tuple[int, Mapping[str, str]]:
+        to = task.at(path)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        fetched.rename(to)
+        forget_download(fetched.parent)
+        return to.stat().st_size, digest_with(to, names)
+
+    size, digests = await asyncio.to_thread(place)
+    algorithm = services.settings.digest_algorithm
+    parts = path.split("/")[:-1]
+    parents = ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
+    known = await task.history.taken(parents)
+    id_ = uuid.uuid5(task.package.id, f"file:{escape_name(path)}")
+    file = File(
+        id=id_,
+        path=path,
+        original=path,
+        size_bytes=size,
+        digest=Digest(algorithm=algorithm, value=digests[algorithm], calculated_at=now()),
+    )
+    more = [MoreDigest(file=id_, algorithm=word_of(name), value=value) for name, value in digests.items()]
+    folders = [Directory(path=parent, original=parent) for parent in parents if parent not in known]
+    return Outcome(facts=Facts(directories=folders, files=[file], digests=more))
 
 
 async def lay_out_bag(task: Task, services: Services) -> AsyncIterator[Outcome]:

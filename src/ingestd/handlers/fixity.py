@@ -27,7 +27,7 @@ from ingestd.errors import Code, ContentError, Violation
 from ingestd.fixity import digest_file, digest_with
 from ingestd.job import Outcome, Services, Task
 from ingestd.manifests import HASHES, Entry, Wrong, leads_out, read, spellings
-from ingestd.oais import Facts, File, Warning_, escape_name
+from ingestd.oais import Description, Facts, File, Section, Warning_, escape_name
 from ingestd.premis import Digest, DigestAlgorithm, Event, EventOutcome, EventType, now
 
 _WINDOW = 256
@@ -83,7 +83,7 @@ async def verify_bag(task: Task, services: Services) -> AsyncIterator[Outcome]:
                 yield outcome
     checks = [_in_bag(task, manifest, declared) for manifest in manifests if manifest.word and not manifest.of_tags]
     await _all_listed(task, checks, "data", wrong, each=declared.version == "1.0")
-    await _tags(task, declared, wrong)
+    info = await _tags(task, declared, wrong)
     if wrong.total:
         raise ContentError(f"the bag is not valid: {wrong}", code=Code.CONTENT_BAG_INVALID, violations=wrong.listed)
     unread = [manifest.name for manifest in manifests if not manifest.word]
@@ -91,7 +91,9 @@ async def verify_bag(task: Task, services: Services) -> AsyncIterator[Outcome]:
         Warning_(code="content.bag_manifest_unread", detail="its algorithm is not known here", path=name)
         for name in unread
     ]
-    yield Outcome(facts=Facts(warnings=warnings, package={BAG: BagState.VERIFIED, "bag_encoding": declared.encoding}))
+    said = Description(target=task.package.id, kind="BagIt", pairs=info, section=Section.SOURCE)
+    descriptions = [said] if info else []
+    yield Outcome(facts=Facts(warnings=warnings, descriptions=descriptions, package={BAG: BagState.VERIFIED}))
 
 
 def _structure(task: Task, manifests: Sequence[Manifest]) -> Iterator[Violation]:
@@ -103,8 +105,8 @@ def _structure(task: Task, manifests: Sequence[Manifest]) -> Iterator[Violation]
         yield Violation(path="", rule="manifest", expected=expected, actual=names)
 
 
-async def _tags(task: Task, declared: Declaration, wrong: Wrong) -> None:
-    """Hold the bag's own counts, and what it says is yet to be fetched, against what is here."""
+async def _tags(task: Task, declared: Declaration, wrong: Wrong) -> list[tuple[str, str]]:
+    """Hold the bag's own counts, and what it says is yet to be fetched, against what is here. Gives its description."""
     totals = await task.history.totals(under="data")
     here = f"{totals.bytes}.{totals.files}"
     info = await asyncio.to_thread(lambda: list(read_info(task.root, declared.encoding)))
@@ -120,11 +122,17 @@ async def _tags(task: Task, declared: Declaration, wrong: Wrong) -> None:
         for line in window:
             if isinstance(line, Violation):
                 wrong.add(line)
+            elif not _of_payload(line.path):
+                named = escape_name(line.path)
+                expected = "a path below data/"
+                place = f"fetch.txt:{line.line}"
+                wrong.add(Violation(path=place, rule=Code.CONTENT_PATH_TRAVERSAL, expected=expected, actual=named))
             elif there.isdisjoint(names[line.path]):
                 expected = "the file itself, or sources.fetch_txt switched on"
                 wrong.add(
                     Violation(path=escape_name(line.path), rule="fetch", expected=expected, actual=line.url[:500])
                 )
+    return [item for item in info if not isinstance(item, Violation)]
 
 
 # --- checksum files --------------------------------------------------------------------------------------------------
@@ -279,7 +287,8 @@ async def _digest(task: Task, word: str, file: File, found: _Found) -> str | Non
     if file.digest is not None and file.digest.algorithm == word:
         return file.digest.value
     if (file.id, word) not in found.digests and not file.removed:
-        found.digests[file.id, word] = await asyncio.to_thread(digest_with, task.at(file.path), HASHES[word])
+        name = HASHES[word]
+        found.digests[file.id, word] = (await asyncio.to_thread(digest_with, task.at(file.path), [name]))[name]
     return found.digests.get((file.id, word))
 
 
