@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 from ingestd.engine import Engine
+from ingestd.fpr.commands import Commands
+from ingestd.fpr.registry import Registry
 from ingestd.ingest import Ingest
 from ingestd.job import Handler, Outcome, Services, Task
 from ingestd.journal import ServiceJournal
@@ -19,6 +22,11 @@ from tests.steps import services
 from tests.unit.test_workflow import FAILING, link
 
 A, B = (new_link_id("ingest", name) for name in "ab")
+
+
+@functools.cache
+def registry() -> Registry:
+    return Registry.load()
 
 
 class House:
@@ -63,6 +71,8 @@ class House:
         sources = {"roots": [self.tmp_path]}
         made = services(self.tmp_path, processing=self.options, sources=sources, **self.settings)
         cast("Any", made).pool = SimpleNamespace(spawned=0)
+        cast("Any", made).registry = registry()
+        cast("Any", made).commands = Commands(registry(), cast("Any", made).pool)
         made.settings.data_dir.mkdir(exist_ok=True)
         journal = await ServiceJournal.open(made.settings.journal_path)
         engine = Engine(Workflow.parse({"links": links}), {n: self._handler(n) for n in {*"abc", self.last}}, made)

@@ -34,6 +34,7 @@ from ingestd.messages import (
     RequestState,
 )
 from ingestd.oais import Facts, Package, Warning_, escape_name
+from ingestd.planning import planned
 from ingestd.premis import now
 from ingestd.results import agents, aip_data, result_data
 from ingestd.sources import Checked, Source, check
@@ -173,6 +174,8 @@ class Attempt:
     async def _accept(self) -> tuple[Package, str]:
         """Find out everything that can be known before anything is done; accept the request, once."""
         processing = ProcessingConfig.resolve(self._settings.processing, self._request.processing)
+        self._services = await planned(self._services, self._request, processing)
+        self._engine = self._engine.using(self._services)
         target = self._request.target.location or self._services.locations.default
         self._services.locations.get(target, trusted=self._trusted)
         if self._fresh:
@@ -312,13 +315,11 @@ class Attempt:
         return self._request.deadline_seconds - (now() - self._record.asked_at).total_seconds()
 
     async def _finish(self, journal: PackageJournal, package: Package, ended: Ended, started_at: datetime) -> None:
-        algorithm = self._settings.digest_algorithm
-        data = await result_data(journal, package, self._engine.workflow, algorithm, started_at)
+        data = await result_data(journal, package, self._engine.workflow, self._settings.digest_algorithm, started_at)
         data["program_runs"] = self._services.pool.spawned - self._spawned
         rules = await journal.rule_counts()
         if ended.error is None:
-            warned = bool(data["warnings"])
-            outcome = Outcome.SUCCEEDED_WITH_WARNINGS if warned else Outcome.SUCCEEDED
+            outcome = Outcome.SUCCEEDED_WITH_WARNINGS if data["warnings"] else Outcome.SUCCEEDED
             await self._say(EventType.AIP_STORED, RequestState(outcome), rules=rules, outcome=outcome, **data)
             await self._clean()
             return

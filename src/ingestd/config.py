@@ -273,6 +273,9 @@ class Settings(Model):
     """Another workflow than the one ingestd ships."""
     fpr_folders: tuple[LocalPath, ...] = ()
     """Folders with a site's own records for the format policy registry, laid over the shipped ones in this order."""
+    fpr_overrides: bool = False
+    """Whether a request may bring rules of its own for the format policy (field `fpr`): choose among the registry's
+    commands, do without rules. It never brings commands."""
     policies: LocalPath | None = None
     """LocalPath of MediaConch policies (XML files), which sound and film are checked against."""
     digest_algorithm: DigestAlgorithm = DigestAlgorithm.SHA256

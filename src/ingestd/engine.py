@@ -77,6 +77,10 @@ class Engine:
         self._handlers = handlers
         self._services = services
 
+    def using(self, services: Services) -> Engine:
+        """Give the same engine with other services: those of one package, which has a policy of its own."""
+        return Engine(self.workflow, self._handlers, services)
+
     async def preserve(self, task: Task, journal: PackageJournal, report: Report) -> Ended:
         """Take the package to an end of the workflow, from where its journal says it is."""
         facts = await journal.facts()

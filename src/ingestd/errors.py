@@ -51,6 +51,7 @@ class Code(StrEnum):
     REQUEST_SCHEMA_INVALID = "request.schema_invalid"
     REQUEST_UNKNOWN_OPTION = "request.unknown_option"
     REQUEST_UNKNOWN_LOCATION = "request.unknown_location"
+    REQUEST_POLICY_REFUSED = "request.policy_refused"
     REQUEST_UNSUPPORTED_SOURCE = "request.unsupported_source"
     REQUEST_IDEMPOTENCY_CONFLICT = "request.idempotency_conflict"
     REQUEST_EXPIRED = "request.expired"
@@ -238,6 +239,12 @@ CATALOGUE: dict[Code, Entry] = {
         _S,
         Retry.NEVER,
         "Name one of the configured locations, or ask the operator to configure it.",
+    ),
+    Code.REQUEST_POLICY_REFUSED: _e(
+        "The request brings format policy rules of its own, which this service does not allow",
+        _S,
+        Retry.NEVER,
+        "Send the request without the field `fpr`, or ask the operator to allow it (setting fpr_overrides).",
     ),
     Code.REQUEST_UNSUPPORTED_SOURCE: _e(
         "The source is of a kind that this service does not, or may not, read",

@@ -23,7 +23,7 @@ from ingestd.config import Settings
 from ingestd.fixity import digest_now
 from ingestd.fpr import Purpose, Registry
 from ingestd.fpr.commands import Commands
-from ingestd.fpr.identified import identify
+from ingestd.fpr.identified import command_of, identify
 from ingestd.handlers.extraction import extract_contents
 from ingestd.handlers.transfer import remove_hidden_files_and_directories
 from ingestd.job import Outcome, Services, Task
@@ -65,7 +65,10 @@ class Bench:
         files = [received(f"objects/{name}", self.task.root) for name in names]
         paths = [self.task.at(file.path) for file in files]
         services = self.services
-        found = await identify(files, paths, siegfried=services.tools.siegfried, registry=services.registry)
+        command = command_of(self.task.package.processing, services.registry)
+        found = await identify(
+            files, paths, command=command, commands=services.commands, siegfried=services.tools.siegfried
+        )
         self.history.record(Facts(files=found.files))
 
     async def extract(self, *, cursor: int = 0, stop_after: int | None = None, delete: bool = False) -> list[Outcome]:

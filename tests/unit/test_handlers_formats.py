@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from ingestd.config import Settings, ToolSettings
 from ingestd.errors import Code
 from ingestd.fpr.layers import request_layer
 from ingestd.fpr.registry import Registry
-from ingestd.handlers.formats import characterize_file
+from ingestd.handlers.formats import characterize_file, identify_file_format
+from ingestd.job import Task
 from ingestd.oais import Facts
+from ingestd.premis import EventOutcome
 from tests import fpr_samples as samples
 from tests.bench import Bench, need, open_bench
 
@@ -66,6 +70,67 @@ async def characterized(bench: Bench) -> Facts:
 
 def told(facts: Facts) -> Sequence[tuple[str, str]]:
     return [(warning.code, warning.path) for warning in facts.warnings]
+
+
+def chosen(bench: Bench, command: str) -> Task:
+    task = bench.task()
+    return replace(task, package=replace(task.package, processing={"identification_command": command}))
+
+
+@pytest.mark.tool
+async def test_formats_are_identified_by_what_the_option_names_and_the_event_says_so(bench: Bench) -> None:
+    need("convert")
+    bench.put("a.png", "", make=samples.picture)
+    bench.put("really a picture.txt", "", (bench.root / "objects" / "a.png").read_bytes())
+    bench.put("nothing", "", b"\x00\x01\x02")
+    names = {"siegfried": "Siegfried", "fido": "Fido", "extension": "ingestd"}
+    said: dict[str, list[str]] = {}
+
+    for command, name in names.items():
+        if command == "fido":
+            need("fido")
+        outcome = await identify_file_format(chosen(bench, command), bench.services)
+        said[command] = [file.format.puid for file in outcome.facts.files if file.format]
+        assert {name} == {tool.name for tool in outcome.tools}
+        assert all(f'program="{name}"; version="' in event.detail for event in outcome.facts.events)
+        assert EventOutcome.NOT_IDENTIFIED == outcome.facts.events[-1].outcome
+
+    assert {"siegfried": ["fmt/11", "fmt/11", ""], "fido": ["fmt/11", "fmt/11", ""]} == {
+        command: said[command] for command in ("siegfried", "fido")
+    }
+    assert ["fmt/11", "x-fmt/111", ""] == said["extension"]
+
+
+CUSTOM = """
+[[identification_command]]
+id = "first-line"
+tool = "ingestd"
+description = "The word on the first line"
+output = "MIME"
+script_type = "bashScript"
+script = 'head -n 1 "$1" | grep -v hang || sleep 60'
+
+[[identification_rule]]
+command = "first-line"
+output = "text/letter"
+format = "x-fmt/111"
+"""
+
+
+async def test_a_site_identifies_with_a_command_and_rules_of_its_own(tmp_path: Path) -> None:
+    folder = tmp_path / "fpr.d"
+    folder.mkdir()
+    (folder / "own.toml").write_text(CUSTOM)
+    settings = Settings(data_dir=tmp_path / "data", tools=ToolSettings(processes=2, wall_seconds=1))
+    async with open_bench(tmp_path, Registry.load([folder]), settings) as bench:
+        bench.put("a", "", b"text/letter\nDear Ann")
+        bench.put("b", "", b"text/unheard-of")
+        bench.put("c", "", b"hang")
+
+        facts = (await identify_file_format(chosen(bench, "first-line"), bench.services)).facts
+
+    assert ["x-fmt/111", "", ""] == [file.format.puid for file in facts.files if file.format]
+    assert [("tool.identification_failed", "objects/c")] == told(facts)
 
 
 @pytest.mark.tool

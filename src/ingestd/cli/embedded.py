@@ -8,6 +8,7 @@ import getpass
 import signal
 import socket
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,19 @@ def request_fields(options: argparse.Namespace) -> dict[str, Any]:
         for element, value in (_pair(text, "--dc") for text in options.dc):
             dc.setdefault(element, []).append(value)
         fields["metadata"] = {"dc": dc}
+    if options.fpr:
+        fields["fpr"] = _read_policy(options.fpr)
     if options.checksum:
         algorithm, _, value = options.checksum.partition(":")
         fields["checksum"] = {"algorithm": algorithm.lower(), "value": value.lower()}
     return {name: value for name, value in fields.items() if value}
+
+
+def _read_policy(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RequestError(f"--fpr {path} cannot be read: {error}") from error
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:

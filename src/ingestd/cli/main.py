@@ -130,6 +130,12 @@ def _source(command: argparse.ArgumentParser) -> None:
         help=f"a processing option, repeatable: {', '.join(ProcessingConfig.model_fields)}",
     )
     command.add_argument(
+        "--fpr",
+        type=Path,
+        metavar="FILE",
+        help="TOML file with [[rule]] and [[disable]]: format policy of this package (setting fpr_overrides)",
+    )
+    command.add_argument(
         "--checksum", metavar="ALGORITHM:HEX", help="what a file or archive must be, e.g. sha256:9f86…"
     )
     command.add_argument("--accession", metavar="NUMBER", help="accession number, recorded in the AIP")

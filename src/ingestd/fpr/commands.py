@@ -115,6 +115,12 @@ class Commands:
         """What a program is allowed where nothing else is said."""
         return self._pool.limits
 
+    def over(self, registry: Registry) -> Commands:
+        """Give the same for another registry with the same tools: what must run alone does so beside these, too."""
+        other = Commands(registry, self._pool, self._scratch)
+        other._versions, other._locks = self._versions, self._locks
+        return other
+
     def available(self, tool: Tool) -> bool:
         """Say whether a tool can be had here."""
         if tool.program and self._pool.which(tool.program) is None:

@@ -2,37 +2,123 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ingestd.errors import Code, RequestError, ToolError, ToolFailure, Violation
+from ingestd.fpr.commands import Commands
+from ingestd.fpr.contracts import identified_as
+from ingestd.fpr.records import FormatVersion, IdentificationCommand, IdentificationOutput
 from ingestd.fpr.registry import Registry
 from ingestd.oais import File, Warning_, escape_name
 from ingestd.premis import Event, EventOutcome, EventType, Format, now, program
+from ingestd.pronom import is_puid
 from ingestd.tools.siegfried import Identification, Siegfried
 
+OPTION = "identification_command"
+"""The processing option that chooses a command."""
 UNIDENTIFIED = Format(name="Unknown")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Identified:
-    """What was found of some files: themselves with their formats, an event for each, a warning where it failed."""
+    """What was found of some files: themselves with their formats, an event for each, a warning where it failed.
+
+    `tool` and `version` are those of the program that identified them.
+    """
 
     files: Sequence[File]
     events: Sequence[Event]
     warnings: Sequence[Warning_]
+    tool: str
     version: str
 
 
+def command_of(options: Mapping[str, object], registry: Registry) -> IdentificationCommand:
+    """Give the identification command that the processing options choose.
+
+    Raises `RequestError` (`request.unknown_option`) that lists those that there are.
+    """
+    name = str(options.get(OPTION, "siegfried"))
+    command = registry.find(IdentificationCommand, name)
+    if command is None or not registry.is_active(command):
+        known = ", ".join(item.id for item in registry.active(IdentificationCommand))
+        violation = Violation(path=f"processing.{OPTION}", rule="unknown_command", expected=known, actual=name)
+        raise RequestError(
+            f"the registry has no identification command {name!r}",
+            code=Code.REQUEST_UNKNOWN_OPTION,
+            violations=(violation,),
+        )
+    return command
+
+
+def check_installed(command: IdentificationCommand, commands: Commands) -> None:
+    """Raise `ToolError` (`tool.not_installed`) where the command's tool cannot be had here."""
+    tool = commands.registry.tool(command.tool)
+    if command.adapter or (tool and commands.available(tool)):
+        return
+    name = tool.name if tool else command.tool
+    package = (tool.debian or tool.pypi) if tool else ""
+    raise ToolError(
+        f"{name}, which {command.id} identifies formats with, is not installed",
+        code=Code.TOOL_NOT_INSTALLED,
+        tool=ToolFailure(name=name),
+        remediation=f"Install {package}, or choose another {OPTION}." if package else f"Choose another {OPTION}.",
+    )
+
+
 async def identify(
-    files: Sequence[File], paths: Sequence[Path], *, siegfried: Siegfried, registry: Registry
+    files: Sequence[File],
+    paths: Sequence[Path],
+    *,
+    command: IdentificationCommand,
+    commands: Commands,
+    siegfried: Siegfried,
 ) -> Identified:
-    """Identify `files`, which are at `paths`, by signature. Raises `ToolError` where Siegfried cannot be started."""
-    version = await siegfried.version()
-    answers = await siegfried.identify(paths)
-    detail = program("Siegfried", version, signature=await siegfried.signature())
+    """Identify `files`, which are at `paths`, with a command of the registry. Siegfried is asked for all at once; any
+    other command is run once for each file. Raises `ToolError` where Siegfried, or the tool, cannot be started.
+    """
+    if command.adapter:
+        tool, version = "Siegfried", await siegfried.version()
+        detail = program(tool, version, signature=await siegfried.signature())
+        answers = await siegfried.identify(paths)
+    else:
+        check_installed(command, commands)
+        record = commands.registry.tool(command.tool)
+        tool, version = (record.name, await commands.version(record)) if record else (command.tool, "")
+        detail = program(tool, version, command=str(command.identifier))
+        answers = await _run(command, commands, paths)
+    return _told(files, [_named(answer, commands.registry) for answer in answers], tool, version, detail)
+
+
+async def _run(command: IdentificationCommand, commands: Commands, paths: Sequence[Path]) -> Sequence[Identification]:
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(_run_on(command, commands, path)) for path in paths]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
+    return [one.result() for one in running]
+
+
+async def _run_on(command: IdentificationCommand, commands: Commands, path: Path) -> Identification:
+    """A command that exits other than 0, or prints nothing, could not tell; one that was stopped has failed."""
+    run = await commands.identify(command, path)
+    if run.stopped or run.exit_code is None:
+        return Identification(format=None, error=run.error(command.id).detail)
+    output = identified_as(run.stdout) if run.ok else ""
+    version = commands.registry.identified(command, output) if output else None
+    if version is not None:
+        return Identification(format=_format(version))
+    if command.output is IdentificationOutput.PUID and is_puid(output):
+        return Identification(format=Format(name=output, puid=output))  # newer than the registry
+    return Identification(format=None)
+
+
+def _told(files: Sequence[File], answers: Sequence[Identification], tool: str, version: str, detail: str) -> Identified:
     at = now()
-    known = [replace(file, format=format_of(answer, registry)) for file, answer in zip(files, answers, strict=True)]
+    known = [replace(file, format=answer.format or UNIDENTIFIED) for file, answer in zip(files, answers, strict=True)]
     events = [
         Event(
             object=file.id,
@@ -40,7 +126,7 @@ async def identify(
             at=at,
             detail=detail,
             outcome=EventOutcome.POSITIVE if answer.format else EventOutcome.NOT_IDENTIFIED,
-            note=answer.format.puid if answer.format else "No Matching Format",
+            note=(answer.format.puid or answer.format.name) if answer.format else "No Matching Format",
         )
         for file, answer in zip(files, answers, strict=True)
     ]
@@ -49,14 +135,17 @@ async def identify(
         for file, answer in zip(files, answers, strict=True)
         if answer.error
     ]
-    return Identified(files=known, events=events, warnings=warnings, version=version)
+    return Identified(files=known, events=events, warnings=warnings, tool=tool, version=version)
 
 
-def format_of(answer: Identification, registry: Registry) -> Format:
-    """Name a format as the registry does where it knows it, else as PRONOM does."""
-    if answer.format is None:
-        return UNIDENTIFIED
-    known = registry.format_version(answer.format.puid)
-    if known is None:
-        return answer.format
-    return replace(answer.format, name=known.description, version=known.version or answer.format.version)
+def _named(answer: Identification, registry: Registry) -> Identification:
+    """Name a format as the registry does where it knows it, else as the tool does."""
+    known = registry.format_version(answer.format.puid) if answer.format else None
+    if answer.format is None or known is None:
+        return answer
+    named = replace(answer.format, name=known.description, version=known.version or answer.format.version)
+    return replace(answer, format=named)
+
+
+def _format(version: FormatVersion) -> Format:
+    return Format(name=version.description, version=version.version, puid=version.puid)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -312,6 +312,8 @@ class IdentificationCommand(Record):
     output: IdentificationOutput = IdentificationOutput.PUID
     script_type: ScriptType
     script: str
+    adapter: Literal["siegfried"] | None = None
+    """Which of ingestd's own running tools answers in place of the script."""
 
 
 class IdentificationRule(Record):

@@ -22,7 +22,7 @@ from ingestd import __version__
 from ingestd.config import UnpackSettings
 from ingestd.errors import Code, ContentError, IngestError, PolicyError, SourceError, ToolError
 from ingestd.fpr.commands import CommandRun
-from ingestd.fpr.identified import identify
+from ingestd.fpr.identified import command_of, identify
 from ingestd.fpr.records import Command, Purpose, Rule
 from ingestd.fpr.variables import values_for
 from ingestd.job import Outcome, Services, Task, ToolUse
@@ -291,7 +291,13 @@ class _Extraction:
         if kept and self._task.package.processing.get("identify_transfer", True):
             paths = [self._task.at(file.path) for file in kept]
             services = self._services
-            found = await identify(kept, paths, siegfried=services.tools.siegfried, registry=services.registry)
+            found = await identify(
+                kept,
+                paths,
+                command=command_of(self._task.package.processing, services.registry),
+                commands=services.commands,
+                siegfried=services.tools.siegfried,
+            )
             kept, formats = list(found.files), found.events
             warnings += found.warnings
         removed = [file for file in new if file.removed]

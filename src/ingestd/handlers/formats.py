@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 
 from ingestd.derivatives import side_by_side
 from ingestd.errors import Code, IngestError, ToolError
-from ingestd.fpr.identified import identify
+from ingestd.fpr.identified import command_of, identify
 from ingestd.fpr.records import Adapter, Command, Purpose, Rule, ScriptType, Tool
 from ingestd.fpr.variables import values_for
 from ingestd.job import Outcome, Services, Task, ToolUse
@@ -28,7 +28,8 @@ _TOLD_CHARACTERS = 300
 
 
 async def identify_file_format(task: Task, services: Services) -> Outcome:
-    """Identify formats by signature with Siegfried; `format identification` events.
+    """Identify formats with the command that the processing options choose: by signature with Siegfried, or as the
+    registry says; `format identification` events.
 
     Option `only` with the value `new` leaves out what was identified before.
     """
@@ -38,12 +39,13 @@ async def identify_file_format(task: Task, services: Services) -> Outcome:
     found = await identify(
         files,
         [task.at(file.path) for file in files],
+        command=command_of(task.package.processing, services.registry),
+        commands=services.commands,
         siegfried=services.tools.siegfried,
-        registry=services.registry,
     )
-    use = ToolUse(name="Siegfried", version=found.version, used_for="format identification")
+    use = ToolUse(name=found.tool, version=found.version, used_for="format identification")
     facts = Facts(files=found.files, events=found.events, warnings=found.warnings)
-    return Outcome(facts=facts, tools=[use], now_with="Siegfried")
+    return Outcome(facts=facts, tools=[use], now_with=found.tool)
 
 
 def _only_new(task: Task) -> bool:

@@ -35,6 +35,7 @@ from ingestd.messages.events import (
 from ingestd.messages.options import CompressionAlgorithm, ProcessingConfig
 from ingestd.messages.requests import (
     MAX_BODY_BYTES,
+    OwnPolicy,
     PreservationRequest,
     RequestEnvelope,
     RequestSource,
@@ -66,6 +67,7 @@ __all__ = [
     "EventType",
     "LinkData",
     "Outcome",
+    "OwnPolicy",
     "PreservationRequest",
     "ProcessingConfig",
     "RequestEnvelope",

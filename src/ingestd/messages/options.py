@@ -54,6 +54,10 @@ class ProcessingConfig(BaseModel):
     finds."""
     delete_packages_after_extraction: bool = False
     """Remove an archive once it is unpacked."""
+    identification_command: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/+-]*$", max_length=200)] = (
+        "siegfried"
+    )
+    """What identifies formats: `siegfried`, `fido`, `extension`, or another identification command of the registry."""
     identify_transfer: bool = True
     """Identify the formats of the objects."""
     identify_submission_and_metadata: bool = True

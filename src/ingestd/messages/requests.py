@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from ingestd.errors import RequestError
 from ingestd.messages.values import (
@@ -58,6 +58,44 @@ class Target(Incoming):
     """The name of a configured location."""
 
 
+class OwnRule(Incoming):
+    """A rule of the format policy registry that holds for one request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    purpose: Annotated[str, Field(max_length=100)]
+    """`preservation`, `access`, `validation`, …"""
+    format: Annotated[str, Field(max_length=200)]
+    """The format version: its PUID, or its id in the registry."""
+    command: Annotated[str, Field(max_length=200)]
+    """The id of a command that the registry has."""
+    note: Annotated[str, Field(max_length=2000)] = ""
+    """Why."""
+
+
+class WithoutRule(Incoming):
+    """A rule of the registry that a request does without."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["rule"] = "rule"
+    """As in a registry folder, which may be without other records, too."""
+    id: Annotated[str, Field(max_length=400)]
+    """The rule's id, as `ingestd fpr rules` shows it."""
+    reason: Annotated[str, Field(max_length=2000)] = ""
+
+
+class OwnPolicy(Incoming):
+    """What one request wants otherwise than the format policy registry in force; tables as in a registry folder."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rule: list[OwnRule] = Field(default_factory=list)
+    """Rules that take the place of those for the same purpose and format version."""
+    disable: list[WithoutRule] = Field(default_factory=list)
+    """Rules that are not followed."""
+
+
 class Priority(StrEnum):
     HIGH = "high"
     NORMAL = "normal"
@@ -83,6 +121,8 @@ class PreservationRequest(Incoming):
     priority: Priority = Priority.NORMAL
     processing: dict[str, Any] = Field(default_factory=dict)
     """Processing options that differ from the defaults."""
+    fpr: OwnPolicy = OwnPolicy()
+    """Rules of the format policy registry for this request alone, where the site allows them."""
     metadata: RequestMetadata = RequestMetadata()
     target: Target = Target()
     deadline_seconds: Annotated[float, Field(gt=0)] | None = None
@@ -103,6 +143,8 @@ class PreservationRequest(Incoming):
             mode="json", include={"source", "name", "processing", "metadata", "accession", "collection", "target"}
         )
         asked["source"].pop("credentials", None)
+        if self.fpr != OwnPolicy():
+            asked["fpr"] = self.fpr.model_dump(mode="json")
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     def package_id(self) -> uuid.UUID:
