@@ -219,6 +219,8 @@ class Attempt:
             external_identifier=request.external_identifier or "",
             workflow_digest=self._engine.workflow.digest,
             metadata=request.metadata.pairs(),
+            rights=[rights.claim() for rights in request.metadata.rights],
+            identifiers=[(one.type, one.value) for one in request.metadata.identifiers],
         )
 
     async def _reject(self, error: IngestError) -> None:

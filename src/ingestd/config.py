@@ -255,6 +255,23 @@ class LocationSettings(Model):
         return self
 
 
+class RightsRules(StrEnum):
+    """How strictly `metadata/rights.csv` is read."""
+
+    ARCHIVEMATICA = "archivematica"
+    STRICT = "strict"
+
+
+class MetadataSettings(Model):
+    """Metadata files that come with a transfer."""
+
+    rights_rules: RightsRules = RightsRules.ARCHIVEMATICA
+    """`archivematica`: what rights.csv says by halves, or where nothing can hold it, is a warning. `strict`: it is an
+    error: a copyright without status or jurisdiction, a statute without jurisdiction or citation, columns that do not
+    belong to the basis, an act without restriction, half a documentation identifier, odd dates, a file, basis and act
+    twice."""
+
+
 class Settings(Model):
     """Everything that can be set."""
 
@@ -297,6 +314,7 @@ class Settings(Model):
     clamav: ClamAVSettings = ClamAVSettings()
     normalization: NormalizationSettings = NormalizationSettings()
     sources: SourceSettings = SourceSettings()
+    metadata: MetadataSettings = MetadataSettings()
     http_host: str = "127.0.0.1"
     """Address of the health and metrics port."""
     http_port: Annotated[int, Field(ge=0, le=65535)] = 9464

@@ -49,7 +49,8 @@ class Package:
     """One package, from the request to the AIP. `id` is the AIP's identifier.
 
     `name` is as the submitter gave it; `created_at` is when the request was accepted. `metadata` is what the request
-    itself says of the package as a whole: Dublin Core element → values.
+    itself says of the package as a whole: Dublin Core element → values; so are its `rights`, and its `identifiers`
+    (type, value).
     """
 
     id: uuid.UUID
@@ -64,6 +65,8 @@ class Package:
     external_identifier: str = ""
     workflow_digest: str = ""
     metadata: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    rights: Sequence[RightsClaim] = ()
+    identifiers: Sequence[tuple[str, str]] = ()
 
     @property
     def label(self) -> str:
@@ -187,6 +190,23 @@ class Description:
     status: DescriptionStatus = DescriptionStatus.ORIGINAL
     created_at: datetime | None = None
     group: str = ""
+
+
+NOWHERE = uuid.UUID(int=0)
+"""The object of a statement whose object is not known yet."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RightsClaim:
+    """Rights that somebody says of something in the package; the statement's `object` is not known yet.
+
+    `paths` are where it may be, likeliest first, as received: of a file, a directory, or `objects` for the package.
+    `line` is where in its file it is said; 0 for the request.
+    """
+
+    paths: Sequence[str]
+    statement: RightsStatement
+    line: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

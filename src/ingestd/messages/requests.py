@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationError
 
 from ingestd.errors import RequestError
+from ingestd.messages.rights import RequestIdentifier, RequestRights
 from ingestd.messages.values import (
     Checksum,
     Context,
@@ -42,10 +43,16 @@ class RequestSource(Incoming):
 
 
 class RequestMetadata(Incoming):
-    """What the request itself says of the package as a whole."""
+    """What the request itself says. Files in `metadata/` may say more; what both say of the same thing, the request
+    says rightly.
+    """
 
     dc: dict[Annotated[str, Field(pattern=r"^[A-Za-z]{1,40}$")], list[str] | str] = Field(default_factory=dict)
-    """Dublin Core elements and terms, each with one value or several."""
+    """Dublin Core elements and terms of the package as a whole, each with one value or several."""
+    rights: list[RequestRights] = Field(default_factory=list)
+    """Rights of the package, of files and of folders, as PREMIS has them."""
+    identifiers: list[RequestIdentifier] = Field(default_factory=list)
+    """Further identifiers of the package: DOI, ARK, Handle, the number in a catalogue."""
 
     def pairs(self) -> dict[str, list[str]]:
         return {name: [value] if isinstance(value, str) else value for name, value in self.dc.items()}
