@@ -218,9 +218,7 @@ class Attempt:
             accession=request.accession or "",
             external_identifier=request.external_identifier or "",
             workflow_digest=self._engine.workflow.digest,
-            metadata=request.metadata.pairs(),
-            rights=[rights.claim() for rights in request.metadata.rights],
-            identifiers=[(one.type, one.value) for one in request.metadata.identifiers],
+            **request.metadata.as_records(),
         )
 
     async def _reject(self, error: IngestError) -> None:

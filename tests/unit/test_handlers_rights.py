@@ -34,11 +34,7 @@ def asked(**metadata: Any) -> dict[str, Any]:
     request = parse_request(
         {"id": "1", "source": "urn:x", "data": {"source": {"location": "/x"}, "metadata": metadata}}
     )
-    said = request.data.metadata
-    return {
-        "rights": [one.claim() for one in said.rights],
-        "identifiers": [(one.type, one.value) for one in said.identifiers],
-    }
+    return request.data.metadata.as_records()
 
 
 async def rights(bench: Bench) -> dict[str, list[tuple[str, list[str]]]]:

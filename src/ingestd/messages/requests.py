@@ -57,6 +57,14 @@ class RequestMetadata(Incoming):
     def pairs(self) -> dict[str, list[str]]:
         return {name: [value] if isinstance(value, str) else value for name, value in self.dc.items()}
 
+    def as_records(self) -> dict[str, Any]:
+        """What is said, as a package has it: its `metadata`, `rights` and `identifiers`."""
+        return {
+            "metadata": self.pairs(),
+            "rights": [one.claim() for one in self.rights],
+            "identifiers": [(one.type, one.value) for one in self.identifiers],
+        }
+
 
 class Target(Incoming):
     """Where the AIP is to be stored."""
