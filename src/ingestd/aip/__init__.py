@@ -15,14 +15,19 @@ Nothing is unpacked and nothing is believed: what the METS or a package says nev
 
 from __future__ import annotations
 
+from ingestd.aip.difference import diff
+from ingestd.aip.extraction import extract
 from ingestd.aip.inspection import inspect
 from ingestd.aip.records import (
+    Change,
     Checked,
     Concern,
     Counted,
     Description,
+    Difference,
     Entry,
     EventCount,
+    Extracted,
     FormatCount,
     Inspection,
     Verification,
@@ -30,15 +35,20 @@ from ingestd.aip.records import (
 from ingestd.aip.verification import verify
 
 __all__ = [
+    "Change",
     "Checked",
     "Concern",
     "Counted",
     "Description",
+    "Difference",
     "Entry",
     "EventCount",
+    "Extracted",
     "FormatCount",
     "Inspection",
     "Verification",
+    "diff",
+    "extract",
     "inspect",
     "verify",
 ]

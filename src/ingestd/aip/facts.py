@@ -56,6 +56,7 @@ class Facts:
     """The database. `summary` is what the METS holds, once it has been read."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._database.executescript(_SCHEMA)
         self._database.execute("BEGIN")
@@ -63,6 +64,17 @@ class Facts:
 
     def close(self) -> None:
         self._database.close()
+
+    def beside(self, other: Facts) -> None:
+        """Make another AIP's facts readable here, as the schema `other`. Nothing is added to either any more."""
+        other.change("COMMIT")
+        self.change("COMMIT")
+        self._database.execute("ATTACH ? AS other", (str(other.path),))
+        self._database.execute("BEGIN")
+
+    def change(self, sql: str, parameters: Sequence[Any] = ()) -> None:
+        """Run a statement that gives no rows."""
+        self._database.execute(sql, parameters)
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
         """Read row by row. What is read must not be changed meanwhile."""

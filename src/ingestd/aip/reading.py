@@ -136,7 +136,7 @@ class _Survey:
         hashes = hashes_of(self._algorithms)
         if copied or hashes:
             with self._copy(path) if copied else contextlib.nullcontext() as out:
-                size_bytes = _through(chunks, hashes.values(), out)
+                size_bytes = through(_bounded(chunks) if copied else chunks, hashes.values(), out)
         digests = {name: one.hexdigest() for name, one in hashes.items()}
         if not self._reading.facts.add_member(path, size_bytes, digests):
             self.odd(Violation(path=shown(path), rule="package.entry", expected="one file", actual="two of that name"))
@@ -152,30 +152,38 @@ class _Survey:
         self._reading.troubles.append(found)
 
 
+def _bounded(chunks: Iterable[memoryview]) -> Iterator[memoryview]:
+    size_bytes = 0
+    for chunk in chunks:
+        size_bytes += len(chunk)
+        if size_bytes > _SPOOLED_BYTES:
+            raise ResourceError(f"a METS or manifest of more than {_SPOOLED_BYTES} bytes is not read")
+        yield chunk
+
+
 def hashes_of(algorithms: Collection[str]) -> dict[str, hashlib._Hash]:
     return {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
 
 
-def _through(chunks: Iterable[memoryview], hashes: Collection[hashlib._Hash], out: IO[bytes] | None) -> int:
+def through(chunks: Iterable[memoryview], hashes: Collection[hashlib._Hash], out: IO[bytes] | None) -> int:
+    """Let bytes pass into hashes and, where there is one, a file; give their number."""
     size_bytes = 0
     for chunk in chunks:
         size_bytes += len(chunk)
         for one in hashes:
             one.update(chunk)
         if out is not None:
-            _write(out, chunk, size_bytes)
+            _write(out, chunk)
     return size_bytes
 
 
-def _write(out: IO[bytes], chunk: memoryview, size_bytes: int) -> None:
-    if size_bytes > _SPOOLED_BYTES:
-        raise ResourceError(
-            f"a METS or manifest of more than {_SPOOLED_BYTES} bytes is not read", code=Code.RESOURCE_DISK
-        )
+def _write(out: IO[bytes], chunk: memoryview) -> None:
     try:
         out.write(chunk)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        raise ResourceError(f"no room for a copy of the METS: {error}", code=Code.RESOURCE_DISK) from error
+        raise ResourceError(f"what is read from the AIP cannot be written: {error}", code=Code.RESOURCE_DISK) from error
 
 
 def _find_root(reading: Reading) -> None:
@@ -275,7 +283,7 @@ def _digest_folder(reading: Reading) -> None:
 def _digest(reading: Reading, path: bytes, algorithms: Collection[str]) -> None:
     hashes = hashes_of(algorithms)
     try:
-        _through(read_from(reading.folder, os.fsdecode(path)), hashes.values(), None)
+        through(read_from(reading.folder, os.fsdecode(path)), hashes.values(), None)
     except OSError as error:
         reason = error.strerror or str(error)
         reading.troubles.append(Violation(path=shown(path), rule="package.readable", actual=reason))

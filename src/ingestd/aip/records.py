@@ -128,3 +128,40 @@ class Verification:
     findings: Sequence[Violation]
     checked: Checked
     notes: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Extracted:
+    """One file that was copied out. `compared` counts recorded digests that it was held against; `output` is empty
+    where it went to an open file.
+    """
+
+    path: str
+    output: str
+    size_bytes: int
+    digests: Mapping[str, str]
+    compared: int
+    findings: Sequence[Violation]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """One difference. `path` is where the file is in the second AIP, or was in the first."""
+
+    kind: str
+    path: str
+    before: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """What is different between two AIPs; `counts` by kind counts all, `changes` has the first thousand."""
+
+    before: str
+    after: str
+    same: bool
+    same_files: int
+    counts: Mapping[str, int]
+    changes: Sequence[Change]
+    notes: Sequence[str]

@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ingestd import aip as aips
@@ -25,6 +27,8 @@ async def aip(options: argparse.Namespace, settings: Settings) -> int:
     actions: dict[str, Action] = {
         "inspect": inspect,
         "verify": verify,
+        "extract": extract,
+        "diff": diff,
     }
     try:
         return await actions[options.action](options, settings)
@@ -33,8 +37,9 @@ async def aip(options: argparse.Namespace, settings: Settings) -> int:
         return REFUSED
 
 
-def print_json(record: Any) -> None:
-    print(json.dumps(dataclasses.asdict(record), indent=2, ensure_ascii=False))
+def print_json(record: Any, *, to_stderr: bool = False) -> None:
+    text = json.dumps(dataclasses.asdict(record), indent=2, ensure_ascii=False)
+    print(text, file=sys.stderr if to_stderr else sys.stdout)
 
 
 # --- inspect ---------------------------------------------------------------------------------------------------------
@@ -145,3 +150,41 @@ def _print_verification(found: aips.Verification) -> None:
     for note in found.notes:
         print(f"Note: {note}")
     print("\nValid." if found.valid else f"\nNot valid: {found.found} finding(s).")
+
+
+# --- extract, diff ---------------------------------------------------------------------------------------------------
+
+
+async def extract(options: argparse.Namespace, settings: Settings) -> int:
+    """The file itself may go to stdout; what is said of it then goes to stderr."""
+    piped = options.output == "-"
+    output = sys.stdout.buffer if piped else Path(options.output) if options.output else None
+    found = await aips.extract(options.path, options.file, output)
+    if options.json:
+        print_json(found, to_stderr=piped)
+    elif not piped:
+        print(f"{found.output}: {found.path}, {size(found.size_bytes)}, held against {found.compared} digests")
+    for finding in found.findings:
+        print(f"{finding.rule}  {finding.path}: expected {finding.expected}, found {finding.actual}", file=sys.stderr)
+    return FAILED if found.findings else OK
+
+
+async def diff(options: argparse.Namespace, settings: Settings) -> int:
+    found = await aips.diff(options.before, options.after)
+    if options.json:
+        print_json(found)
+    else:
+        _print_difference(found)
+    return OK if found.same else FAILED
+
+
+def _print_difference(found: aips.Difference) -> None:
+    print(f"{found.before}\n{found.after}\n\n{found.same_files} files are in both.")
+    for kind, count in found.counts.items():
+        print(f"\n{kind} ({count})")
+        for change in (change for change in found.changes if change.kind == kind):
+            words = " -> ".join(word for word in (change.before, change.after) if word)
+            print(f"  {change.path}{f'  {words}' if words else ''}")
+    for note in found.notes:
+        print(f"\nNote: {note}")
+    print("\nThe same." if found.same else f"\n{sum(found.counts.values())} differences.")

@@ -25,3 +25,14 @@ def add_actions(command: argparse.ArgumentParser) -> None:
     verified.add_argument(
         "--pointer", type=Path, metavar="FILE", help="the pointer file (default: pointer.UUID.xml beside the package)"
     )
+    extracted = add("extract", "copy one file out of an AIP, without unpacking the others, and prove it")
+    extracted.add_argument("path", type=Path, metavar="PATH", help=_PATH)
+    extracted.add_argument(
+        "file", metavar="FILE", help="its path in the AIP, the name it was received with, or its UUID"
+    )
+    extracted.add_argument(
+        "--output", metavar="FILE|DIR|-", help="a new file, a folder, or - for stdout (default: the working folder)"
+    )
+    compared = add("diff", "what is different between two AIPs, or two versions of one")
+    compared.add_argument("before", type=Path, metavar="A", help=_PATH)
+    compared.add_argument("after", type=Path, metavar="B", help="the other")
