@@ -17,6 +17,7 @@ from ingestd.messages import (
     CountsData,
     DipData,
     LinkData,
+    NormalizationData,
     StoredData,
     TimingData,
     ToolData,
@@ -76,6 +77,7 @@ async def result_data(
         "aip": await aip_data(journal, package, algorithm),
         "dip": dip_data(await journal.facts(), package, algorithm),
         "counts": await _counts(journal),
+        "normalization": _normalization(await journal.facts()),
         "warnings": await _warnings(journal),
         "tools": [ToolData(name=n, version=v, used_for=u) for n, v, u in await journal.tools()],
         "workflow_digest": workflow.digest,
@@ -142,6 +144,18 @@ def _stored(facts: Mapping[str, str], size: int, checksum: Checksum) -> StoredDa
         verified_at=datetime.fromisoformat(facts["stored_verified_at"]),
         verified_by=facts["stored_verified_by"],
     )
+
+
+def _normalization(facts: Mapping[str, str]) -> list[NormalizationData]:
+    """What the normalization report counted."""
+    data = []
+    for purpose in ("preservation", "access", "thumbnail"):
+        prefix = f"normalization_{purpose}_"
+        counts = {name.removeprefix(prefix): int(count) for name, count in facts.items() if name.startswith(prefix)}
+        outcomes = {name.replace("_", " "): count for name, count in sorted(counts.items())}
+        if outcomes:
+            data.append(NormalizationData(purpose=purpose, outcomes=outcomes))
+    return data
 
 
 async def _counts(journal: PackageJournal) -> CountsData:

@@ -15,11 +15,9 @@ import pytest
 from ingestd.derivatives import FAILED
 from ingestd.errors import Code, ResourceError
 from ingestd.fpr.records import Purpose
-from ingestd.handlers.normalization import (
-    REPORT,
-    normalize,
-    write_normalization_report,
-)
+from ingestd.handlers.access import make_thumbnails, normalize_for_access
+from ingestd.handlers.normalization import normalize
+from ingestd.handlers.reports import REPORT, write_normalization_report
 from ingestd.journal import RuleCount
 from ingestd.oais import Facts, File, FileUse, Warning_
 from ingestd.premis import Event, EventType, Format
@@ -336,7 +334,10 @@ class TestTheReport:
             assert "no rule" == by_file["objects/b.jpg"]["outcome"]
             assert "kept as it is" == by_file["objects/b.png"]["outcome"]
             assert "format not known" == by_file["objects/c"]["outcome"]
-            assert ("200", "100") == (facts["normalization_normalized"], facts["normalization_failed"])
+            assert ("200", "100") == (
+                facts["normalization_preservation_normalized"],
+                facts["normalization_preservation_failed"],
+            )
             used = RuleCount(rule="preservation:x-fmt/111", command="picky", attempts=300, okay=200)
             assert [used] == await made.journal.rule_counts()
 
@@ -347,7 +348,7 @@ class TestTheReport:
             await made.run(write_normalization_report, package=a_package(processing={"normalize": False}))
 
             assert ",not asked for,," in (made.root / REPORT).read_text(encoding="utf-8")
-            assert "1" == (await made.journal.facts())["normalization_not_asked_for"]
+            assert "1" == (await made.journal.facts())["normalization_preservation_not_asked_for"]
 
     async def test_names_formats_as_the_registry_does(self, tmp_path: Path) -> None:
         async with bench(tmp_path, COPY) as made:
@@ -359,3 +360,36 @@ class TestTheReport:
             await made.run(write_normalization_report)
 
             assert "objects/a.txt,Text 1,x-fmt/111," in (made.root / REPORT).read_text(encoding="utf-8")
+
+    async def test_says_what_became_of_originals_for_a_dip_too(self, tmp_path: Path) -> None:
+        site = command("bad", "echo 'no way' >&2; exit 1") + rule("bad", "access") + rule("bad", "thumbnail")
+        async with bench(tmp_path, site) as made:
+            await receive(made, {"objects/a.txt": b"x"})
+            await made.receive({"objects/b": b"x", "objects/c": b"x", "objects/access/c.htm": b"y"})
+            files = {file.path: file for file in await originals(made)}
+            copy = replace(files["objects/access/c.htm"], use=FileUse.ACCESS, derived_from=files["objects/c"].id)
+            await made.journal.record(Facts(files=[copy]))
+            await run(made, normalize_for_access)
+            async for window in made.journal.files(under="objects", uses=(FileUse.ORIGINAL,)):
+                await made.run(make_thumbnails, files=window, options={"mode": "without_defaults"})
+            asked = {"normalize": False, "normalize_for_access": True, "generate_thumbnails": "without_defaults"}
+
+            await made.run(write_normalization_report, package=a_package(processing=asked))
+
+            with (made.root / REPORT).open(encoding="utf-8", newline="") as file:
+                rows = {(row["file"], row["purpose"]): row for row in csv.DictReader(file)}
+            facts = await made.journal.facts()
+            failing = rows["objects/a.txt", "access"]
+            assert 9 == len(rows)
+            assert "default" == failing["outcome"]
+            assert failing["derivative"] == f"DIP/objects/{files['objects/a.txt'].id}-a.txt"
+            assert failing["detail"].endswith("Shell ended with exit code 1: no way")
+            assert "failed" == rows["objects/a.txt", "thumbnail"]["outcome"]
+            assert "default" == rows["objects/b", "access"]["outcome"]
+            assert "manual" == rows["objects/c", "access"]["outcome"]
+            assert "2" == facts["normalization_access_default"]
+            assert "1" == facts["normalization_access_manual"]
+            assert ("1", "2") == (
+                facts["normalization_thumbnail_failed"],
+                facts["normalization_thumbnail_no_rule"],
+            )

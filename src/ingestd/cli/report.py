@@ -6,7 +6,16 @@ import sys
 from urllib.parse import unquote, urlsplit
 
 from ingestd.errors import IngestError
-from ingestd.messages import AipData, CountsData, DipData, ErrorData, EventData, TimingData, WarningData
+from ingestd.messages import (
+    AipData,
+    CountsData,
+    DipData,
+    ErrorData,
+    EventData,
+    NormalizationData,
+    TimingData,
+    WarningData,
+)
 
 _SHOWN_VIOLATIONS = 20
 
@@ -20,6 +29,8 @@ def print_result(data: EventData, *, as_json: bool) -> None:
         return
     if data.aip is not None and data.error is None:
         _print_aip(data.aip, data.counts, data.timing)
+        if data.normalization:
+            _print_normalization(data.normalization)
         if data.dip is not None:
             _print_dip(data.dip)
     if data.warnings:
@@ -53,6 +64,12 @@ def _print_aip(aip: AipData, counts: CountsData | None, timing: TimingData | Non
         print(f"Verified  every file of the packed bag ({files} in the METS) by digest; {stored.verified_by}")
     if timing:
         print(f"Took      {timing.seconds:.1f} s")
+
+
+def _print_normalization(normalization: list[NormalizationData]) -> None:
+    print("\nNormalization")
+    for one in normalization:
+        print(f"  {one.purpose:13} {', '.join(f'{count} {name}' for name, count in one.outcomes.items())}")
 
 
 def _print_dip(dip: DipData) -> None:

@@ -251,6 +251,16 @@ class DipData(Outgoing):
     verified_by: str
 
 
+class NormalizationData(Outgoing):
+    """What became of the originals for one purpose, by outcome; `logs/normalization.csv` of the AIP has each."""
+
+    purpose: str
+    """`preservation`, `access` or `thumbnail`."""
+    outcomes: dict[str, int]
+    """`normalized`, `default`, `manual`, `failed`, `tool not installed`, `not asked for`, `kept as it is`, `no rule`,
+    `format not known`."""
+
+
 class CountsData(Outgoing):
     """What the package holds."""
 
@@ -297,6 +307,7 @@ class EventData(Outgoing):
     dip: DipData | None = None
     """Once it is stored, where one was asked for."""
     counts: CountsData | None = None
+    normalization: list[NormalizationData] = []
     warnings: list[WarningData] = []
     error: ErrorData | None = None
     workflow_digest: str | None = None

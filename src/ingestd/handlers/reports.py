@@ -1,0 +1,231 @@
+"""The normalization report: what became of every original, for preservation and for a DIP, and why."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import os
+import uuid
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import aiofiles
+
+from ingestd.derivatives import MANUAL, rule_for
+from ingestd.fpr.commands import Commands
+from ingestd.fpr.records import Command, Purpose
+from ingestd.job import Outcome, Services, Task
+from ingestd.oais import DIP, Facts, File, FileUse, Warning_, escape_name
+from ingestd.premis import Event, EventType, Format
+
+REPORT = "logs/normalization.csv"
+COLUMNS = ("file", "format", "PUID", "purpose", "rule", "command", "outcome", "derivative", "detail")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Aim:
+    """One purpose of normalization: the option that asks for it, and the link whose warnings say what failed."""
+
+    purpose: Purpose
+    use: FileUse
+    option: str
+    link: str
+
+    @property
+    def always(self) -> bool:
+        """It is reported on where it was not asked for, too."""
+        return self.purpose is Purpose.PRESERVATION
+
+    def reached_by(self, copy: File) -> bool:
+        return copy.use is self.use and copy.path.startswith(f"{DIP}/") is not self.always
+
+
+_AIMS = (
+    _Aim(
+        purpose=Purpose.PRESERVATION,
+        use=FileUse.PRESERVATION,
+        option="normalize",
+        link="Normalize for preservation",
+    ),
+    _Aim(purpose=Purpose.ACCESS, use=FileUse.ACCESS, option="normalize_for_access", link="Make access copies"),
+    _Aim(purpose=Purpose.THUMBNAIL, use=FileUse.THUMBNAIL, option="generate_thumbnails", link="Make thumbnails"),
+)
+
+
+async def write_normalization_report(task: Task, services: Services) -> Outcome:
+    """Write `logs/normalization.csv`: a line for each original and each purpose that was asked for, or preservation.
+
+    Outcomes are `normalized`, `default` (by the default rule: there is no other, or it failed), `manual` (supplied),
+    `failed`, `tool not installed`, `not asked for`, and where there is no rule `kept as it is` (fit for preservation,
+    by the registry), `no rule` or `format not known`. The package's facts get the counts:
+    `normalization_<purpose>_<outcome>`.
+    """
+    aims = [aim for aim in _AIMS if aim.always or task.package.processing.get(aim.option)]
+    report = _Report(task, services.commands, aims)
+    passing = task.folder / "scratch" / "normalization.csv"
+    for folder in (task.at("logs"), passing.parent):
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+    async with aiofiles.open(passing, "w", encoding="utf-8", newline="") as out, aclosing(report.lines()) as lines:
+        await out.write(_text([COLUMNS]))
+        async for window in lines:
+            await out.write(_text(window))
+    await asyncio.to_thread(os.replace, passing, task.at(REPORT))
+    counts = {f"normalization_{name}": str(count) for name, count in report.outcomes.items()}
+    return Outcome(facts=Facts(package=counts))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Window:
+    """A window of originals and what is known of them. `problems`: what failed, by the link and the file's path."""
+
+    files: Sequence[File]
+    copies: Mapping[uuid.UUID, Sequence[File]]
+    events: Mapping[uuid.UUID, Sequence[Event]]
+    problems: Mapping[tuple[str, str], str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Seen:
+    """An original and what came of one purpose."""
+
+    file: File
+    aim: _Aim
+    source: File
+    copy: File | None
+    made: Event | None
+    problem: str
+
+
+class _Report:
+    """The report as it grows, with counts of outcomes."""
+
+    def __init__(self, task: Task, commands: Commands, aims: Sequence[_Aim]) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self._task = task
+        self._commands = commands
+        self._registry = commands.registry
+        self._aims = aims
+        self._able: dict[str, Command | None] = {}
+
+    async def lines(self) -> AsyncGenerator[Sequence[Sequence[str]], None]:
+        problems = [_Problems(self._task, aim.link) for aim in self._aims]
+        try:
+            async for files in self._task.history.files(under="objects", uses=(FileUse.ORIGINAL,)):
+                window = await self._window(files, problems)
+                yield [self._line(_seen(file, aim, window)) for file in files for aim in self._aims]
+        finally:
+            for several in problems:
+                await several.close()
+
+    async def _window(self, files: Sequence[File], problems: Sequence[_Problems]) -> _Window:
+        copies = await self._task.history.derivatives([file.id for file in files])
+        made = [copy.id for several in copies.values() for copy in several]
+        here = {escape_name(file.path) for file in files}
+        said = [(several.link, await several.of(here)) for several in problems]
+        return _Window(
+            files=files,
+            copies=copies,
+            events=await self._task.history.events([*(file.id for file in files), *made]),
+            problems={(link, path): words for link, found in said for path, words in found.items()},
+        )
+
+    def _line(self, seen: _Seen) -> Sequence[str]:
+        file, format_ = seen.file, seen.file.format or Format(name="")
+        rule = rule_for(self._registry, seen.aim.purpose, seen.source)
+        command = self._registry.command(rule.command) if rule else None
+        outcome = self._outcome(seen, command)
+        followed = rule if outcome != "no rule" else None
+        self.outcomes[f"{seen.aim.purpose}_{outcome.replace(' ', '_')}"] += 1
+        details = [seen.made.detail if seen.made else "", seen.problem]
+        return (
+            escape_name(file.path),
+            " ".join(filter(None, (format_.name, format_.version))),
+            format_.puid,
+            seen.aim.purpose,
+            followed.id if followed else "",
+            followed.command if followed else "",
+            outcome,
+            escape_name(seen.copy.path) if seen.copy else "",
+            "; ".join(filter(None, details)),
+        )
+
+    def _outcome(self, seen: _Seen, command: Command | None) -> str:
+        if seen.made:
+            return "manual" if seen.made.detail == MANUAL else self._by(seen, seen.made)
+        if command:
+            return self._not_made(seen, command)
+        known = self._registry.format_version(seen.file.format.puid) if seen.file.format else None
+        if known is None:
+            return "format not known"
+        return "kept as it is" if known.preservation and seen.aim.always else "no rule"
+
+    def _by(self, seen: _Seen, made: Event) -> str:
+        """Say whether a default rule made it: one that the format's own rule would not have run."""
+        defaults = [rule.command for rule in self._registry.default_rules(seen.aim.purpose)]
+        puid = seen.source.format.puid if seen.source.format else ""
+        own = [rule.command for rule in self._registry.rules(seen.aim.purpose, puid)[:1]]
+        commands = [self._registry.command(name) for name in defaults if name not in own]
+        return "default" if any(one and f'"{one.identifier}"' in made.detail for one in commands) else "normalized"
+
+    def _not_made(self, seen: _Seen, command: Command) -> str:
+        if not self._task.package.processing.get(seen.aim.option):
+            return "not asked for"
+        if command.id not in self._able:
+            self._able[command.id] = self._commands.resolve(command)
+        if self._able[command.id] is None:
+            return "tool not installed"
+        return "failed" if seen.problem or seen.aim.always else "no rule"
+
+
+def _seen(file: File, aim: _Aim, window: _Window) -> _Seen:
+    copies = window.copies.get(file.id, ())
+    copy = next((copy for copy in copies if aim.reached_by(copy)), None)
+    service = None if aim.always else next((one for one in copies if one.use is FileUse.SERVICE), None)
+    events = [*window.events.get(file.id, ()), *(window.events.get(copy.id, ()) if copy else ())]
+    made = [event for event in events if event.type is EventType.NORMALIZATION and copy and copy.path in event.note]
+    return _Seen(
+        file=file,
+        aim=aim,
+        source=service or file,
+        copy=copy,
+        made=next(iter(made), None),
+        problem=window.problems.get((aim.link, escape_name(file.path)), ""),
+    )
+
+
+class _Problems:
+    """The warnings of one link that name a file: they come in the order of the files, with which they are read."""
+
+    def __init__(self, task: Task, link: str) -> None:
+        self.link = link
+        self._walk = self._warnings(task)
+        self._next: Warning_ | None = None
+        self._begun = False
+
+    async def of(self, here: set[str]) -> Mapping[str, str]:
+        """Give what was said of the files of a window, by their paths."""
+        found: dict[str, list[str]] = {}
+        if not self._begun:
+            self._begun, self._next = True, await anext(self._walk, None)
+        while self._next is not None and self._next.path in here:
+            found.setdefault(self._next.path, []).append(self._next.detail)
+            self._next = await anext(self._walk, None)
+        return {path: "; ".join(words) for path, words in found.items()}
+
+    async def close(self) -> None:
+        await self._walk.aclose()
+
+    async def _warnings(self, task: Task) -> AsyncGenerator[Warning_, None]:
+        async for warnings in task.history.warnings():
+            for warning in warnings:
+                if warning.link == self.link and warning.path:
+                    yield warning
+
+
+def _text(rows: Sequence[Sequence[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
