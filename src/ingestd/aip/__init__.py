@@ -30,8 +30,10 @@ from ingestd.aip.records import (
     Extracted,
     FormatCount,
     Inspection,
+    Reported,
     Verification,
 )
+from ingestd.aip.report import report
 from ingestd.aip.verification import verify
 
 __all__ = [
@@ -46,9 +48,11 @@ __all__ = [
     "Extracted",
     "FormatCount",
     "Inspection",
+    "Reported",
     "Verification",
     "diff",
     "extract",
     "inspect",
+    "report",
     "verify",
 ]

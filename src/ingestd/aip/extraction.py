@@ -67,7 +67,7 @@ def find(reading: Reading, file: str) -> bytes:
 def _extracted(reading: Reading, path: bytes, output: Output) -> Extracted:
     expected = _expected(reading, path)
     algorithms = sorted({algorithm for _, algorithm, _ in expected} & ALGORITHMS) or ["sha256"]
-    with _opened(path, output) as (out, place):
+    with new_file(path, output) as (out, place):
         digests, size_bytes = copy(reading, path, out, algorithms)
     said = [(source, algorithm, digest) for source, algorithm, digest in expected if algorithm in digests]
     return Extracted(
@@ -98,8 +98,12 @@ def _expected(reading: Reading, path: bytes) -> list[tuple[str, str, str]]:
 
 
 @contextlib.contextmanager
-def _opened(path: bytes, output: Output) -> Iterator[tuple[IO[bytes], str]]:
-    """Open what is written to; a file that could not be written to its end does not stay."""
+def new_file(path: bytes, output: Output) -> Iterator[tuple[IO[bytes], str]]:
+    """Open what is written to: a file that was not there, called like `path` in a folder. What could not be written to
+    its end does not stay.
+
+    Raises `StorageError`.
+    """
     if output is not None and not isinstance(output, Path):
         yield output, ""
         return
@@ -126,21 +130,30 @@ def _opened(path: bytes, output: Output) -> Iterator[tuple[IO[bytes], str]]:
 
 def copy(reading: Reading, path: bytes, out: IO[bytes], algorithms: Collection[str]) -> tuple[dict[str, str], int]:
     """Copy one file to `out`; give its digests and size. Raises `ContentError` if it cannot be read to its end."""
-    wanted = _Wanted({path: out}, reading.root, algorithms)
-    if reading.container.form == FOLDER:
+    taken, trouble = copy_all(reading, {path: out}, algorithms)
+    if path not in taken:
+        why = trouble or "it is not there any more"
+        raise ContentError(f"{shown(path)} cannot be read: {why}", code=Code.CONTENT_ARCHIVE_CORRUPT)
+    return taken[path]
+
+
+def copy_all(
+    reading: Reading, wanted: dict[bytes, IO[bytes]], algorithms: Collection[str] = ()
+) -> tuple[dict[bytes, tuple[dict[str, str], int]], str]:
+    """Copy files in one pass, each to what is given for it; give what `copy` gives for each that could be read to its
+    end, and what was in the way of the others.
+    """
+    visitor = _Wanted(wanted, reading.root, algorithms)
+    if reading.container.form != FOLDER:
+        trouble = scan(reading.container, visitor, whole=False) if wanted else None
+        return visitor.taken, trouble.actual if trouble else ""
+    why = ""
+    for path in wanted:
         try:
-            wanted.take(path, read_from(reading.folder, os.fsdecode(path)))
+            visitor.take(path, read_from(reading.folder, os.fsdecode(path)))
         except OSError as error:
-            raise _unreadable(path, error.strerror or str(error)) from error
-    else:
-        trouble = scan(reading.container, wanted, whole=False)
-        if path not in wanted.taken:
-            raise _unreadable(path, trouble.actual if trouble else "it is not there any more")
-    return wanted.taken[path]
-
-
-def _unreadable(path: bytes, why: str) -> ContentError:
-    return ContentError(f"{shown(path)} cannot be read: {why}", code=Code.CONTENT_ARCHIVE_CORRUPT)
+            why = error.strerror or str(error)
+    return visitor.taken, why
 
 
 class _Wanted:

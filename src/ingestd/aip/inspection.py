@@ -32,10 +32,11 @@ async def inspect(path: Path, *, files: int | None = 100, scratch: Path | None =
     Raises what `reading.opened` raises; a METS that is damaged is told in `troubles`.
     """
     async with opened(path, scratch=scratch) as reading:
-        return await reading.run(partial(_inspected, reading, files))
+        return await reading.run(partial(inspected, reading, files))
 
 
-def _inspected(reading: Reading, files: int | None) -> Inspection:
+def inspected(reading: Reading, files: int | None) -> Inspection:
+    """Gather what `inspect` gives. Blocks."""
     facts, summary = reading.facts, reading.summary
     members = facts.count("SELECT count(*) FROM member")
     shown_files = members if files is None else min(files, members)

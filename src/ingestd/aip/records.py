@@ -165,3 +165,30 @@ class Difference:
     counts: Mapping[str, int]
     changes: Sequence[Change]
     notes: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reported:
+    """A page that was written: how many files it lists of how many there are, and how many images it shows."""
+
+    output: str
+    files: int
+    members: int
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Image:
+    """A small image as it stands in the AIP. `media_type` by its content."""
+
+    path: str
+    media_type: str
+    content: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Moment:
+    """How often something happened in one stretch of time, e.g. `2026-11` or `2026-11-20T18`."""
+
+    when: str
+    count: int

@@ -29,6 +29,7 @@ async def aip(options: argparse.Namespace, settings: Settings) -> int:
         "verify": verify,
         "extract": extract,
         "diff": diff,
+        "report": report,
     }
     try:
         return await actions[options.action](options, settings)
@@ -152,7 +153,7 @@ def _print_verification(found: aips.Verification) -> None:
     print("\nValid." if found.valid else f"\nNot valid: {found.found} finding(s).")
 
 
-# --- extract, diff ---------------------------------------------------------------------------------------------------
+# --- extract, diff, report -------------------------------------------------------------------------------------------
 
 
 async def extract(options: argparse.Namespace, settings: Settings) -> int:
@@ -188,3 +189,12 @@ def _print_difference(found: aips.Difference) -> None:
     for note in found.notes:
         print(f"\nNote: {note}")
     print("\nThe same." if found.same else f"\n{sum(found.counts.values())} differences.")
+
+
+async def report(options: argparse.Namespace, settings: Settings) -> int:
+    found = await aips.report(options.path, options.output)
+    if options.json:
+        print_json(found)
+    else:
+        print(f"{found.output}: {found.files} of {found.members} files listed, {found.images} images shown")
+    return OK

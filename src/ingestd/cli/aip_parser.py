@@ -36,3 +36,11 @@ def add_actions(command: argparse.ArgumentParser) -> None:
     compared = add("diff", "what is different between two AIPs, or two versions of one")
     compared.add_argument("before", type=Path, metavar="A", help=_PATH)
     compared.add_argument("after", type=Path, metavar="B", help="the other")
+    reported = add("report", "one HTML page about an AIP: formats, sizes, events, a timeline, small images, files")
+    reported.add_argument("path", type=Path, metavar="PATH", help=_PATH)
+    reported.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="a new file, or a folder (default: NAME-UUID.html in the working folder)",
+    )
