@@ -148,3 +148,16 @@ def event_schema(definition: str | None = None) -> jsonschema.Draft202012Validat
         }
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)
+
+
+def kill_in(ingestd: Program, command: list[object], link: str, how: signal.Signals = signal.SIGKILL) -> int:
+    """Run a command and send it a signal once it has begun with a link; give its exit code."""
+    with running(ingestd, *command) as process:
+
+        def begun() -> bool:
+            assert process.poll() is None, f"it ended before it came to {link!r}"
+            return any(job["name"] == link for job in ingestd.jobs())
+
+        wait_until(begun, f"the beginning of {link!r}", seconds=40, every=0.005)
+        process.send_signal(how)
+        return process.wait(20)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.acceptance.aips import open_aip, stored_below, stored_path
 from tests.acceptance.corpora import SMALL_FILES, many_files, small_transfer
-from tests.acceptance.program import Program, running, wait_until
+from tests.acceptance.program import Program, kill_in, running, wait_until
 
 FILES = 120
 
@@ -37,19 +37,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ingest_command(corpus: Path, output: Path) -> list[object]:
     packing = ("--set", "aip_compression_algorithm=s7_lzma", "--set", "aip_compression_level=9")
     return ["ingest", corpus, "--output", output, "--json", *packing]
-
-
-def kill_in(ingestd: Program, command: list[object], link: str, how: signal.Signals = signal.SIGKILL) -> int:
-    """Run a command and send it a signal once it has begun with a link; give its exit code."""
-    with running(ingestd, *command) as process:
-
-        def begun() -> bool:
-            assert process.poll() is None, f"it ended before it came to {link!r}"
-            return any(job["name"] == link for job in ingestd.jobs())
-
-        wait_until(begun, f"the beginning of {link!r}", seconds=40, every=0.005)
-        process.send_signal(how)
-        return process.wait(20)
 
 
 def ended(jobs: list[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:

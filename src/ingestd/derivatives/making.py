@@ -201,7 +201,7 @@ class Maker:
         found = done.output.lstat()
         if not stat.S_ISREG(found.st_mode):
             return self._not_made(done, FAILED, f"{done.tool.name} wrote something that is not a file", folder)
-        if not found.st_size or (order.purpose is Purpose.TRANSCRIPTION and _blank(done.output)):
+        if _nothing(order, found, done.output):
             empty = self._not_made(done, FAILED, f"{done.tool.name} wrote an empty file", folder)
             return replace(empty, empty=True)
         if found.st_size > self.allowed_bytes(order.file):
@@ -330,6 +330,13 @@ def _redeemed(receipt: Path, place: Path, command: Command) -> Made | None:
 def _fresh(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+
+
+def _nothing(order: Order, found: os.stat_result, output: Path) -> bool:
+    """Say whether a command wrote nothing of something: the copy of an empty file is empty."""
+    if order.purpose is Purpose.TRANSCRIPTION:
+        return _blank(output)
+    return not found.st_size and bool(order.file.size_bytes)
 
 
 def _blank(path: Path) -> bool:
