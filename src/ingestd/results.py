@@ -114,23 +114,21 @@ async def aip_data(journal: PackageJournal, package: Package, algorithm: DigestA
 
 def dip_data(facts: Mapping[str, str], package: Package, algorithm: DigestAlgorithm) -> DipData | None:
     """The DIP, once it is stored."""
-    if "dip_url" not in facts:
+    if "dip_stored_url" not in facts:
         return None
+    checksum = Checksum(algorithm=algorithm, value=facts["dip_digest"])
+    stored = {name.removeprefix("dip_"): value for name, value in facts.items() if name.startswith("dip_")}
     return DipData(
         id=uuid.UUID(facts["dip_id"]),
         name=package.label,
-        location=facts["dip_location"],
-        url=facts["dip_url"],
         size_bytes=int(facts["dip_size"]),
-        checksum=Checksum(algorithm=algorithm, value=facts["dip_digest"]),
+        checksum=checksum,
         mets_path=f"{package.label}/METS.{package.id}.xml",
         mets_checksum=Checksum(algorithm=algorithm, value=facts["dip_mets_digest"]),
         access_copies=int(facts["dip_access"]),
         thumbnails=int(facts["dip_thumbnails"]),
         texts=int(facts["dip_texts"]),
-        stored_at=datetime.fromisoformat(facts["dip_stored_at"]),
-        verified_at=datetime.fromisoformat(facts["dip_verified_at"]),
-        verified_by=facts["dip_verified_by"],
+        stored=[_stored(stored, int(facts["dip_size"]), checksum)],
     )
 
 

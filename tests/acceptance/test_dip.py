@@ -42,7 +42,8 @@ def test_a_dip_is_stored_once_beside_its_aip_however_often_the_ingest_dies(tmp_p
 
     assert run.code == 0, run.err
     dip = run.result["dip"]
-    packed = Path(unquote(urlsplit(dip["url"]).path))
+    (stored,) = dip["stored"]
+    packed = Path(unquote(urlsplit(stored["url"]).path))
     aip = stored_path(run.result)
     assert sorted([aip, packed]) == sorted(stored_below(output))
     assert (7, 7) == (dip["access_copies"], dip["thumbnails"])

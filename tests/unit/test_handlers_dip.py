@@ -43,7 +43,7 @@ async def made(tmp_path: Path) -> AsyncIterator[Bench]:
 async def stored(made: Bench) -> Path:
     for step in (set_dip_aside, make_dip, store_dip):
         await made.run(step)
-    return Path(unquote(urlsplit((await made.journal.facts())["dip_url"]).path))
+    return Path(unquote(urlsplit((await made.journal.facts())["dip_stored_url"]).path))
 
 
 def unpack(packed: Path, into: Path) -> Path:
@@ -105,7 +105,7 @@ async def test_doing_it_again_after_a_crash_gives_the_same_dip_once(made: Bench)
     await made.run(store_dip)
 
     facts = await made.journal.facts()
-    place = Path(unquote(urlsplit(facts["dip_url"]).path))
+    place = Path(unquote(urlsplit(facts["dip_stored_url"]).path))
     assert str(dip_id(made.task())) == facts["dip_id"]
     assert [place.name] == [path.name for path in place.parent.iterdir()]
     assert ("2", "2", "1") == (facts["dip_access"], facts["dip_thumbnails"], facts["dip_texts"])
@@ -146,4 +146,4 @@ async def test_a_store_that_does_not_take_it_is_an_error_that_the_workflow_walks
 async def test_where_no_dip_was_made_there_is_none_to_store(made: Bench) -> None:
     await made.run(store_dip)
 
-    assert "dip_url" not in await made.journal.facts()
+    assert "dip_stored_url" not in await made.journal.facts()

@@ -306,3 +306,16 @@ def test_an_error_with_very_much_to_say_is_cut() -> None:
     assert (2000, 100) == (len(data.detail), len(data.violations))
     assert data.stderr_tail.endswith("end")
     assert len(data.model_dump_json()) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [(True, True), ("true", True), (False, False), ("no", False), ("without_defaults", "without_defaults")],
+)
+def test_thumbnails_are_wanted_or_not_or_without_default_icons(given: object, meant: object) -> None:
+    assert ProcessingConfig.resolve({"generate_thumbnails": given}).generate_thumbnails == meant
+
+
+def test_another_word_for_thumbnails_is_refused() -> None:
+    with pytest.raises(RequestError):
+        ProcessingConfig.resolve({"generate_thumbnails": "some"})

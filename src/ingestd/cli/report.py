@@ -73,7 +73,8 @@ def _print_normalization(normalization: list[NormalizationData]) -> None:
 
 
 def _print_dip(dip: DipData) -> None:
-    print(f"\nDIP       {_place(dip.url)}")
+    for stored in dip.stored:
+        print(f"\nDIP       {_place(stored.url)}")
     parts = [(dip.access_copies, "access copy"), (dip.thumbnails, "thumbnail"), (dip.texts, "text")]
     words = ", ".join(f"{number} {_plural(noun, number)}" for number, noun in parts if number)
     print(f"          {words or 'no files'}; {size(dip.size_bytes)}; {dip.checksum.algorithm} {dip.checksum.value}")

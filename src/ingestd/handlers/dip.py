@@ -188,11 +188,11 @@ async def store_dip(task: Task, services: Services) -> Outcome:
     return Outcome(
         facts=Facts(
             package={
-                "dip_location": task.target,
-                "dip_url": stored.url,
+                "dip_stored_location": task.target,
+                "dip_stored_url": stored.url,
                 "dip_stored_at": stored.stored_at.isoformat(),
-                "dip_verified_at": stored.verified_at.isoformat(),
-                "dip_verified_by": stored.verified_by,
+                "dip_stored_verified_at": stored.verified_at.isoformat(),
+                "dip_stored_verified_by": stored.verified_by,
             }
         )
     )

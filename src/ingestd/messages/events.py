@@ -205,7 +205,7 @@ class ToolData(Outgoing):
 
 
 class StoredData(Outgoing):
-    """One stored copy of the AIP, and how it is known to be intact."""
+    """One stored copy of the AIP or the DIP, and how it is known to be intact."""
 
     location: str
     url: str
@@ -237,8 +237,6 @@ class DipData(Outgoing):
     id: uuid.UUID
     name: str
     """Its folder's name: that of the AIP."""
-    location: str
-    url: str
     size_bytes: int
     checksum: Checksum
     mets_path: str
@@ -246,9 +244,7 @@ class DipData(Outgoing):
     access_copies: int
     thumbnails: int
     texts: int
-    stored_at: Time
-    verified_at: Time
-    verified_by: str
+    stored: list[StoredData]
 
 
 class NormalizationData(Outgoing):
