@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
@@ -165,6 +165,20 @@ class NormalizationSettings(Model):
     """How large a derivative may be whatever it was made of."""
 
 
+class MetadataXmlSettings(Model):
+    """Validation of the XML documents that `metadata/source-metadata.csv` names."""
+
+    schemas: Mapping[str, Annotated[Literal[""] | LocalPath, Field(union_mode="left_to_right")]] = Field(
+        default_factory=dict
+    )
+    """Schemas (`.xsd`, `.rng`, `.dtd`) by what tells a document's kind, the first of these that is set: its type in the
+    CSV, a schema that it names, its namespace, the name of its root element. An empty path: such documents are not
+    validated. With nothing set at all, none is."""
+    fail_on_error: bool = False
+    """Fail the package for a document that is not valid, cannot be read, or is of no kind set here. Otherwise that is a
+    warning, and the METS refers to the document instead of holding it."""
+
+
 class SourceSettings(Model):
     """Where sources may come from."""
 
@@ -315,6 +329,7 @@ class Settings(Model):
     normalization: NormalizationSettings = NormalizationSettings()
     sources: SourceSettings = SourceSettings()
     metadata: MetadataSettings = MetadataSettings()
+    metadata_xml: MetadataXmlSettings = MetadataXmlSettings()
     http_host: str = "127.0.0.1"
     """Address of the health and metrics port."""
     http_port: Annotated[int, Field(ge=0, le=65535)] = 9464

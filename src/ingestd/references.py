@@ -32,12 +32,14 @@ class Found:
 async def find(history: History, package: uuid.UUID, names: Sequence[Sequence[str]]) -> list[Found | None]:
     """Find each of a window of names, given as the paths it may stand for, likeliest first.
 
-    Files that were removed are found as well: what was said of them is no mistake. None for what is not there.
+    Files that were removed are found as well: what was said of them is no mistake. What was not received by a name is
+    looked for by the name that it has now. None for what is not there.
     """
     wanted = [_paths(paths) for paths in names]
     asked = list(dict.fromkeys(path for paths in wanted for path in paths))
     files = {**await history.files_received_as(asked, removed=True), **await history.files_received_as(asked)}
-    return [await _one(history, package, paths, files) for paths in wanted]
+    present = await history.files_at([path for path in asked if path not in files])
+    return [await _one(history, package, paths, {**present, **files}) for paths in wanted]
 
 
 async def _one(history: History, package: uuid.UUID, paths: Sequence[str], files: dict[str, File]) -> Found | None:
@@ -58,6 +60,7 @@ def _paths(names: Sequence[str]) -> list[str]:
     """Where a name may lead: what a bag's payload was becomes the objects."""
     paths = [name.removeprefix("./").removeprefix("/").rstrip("/") for name in names]
     moved = [_OBJECTS + path.removeprefix(_BAG_PAYLOAD) for path in paths if path.startswith(_BAG_PAYLOAD)]
+    moved += [PACKAGE for path in paths if f"{path}/" == _BAG_PAYLOAD]
     return list(dict.fromkeys([*paths, *moved]))
 
 

@@ -22,7 +22,7 @@ from ingestd.errors import Code, StorageError, SystemFault, Violation
 from ingestd.fixity import digest_file, digest_many
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.messages import CompressionAlgorithm
-from ingestd.mets import validate, write
+from ingestd.mets import structmap, validate, write
 from ingestd.oais import Facts, File, Warning_, escape_name
 from ingestd.premis import DigestAlgorithm, now
 from ingestd.tools.packed import Member, digests
@@ -37,7 +37,8 @@ def mets_name(task: Task) -> str:
 
 async def generate_mets(task: Task, services: Services) -> Outcome:
     """Write the AIP's METS and prove it: METS and PREMIS schemas, Archivematica's schematron."""
-    recorded = (await task.history.facts()).get("mets_created_at")
+    known = await task.history.facts()
+    recorded = known.get("mets_created_at")
     created_at = datetime.fromisoformat(recorded) if recorded else now()
     path = task.at(mets_name(task))
     written = await write(
@@ -47,6 +48,7 @@ async def generate_mets(task: Task, services: Services) -> Outcome:
         created_at=created_at,
         document_empty_directories=task.options["normative-structmap"] == "yes",
         algorithm=services.settings.digest_algorithm,
+        struct_map=task.folder / structmap.KEPT if structmap.FACT in known else None,
     )
     violations = await validate(path)
     if violations:

@@ -1,24 +1,31 @@
-"""Descriptive metadata that came with the transfer: `metadata/metadata.csv`."""
+"""Descriptive metadata that came with the transfer: `metadata.csv`, `metadata.json`, `dublincore.xml`.
+
+Each is read whether the others are there or not, and none replaces another: whatever is said stands in a dmdSec of its
+own, in the order request, CSV, JSON, `dublincore.xml`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import re
-import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ingestd.errors import Violation
-from ingestd.fixity import digest_file
 from ingestd.job import Outcome, Services, Task
+from ingestd.metadata import objects, xml
 from ingestd.metadata.tables import LISTED, Shape, Table, invalid
 from ingestd.oais import Description, Directory, Facts, File, Warning_, escape_name
-from ingestd.premis import Digest, now
+from ingestd.references import find, mended
 
 FILE = "metadata/metadata.csv"
+JSON_FILE = "metadata/metadata.json"
+DUBLIN_CORE_FILE = "metadata/dublincore.xml"
 DC, CUSTOM = "DC", "CUSTOM"
+UNMATCHED = "content.metadata_unmatched"
 _DC_ELEMENT = re.compile(r"(?P<prefix>dc|dcterms)\.(?:[A-Za-z]+\.)*(?P<element>[A-Za-z]+)")
 _NOT_WORD = re.compile(r"\W+", re.ASCII)
 _SHAPE = Shape(
@@ -27,17 +34,19 @@ _SHAPE = Shape(
     first=("filename", "parts"),
     repeatable=True,
 )
+_JSON_EXAMPLE = '[{"filename": "objects/letter.txt", "dc.title": "A letter", "dc.creator": ["Ann", "Bob"]}]'
 _WINDOW = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
-    """One row of the file: its line number, the paths that its name may stand for, likeliest first, and (kind, element,
-    value) for each cell with text.
+    """What is said of one thing: its place in the file, for messages, and its number, which is the cursor; the names
+    that it may be meant by, likeliest first; and (kind, element, value) for each text.
     """
 
     number: int
-    targets: Sequence[str]
+    place: str
+    names: Sequence[str]
     cells: Sequence[tuple[str, str, str]]
 
 
@@ -57,81 +66,83 @@ async def load_metadata_csv(task: Task, services: Services) -> AsyncIterator[Out
         raise invalid(FILE, violations)
     if warnings:
         yield Outcome(facts=Facts(warnings=warnings), cursor=task.cursor)
-    mended = await _mended(path, file)
-    if mended is not None:
-        yield replace(mended, cursor=task.cursor)
-    lines = (
-        line for line in _lines(Table(path=path, shape=_SHAPE)) if isinstance(line, Line) and line.number > task.cursor
-    )
+    async for outcome in _load(task, file, _lines(Table(path=path, shape=_SHAPE))):
+        yield outcome
+
+
+async def load_metadata_json(task: Task, services: Services) -> AsyncIterator[Outcome]:
+    """Read `metadata.json`: an array of objects that say what the columns of `metadata.csv` say; a list repeats."""
+    path = task.at(JSON_FILE)
+    file = await task.history.file_at(JSON_FILE)
+    if file is None:
+        return
+    violations = await asyncio.to_thread(_faults, _entries(path))
+    if violations:
+        raise invalid(JSON_FILE, violations)
+    async for outcome in _load(task, file, _entries(path)):
+        yield outcome
+
+
+async def load_dublin_core(task: Task, services: Services) -> Outcome:
+    """Read `dublincore.xml`, Dublin Core of the package as a whole. What it says in attributes stays in the file."""
+    if await task.history.file_at(DUBLIN_CORE_FILE) is None:
+        return Outcome()
+    try:
+        document = await asyncio.to_thread(xml.read, task.at(DUBLIN_CORE_FILE))
+    except xml.UnreadableError as error:
+        expected = "<dublincore> with elements of Dublin Core"
+        violation = Violation(path=DUBLIN_CORE_FILE, rule="xml", expected=expected, actual=str(error))
+        raise invalid(DUBLIN_CORE_FILE, [violation]) from error
+    pairs, lost = xml.dublin_core(document)
+    warnings = []
+    if lost:
+        detail = f"attributes and elements within elements stand in the file alone: {', '.join(lost)}"
+        warnings = [Warning_(code="content.metadata_reduced", detail=detail, path=DUBLIN_CORE_FILE)]
+    described = [Description(target=task.package.id, kind=DC, pairs=pairs)] if pairs else []
+    return Outcome(facts=Facts(descriptions=described, warnings=warnings))
+
+
+async def _load(task: Task, file: File, items: Iterator[Line | Violation]) -> AsyncIterator[Outcome]:
+    """Record what is said, window by window, from where an earlier run came to."""
+    corrected = await mended(task.at(file.path), file)
+    if corrected is not None:
+        yield Outcome(facts=corrected, cursor=task.cursor)
+    lines = (line for line in items if isinstance(line, Line) and line.number > task.cursor)
     while window := await asyncio.to_thread(lambda: list(itertools.islice(lines, _WINDOW))):
         yield await _describe(task, window)
 
 
-async def _mended(path: Path, file: File) -> Outcome | None:
-    """What is to be recorded when the file is no longer what was received; None when it is."""
-    if file.digest is None:
-        return None
-    value = (await digest_file(path, [file.digest.algorithm]))[file.digest.algorithm]
-    if value == file.digest.value:
-        return None
-    size = (await asyncio.to_thread(path.stat)).st_size
-    detail = f"it was changed after it was received with {file.digest.algorithm} {file.digest.value}"
-    now_so = Digest(algorithm=file.digest.algorithm, value=value, calculated_at=now())
-    return Outcome(
-        facts=Facts(
-            files=[replace(file, size_bytes=size, digest=now_so)],
-            warnings=[Warning_(code="content.metadata_changed", detail=detail, path=FILE)],
-        )
-    )
-
-
 async def _describe(task: Task, lines: Sequence[Line]) -> Outcome:
-    names = sorted({target for line in lines for target in line.targets})
-    files = await task.history.files_received_as(names)
+    targets = await find(task.history, task.package.id, [line.names for line in lines])
     descriptions: list[Description] = []
     directories: list[Directory] = []
     warnings: list[Warning_] = []
-    for line in lines:
-        file = next((files[name] for name in line.targets if name in files), None)
-        target = file.id if file else task.package.id if "objects" in line.targets else None
+    for line, target in zip(lines, targets, strict=True):
         if target is None:
-            directory = await _directory(task, line.targets)
-            if directory is not None:
-                directories.append(directory)
-                target = directory.id
-        if target is None:
-            detail = f"line {line.number} describes something that is not in the transfer"
-            warnings.append(
-                Warning_(code="content.metadata_unmatched", detail=detail, path=escape_name(line.targets[0]))
-            )
-        else:
-            descriptions += _descriptions(target, line)
+            detail = f"{line.place} describes something that is not in the transfer"
+            warnings.append(Warning_(code=UNMATCHED, detail=detail, path=escape_name(line.names[0])))
+            continue
+        for kind in (DC, CUSTOM):
+            pairs = [(element, value) for found, element, value in line.cells if found == kind]
+            if pairs:
+                descriptions.append(Description(target=target.id, kind=kind, pairs=pairs))
+        if target.directory:
+            directories.append(target.directory)
     facts = Facts(directories=directories, descriptions=descriptions, warnings=warnings)
     return Outcome(facts=facts, cursor=lines[-1].number)
 
 
-async def _directory(task: Task, originals: Sequence[str]) -> Directory | None:
-    """A described directory; it gets a UUID, if it has none, since a description needs something to describe."""
-    for original in originals:
-        directory = await task.history.directory_received_as(original)
-        if directory is not None:
-            made = uuid.uuid5(task.package.id, f"directory:{escape_name(original)}")
-            return replace(directory, id=directory.id or made)
-    return None
-
-
-def _descriptions(target: uuid.UUID, line: Line) -> Iterator[Description]:
-    for kind in (DC, CUSTOM):
-        pairs = [(element, value) for found, element, value in line.cells if found == kind]
-        if pairs:
-            yield Description(target=target, kind=kind, pairs=pairs)
+# --- metadata.csv ----------------------------------------------------------------------------------------------------
 
 
 def _check(path: Path) -> tuple[Sequence[Violation], Sequence[Warning_]]:
     """Every fault of the file, up to as many as are told, and what is to be told of one that can be read."""
     table = Table(path=path, shape=_SHAPE)
-    faults = (item for item in _lines(table) if isinstance(item, Violation))
-    return list(itertools.islice(faults, LISTED)), table.warnings()
+    return _faults(_lines(table)), table.warnings()
+
+
+def _faults(items: Iterator[Line | Violation]) -> Sequence[Violation]:
+    return list(itertools.islice((item for item in items if isinstance(item, Violation)), LISTED))
 
 
 def _lines(table: Table) -> Iterator[Line | Violation]:
@@ -141,16 +152,11 @@ def _lines(table: Table) -> Iterator[Line | Violation]:
             yield row
             continue
         columns = columns or [_column(name) for name in table.header[1:]]
-        targets = [_target(name) for name in table.names(row.cells[0])]
-        if not targets[0]:
+        if not row.cells[0]:
             yield table.violation(row, 1, "filename", "what the row describes, such as objects/letter.txt")
             continue
         cells = [(kind, element, value) for (kind, element), value in zip(columns, row.cells[1:], strict=True) if value]
-        yield Line(number=row.line, targets=targets, cells=cells)
-
-
-def _target(name: str) -> str:
-    return name.removeprefix("./").rstrip("/")
+        yield Line(number=row.line, place=f"line {row.line}", names=table.names(row.cells[0]), cells=cells)
 
 
 def _column(name: str) -> tuple[str, str]:
@@ -160,6 +166,41 @@ def _column(name: str) -> tuple[str, str]:
         return DC, f"{match['prefix']}.{match['element']}"
     plain = _NOT_WORD.sub("_", name).lower()
     return CUSTOM, plain if re.match(r"[a-z_]", plain) else f"_{plain}"
+
+
+# --- metadata.json ---------------------------------------------------------------------------------------------------
+
+
+def _entries(path: Path) -> Iterator[Line | Violation]:
+    for entry in objects.entries(path, JSON_FILE, _JSON_EXAMPLE):
+        yield entry if isinstance(entry, Violation) else _said(entry)
+
+
+def _said(entry: objects.Entry) -> Line | Violation:
+    name = next((entry.values[key] for key in ("filename", "parts") if key in entry.values), None)
+    if not isinstance(name, str) or not name.strip():
+        actual = "none" if name is None else str(name)[:100]
+        return Violation(path=f"{JSON_FILE}:{entry.line}", rule="filename", expected=_JSON_EXAMPLE, actual=actual)
+    cells = []
+    for key, value in entry.values.items():
+        for one in value if isinstance(value, list) else [value]:
+            text = _text(one)
+            if text is None:
+                expected, actual = "a text, or a list of texts", f"{key}: {str(one)[:100]}"
+                return Violation(path=f"{JSON_FILE}:{entry.line}", rule="value", expected=expected, actual=actual)
+            if key not in {"filename", "parts"} and text:
+                cells.append((*_column(key.strip()), text))
+    place = f"object {entry.number}, line {entry.line},"
+    return Line(number=entry.number, place=place, names=[name.strip()], cells=cells)
+
+
+def _text(value: Any) -> str | None:
+    """A value as text: null is empty, what is no single value is None."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int | float):
+        return str(value).strip()
+    return "" if value is None else None
 
 
 def as_pairs(metadata: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ The only package that knows metsrw and lxml.
 from __future__ import annotations
 
 from ingestd.mets.dip import place_in_dip, write_dip
+from ingestd.mets.fitting import unfit
 from ingestd.mets.reader import read
 from ingestd.mets.records import ReadAgent, ReadDescription, ReadEntity, ReadEvent, ReadFile, Record, Summary
 from ingestd.mets.transforms import Transform, read_transforms
@@ -25,6 +26,7 @@ __all__ = [
     "place_in_dip",
     "read",
     "read_transforms",
+    "unfit",
     "validate",
     "write",
     "write_dip",

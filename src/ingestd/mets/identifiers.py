@@ -55,7 +55,9 @@ class Identifiers:
     def __init__(self) -> None:
         self._runs: dict[tuple[Kind, str], _Runs] = {}
         self._numbers_spilled = False
-        self._spill = sqlite3.connect("", isolation_level=None)  # a temporary file of SQLite's own
+        self._spill = sqlite3.connect(
+            "", isolation_level=None, check_same_thread=False
+        )  # a temporary file of SQLite's own
         self._spill.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
             "CREATE TABLE identifier (name TEXT PRIMARY KEY, kind TEXT NOT NULL) WITHOUT ROWID;"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.resources
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,6 +20,7 @@ from ingestd.errors import Violation
 from ingestd.mets.identifiers import Identifiers, Kind
 from ingestd.mets.schematron import M, Schematron, Shape, div_shape, frame_shape, section_shape
 from ingestd.mets.vocabulary import METS, PREMIS, PREMIS_2
+from ingestd.tools.xml import ONE_SCHEMA_AT_A_TIME
 
 LIMIT = 200
 """How many violations are told, at most about; reading stops there."""
@@ -28,6 +28,7 @@ LIMIT = 200
 _REFERENCES = {"ADMID": Kind.ADMINISTRATIVE, "DMDID": Kind.DESCRIPTIVE, "FILEID": Kind.FILE}
 _SECTIONS = ("metsHdr", "dmdSec", "amdSec")
 _FRAMES = {"fileGrp": "file", "fileSec": "fileGrp", "structMap": "div"}
+_OUR_MAPS = ("structMap_1", "structMap_2", None)
 _WRAPPER = f"""<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema">
 <xs:import namespace="{METS}" schemaLocation="schema:/mets.xsd"/>
 <xs:import namespace="{PREMIS}" schemaLocation="schema:/premis.xsd"/>
@@ -47,10 +48,6 @@ class DoctypeFound(ValueError):
     """The document has a document type declaration."""
 
 
-_ONE_AT_A_TIME = threading.Lock()
-"""libxml2 keeps what it knows of schemas in globals: two threads that load them at once find types missing."""
-
-
 async def validate(path: Path, *, schematron: bool = True) -> Sequence[Violation]:
     """Find what is wrong with a METS: nothing, if it is valid. What is PREMIS 2 in it is not looked into.
 
@@ -65,7 +62,7 @@ async def validate(path: Path, *, schematron: bool = True) -> Sequence[Violation
 
 
 def _validate(path: Path, *, schematron: bool) -> Sequence[Violation]:
-    with _ONE_AT_A_TIME, Identifiers() as identifiers:
+    with ONE_SCHEMA_AT_A_TIME, Identifiers() as identifiers:
         check = _Check(identifiers, Schematron() if schematron else None)
         try:
             with path.open("rb") as file:
@@ -136,6 +133,7 @@ class _Check:
         self._counts = dict.fromkeys(("metsHdr", "amdSec", "fileSec", "structMap"), 0)
         self._filled: list[bool] = []
         self._normative = False
+        self._custom = False
         self._ended = False
 
     def report(self, identifier: str, rule: str, actual: str, expected: str = "") -> None:
@@ -191,6 +189,7 @@ class _Check:
             self._filled[-1] = True
         if name == "structMap":
             self._normative = element.get("TYPE") == "logical"
+            self._custom = element.get("ID") not in _OUR_MAPS
 
     def _section(self, name: str, element: etree._Element) -> None:
         kind = Kind.DESCRIPTIVE if name == "dmdSec" else Kind.ADMINISTRATIVE if name == "amdSec" else Kind.OTHER
@@ -206,13 +205,16 @@ class _Check:
     def _div(self, _name: str, element: etree._Element) -> None:
         identifier = element.get("ID", "")
         self._note(Kind.OTHER, element, identifier)
+        if self._custom:
+            return  # the schematron knows directories and items; those of others may be of any type
         self._judge(div_shape(element, normative=self._normative), identifier)
 
     def _frame(self, name: str, element: etree._Element) -> None:
         identifier = element.get("ID", "")
         self._note(Kind.OTHER, element, identifier)
         filled = self._filled.pop()
-        self._judge(frame_shape(element, _FRAMES[name] if filled else None), identifier)
+        if name != "structMap" or not self._custom:
+            self._judge(frame_shape(element, _FRAMES[name] if filled else None), identifier)
 
     def _note(self, kind: Kind, element: etree._Element, place: str) -> None:
         for identifier in _IDS(element):

@@ -57,13 +57,16 @@ async def write(
     created_at: datetime,
     document_empty_directories: bool,
     algorithm: DigestAlgorithm = DigestAlgorithm.SHA256,
+    struct_map: Path | None = None,
 ) -> Written:
     """Write the METS of the files under `objects/` to `path`, whole or not at all.
 
-    Tool output that cannot stand in the METS is left out and reported in `Written.problems`.
+    `struct_map` is one more structMap, as `structmap.cut` gives it. Tool output that cannot stand in the METS is left
+    out and reported in `Written.problems`.
     Raises `OSError` from the disk, `SystemFault` if the history is out of order.
     """
     document = Document(history, package, created_at, normative=document_empty_directories)
+    document.struct_map = struct_map
     return await write_down(document, path, algorithm)
 
 
@@ -140,6 +143,7 @@ class Document:
         self.problems = Problems()
         self._normative = normative
         self._package_amd = ""
+        self.struct_map: Path | None = None
         self.files = 0
 
     async def parts(self) -> AsyncIterator[str]:
@@ -153,6 +157,9 @@ class Document:
             yield text
         for normative in (False, True) if self._normative else (False,):
             async for text in self._struct_map(normative=normative):
+                yield text
+        if self.struct_map is not None:
+            async for text in _text_of(self.struct_map):
                 yield text
         yield "</mets:mets>\n"
 
@@ -302,6 +309,12 @@ class Document:
             for file in window:
                 said = descriptions.get(file.id, ())
                 yield Node(entry=file, dmds=[description_dmd(row) for row, _ in _descriptive(said)])
+
+
+async def _text_of(path: Path) -> AsyncIterator[str]:
+    with await asyncio.to_thread(path.open, encoding="utf-8") as file:
+        while text := await asyncio.to_thread(file.read, _CHUNK_CHARACTERS):
+            yield text
 
 
 def _descriptive(said: _Said) -> _Said:

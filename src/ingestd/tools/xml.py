@@ -1,10 +1,14 @@
-"""What tools write as XML, made fit to stand inside a METS document."""
+"""What tools write as XML, made fit to stand inside a METS document, and what all users of XML schemas share."""
 
 from __future__ import annotations
 
 import re
+import threading
 from dataclasses import dataclass
 from xml.parsers import expat
+
+ONE_SCHEMA_AT_A_TIME = threading.Lock()
+"""libxml2 keeps what it knows of schemas in globals: two threads that load them at once find types missing."""
 
 _ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _DECLARATION = re.compile(r"\A\ufeff?\s*<\?xml[^>]*\?>\s*")

@@ -1,0 +1,109 @@
+"""How the submitter sees the structure of the transfer: `file_labels.csv` and `mets_structmap.xml`."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import TextIO
+from urllib.parse import unquote
+
+from ingestd.errors import Violation
+from ingestd.job import Outcome, Services, Task
+from ingestd.metadata.tables import LISTED, Row, Shape, Table, invalid, read
+from ingestd.mets import structmap
+from ingestd.oais import Facts, File, FileUse, Warning_, escape_name
+from ingestd.references import find
+
+LABELS = "metadata/file_labels.csv"
+STRUCT_MAP = "metadata/mets_structmap.xml"
+_SHAPE = Shape(name=LABELS, example="letters/first.txt,The first letter", header=False, columns=2)
+_WINDOW = 256
+
+
+async def load_file_labels(task: Task, services: Services) -> AsyncIterator[Outcome]:
+    """Read `file_labels.csv`, which has no header: a file's path within `objects`, and its label in the structMap."""
+    path = task.at(LABELS)
+    if await task.history.file_at(LABELS) is None:
+        return
+    table = await asyncio.to_thread(lambda: Table(path=path, shape=_SHAPE))
+    violations = await asyncio.to_thread(table.faults)
+    if violations:
+        raise invalid(LABELS, violations)
+    if table.warnings():
+        yield Outcome(facts=Facts(warnings=table.warnings()), cursor=task.cursor)
+    rows = (row for row in read(path, _SHAPE) if row.line > task.cursor)
+    while window := await asyncio.to_thread(lambda: list(itertools.islice(rows, _WINDOW))):
+        yield await _label(task, table, window)
+
+
+async def _label(task: Task, table: Table, rows: Sequence[Row]) -> Outcome:
+    names = [[name for given in table.names(row.cells[0]) for name in (f"objects/{given}", given)] for row in rows]
+    targets = await find(task.history, task.package.id, names)
+    files: list[File] = []
+    warnings: list[Warning_] = []
+    for row, target in zip(rows, targets, strict=True):
+        if target is not None and target.file is not None and row.cells[1]:
+            files.append(replace(target.file, label=row.cells[1]))
+            continue
+        problem = "has no label" if target and target.file else "labels what is no file of the transfer"
+        path = escape_name(row.cells[0])
+        warnings.append(Warning_(code="content.metadata_unmatched", detail=f"line {row.line} {problem}", path=path))
+    return Outcome(facts=Facts(files=files, warnings=warnings), cursor=rows[-1].line)
+
+
+async def mark_license_files(task: Task, services: Services) -> Outcome:
+    """Files in `objects/license` are licences of what is preserved: a fileGrp of their own, and no copies of them."""
+    return Outcome(facts=Facts(files=[replace(file, use=FileUse.LICENSE) for file in task.files]))
+
+
+async def load_struct_map(task: Task, services: Services) -> Outcome:
+    """Prove `mets_structmap.xml`, find the files that it names, and keep its structMap for the METS.
+
+    Everything that is wrong is listed (`content.metadata_invalid`): what is not valid METS, more or less than one
+    structMap, an `fptr` or `area` without CONTENTIDS, or with those of a file that is not in the transfer.
+    """
+    path = task.at(STRUCT_MAP)
+    if await task.history.file_at(STRUCT_MAP) is None:
+        return Outcome()
+    violations = list(await asyncio.to_thread(structmap.faults, path, STRUCT_MAP))
+    kept = task.folder / structmap.KEPT
+    if not violations:
+        partial = kept.with_suffix(".part")
+        with await asyncio.to_thread(partial.open, "w", encoding="utf-8") as out:
+            violations = await _cut(task, out)
+        await asyncio.to_thread(partial.replace, kept)
+    if violations:
+        raise invalid(STRUCT_MAP, violations)
+    return Outcome(facts=Facts(package={structmap.FACT: "yes"}))
+
+
+async def _cut(task: Task, out: TextIO) -> list[Violation]:
+    violations: list[Violation] = []
+    windows = structmap.cut(task.at(STRUCT_MAP), STRUCT_MAP)
+    while (window := await asyncio.to_thread(next, windows, None)) is not None:
+        pointers = [piece for piece in window if isinstance(piece, structmap.Pointer)]
+        names = [[pointer.name, unquote(pointer.name)] for pointer in pointers]
+        targets = iter(await find(task.history, task.package.id, names))
+        text: list[str] = []
+        for piece in window:
+            if isinstance(piece, Violation):
+                violations.append(piece)
+            elif isinstance(piece, str):
+                text.append(piece)
+            else:
+                target = next(targets)
+                if target is None or target.file is None or target.file.removed:
+                    violations.append(_missing(piece))
+                else:
+                    text.append(str(target.file.id))
+        await asyncio.to_thread(out.write, "".join(text))
+        if len(violations) >= LISTED:
+            break
+    return violations
+
+
+def _missing(pointer: structmap.Pointer) -> Violation:
+    place = f"{STRUCT_MAP}:{pointer.line}:{pointer.column}"
+    return Violation(path=place, rule="CONTENTIDS", expected="a file of the transfer", actual=pointer.name[:200])

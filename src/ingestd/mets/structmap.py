@@ -1,0 +1,200 @@
+"""A structMap that came with the transfer, `mets_structmap.xml`, cut out of its METS for ours. Everything here blocks.
+
+It names files by CONTENTIDS, since it knows no identifiers: each `fptr` and `area` gets the FILEID of its file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.parsers import expat
+
+from lxml import etree
+
+from ingestd.errors import Violation
+from ingestd.mets.identifiers import Identifiers, Kind
+from ingestd.mets.markup import attribute
+from ingestd.mets.validation import LIMIT, DoctypeFound, combined_schema, refuse_doctype
+from ingestd.mets.vocabulary import METS, XLINK
+from ingestd.tools.xml import ONE_SCHEMA_AT_A_TIME
+
+KEPT = "structmap.xml"
+"""The file in a package's working folder that has the structMap, ready to be put into the METS."""
+FACT = "custom_structmap"
+"""The fact of the package that says that it is there."""
+CUSTOM_ID = "structMap_3"
+"""The identifier of a structMap that has none of its own: after the physical and the normative one."""
+_NO_FILE = "The attribute 'FILEID' is required"
+_CHUNK_BYTES = 1 << 16
+_DEPTH = 200
+_XML = "http://www.w3.org/XML/1998/namespace"
+_OURS = re.compile(r"(?:amdSec|dmdSec|techMD|rightsMD|sourceMD|digiprovMD|structMap)_\w+|file-.*")
+_PREFIXES = {XLINK: "xlink", _XML: "xml"}
+_LEFT_OUT = frozenset({"DMDID", "ADMID", "FILEID"})
+"""What refers to sections of the other METS, which do not come along."""
+_EXAMPLE = '<fptr CONTENTIDS="objects/letter.txt"/>'
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pointer:
+    """A place in the text where a file's identifier goes: the file's name, and where that stands."""
+
+    name: str
+    line: int
+    column: int
+
+
+def faults(path: Path, name: str) -> Sequence[Violation]:
+    """What is wrong with the document: not well formed, a document type, not valid METS, not one structMap."""
+    try:
+        found = _schema_faults(path, name)
+    except (expat.ExpatError, etree.XMLSyntaxError, DoctypeFound) as error:
+        return [Violation(path=name, rule="xml", expected="a METS without a document type", actual=str(error))]
+    return found
+
+
+def cut(path: Path, name: str) -> Iterator[Sequence[str | Pointer | Violation]]:
+    """Give the structMap as text, in windows, a `Pointer` wherever an identifier goes, and what is wrong with it."""
+    with Identifiers() as identifiers:
+        cutter = _Cutter(name, identifiers)
+        try:
+            with path.open("rb") as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    cutter.parser.Parse(chunk, False)
+                    yield cutter.taken()
+                cutter.parser.Parse(b"", True)
+                yield cutter.taken()
+        except expat.ExpatError as error:
+            place = f"{name}:{cutter.parser.CurrentLineNumber}:{cutter.parser.CurrentColumnNumber + 1}"
+            yield [Violation(path=place, rule="xml", expected="well-formed XML", actual=str(error))]
+
+
+def _schema_faults(path: Path, name: str) -> list[Violation]:
+    """Feed the document line by line: libxml2 does not say by itself at which line a stream is not valid."""
+    found: list[Violation] = []
+    maps = 0
+    with ONE_SCHEMA_AT_A_TIME, path.open("rb") as file:
+        refuse_doctype(file)
+        parser = etree.XMLPullParser(
+            ("end",),
+            tag=[f"{{{METS}}}structMap", f"{{{METS}}}div"],
+            schema=combined_schema(),
+            resolve_entities=False,
+            no_network=True,
+            huge_tree=True,
+        )
+        line, told = 1, 0
+        while part := file.readline(_CHUNK_BYTES):
+            parser.feed(part)
+            log: Any = parser.feed_error_log
+            for entry in list(log)[told:LIMIT]:
+                told += 1
+                if _NO_FILE not in entry.message:
+                    found.append(_not_valid(f"{name}:{line}", entry.message))
+            line += part.endswith(b"\n")
+            events: Any = parser.read_events()
+            for _, element in events:
+                maps += element.tag.endswith("}structMap")
+                element.clear()
+    if not found and maps != 1:
+        found.append(Violation(path=name, rule="structMap", expected="one structMap", actual=str(maps)))
+    return found
+
+
+def _not_valid(place: str, message: str) -> Violation:
+    return Violation(path=place, rule="mets.xsd", expected="valid METS", actual=message[:1000])
+
+
+class _Cutter:
+    def __init__(self, name: str, identifiers: Identifiers) -> None:
+        self._name = name
+        self._identifiers = identifiers
+        self._pieces: list[str | Pointer | Violation] = []
+        self._depth = 0
+        self._pointing: list[tuple[bool, str]] = []
+        self._open = False
+        self.parser = expat.ParserCreate(namespace_separator=" ")
+        self.parser.ordered_attributes = True
+        self.parser.StartElementHandler = self._start
+        self.parser.EndElementHandler = self._end
+
+    def taken(self) -> Sequence[str | Pointer | Violation]:
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+    def _start(self, name: str, attributes: list[str]) -> None:
+        namespace, _, local = name.rpartition(" ")
+        if not self._depth and (namespace, local) != (METS, "structMap"):
+            return
+        self._depth += 1
+        if self._depth > _DEPTH:
+            raise expat.ExpatError("elements within one another too deeply")
+        if namespace != METS:
+            self._fault("element", "elements of METS alone", name)
+        values = dict(zip(attributes[::2], attributes[1::2], strict=True))
+        if local == "structMap":
+            values.setdefault("ID", CUSTOM_ID)
+        self._close_tag()
+        self._pieces.append(f"{'  ' * self._depth}<mets:{local}")
+        for key, value in values.items():
+            self._attribute(key, value)
+        if local in {"fptr", "area"}:
+            self._point(local, values)
+        self._open = True
+
+    def _attribute(self, key: str, value: str) -> None:
+        namespace, _, local = key.rpartition(" ")
+        if not namespace and local in _LEFT_OUT:
+            return
+        if not namespace and local == "ID":
+            value = self._identifier(value)
+        if namespace and namespace not in _PREFIXES:
+            self._pieces.append(f' xmlns:own="{attribute(namespace)}" own:{local}="{attribute(value)}"')
+            return
+        prefix = f"{_PREFIXES[namespace]}:" if namespace else ""
+        self._pieces.append(f' {prefix}{local}="{attribute(value)}"')
+
+    def _identifier(self, value: str) -> str:
+        """The element's own identifier; one that ours might have becomes another."""
+        name = f"custom-{value}" if _OURS.fullmatch(value) and value != CUSTOM_ID else value
+        if not self._identifiers.add(Kind.OTHER, name):
+            self._fault("id", "each ID once", value)
+        return name
+
+    def _point(self, local: str, values: dict[str, str]) -> None:
+        """An `fptr` points at a file itself, or by the `area`s within it."""
+        name = values.get("CONTENTIDS", "").strip()
+        if local == "area" and self._pointing:
+            self._pointing[-1] = (True, "")
+        if local == "fptr":
+            self._pointing.append((bool(name), self._place()))
+        if name:
+            line, column = self.parser.CurrentLineNumber, self.parser.CurrentColumnNumber + 1
+            self._pieces += [' FILEID="file-', Pointer(name=name, line=line, column=column), '"']
+        elif local == "area":
+            self._fault("CONTENTIDS", _EXAMPLE, f"no CONTENTIDS on {local}")
+
+    def _end(self, name: str) -> None:
+        if not self._depth:
+            return
+        local = name.rpartition(" ")[2]
+        if local == "fptr" and self._pointing:
+            points, place = self._pointing.pop()
+            if not points:
+                self._fault("CONTENTIDS", _EXAMPLE, "no CONTENTIDS on fptr", place)
+        self._pieces.append("/>\n" if self._open else f"{'  ' * self._depth}</mets:{local}>\n")
+        self._open = False
+        self._depth -= 1
+
+    def _close_tag(self) -> None:
+        if self._open:
+            self._pieces.append(">\n")
+
+    def _fault(self, rule: str, expected: str, actual: str, place: str = "") -> None:
+        self._pieces.append(Violation(path=place or self._place(), rule=rule, expected=expected, actual=actual))
+
+    def _place(self) -> str:
+        return f"{self._name}:{self.parser.CurrentLineNumber}:{self.parser.CurrentColumnNumber + 1}"

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from ingestd.errors import Code, ContentError
+from ingestd.handlers.structure import LABELS, STRUCT_MAP, load_file_labels, load_struct_map, mark_license_files
+from ingestd.mets import structmap, validate, write
+from ingestd.oais import FileUse
+from tests.mets_samples import AGENTS, AT
+from tests.steps import Bench, file_id
+
+METS = (
+    '<mets xmlns="http://www.loc.gov/METS/" xmlns:xlink="http://www.w3.org/1999/xlink">\n'
+    '<structMap TYPE="logical"%s>\n<div>\n<div LABEL="1 &amp; 2" TYPE="letter" DMDID="d" ID="dmdSec_1">%s</div>\n'
+    "</div></structMap>%s</mets>"
+)
+GOOD = '<fptr CONTENTIDS="objects/a.txt"/><fptr FILEID="x"><area CONTENTIDS="objects/%20b" FILEID="x"/></fptr>'
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    bench = await Bench.open(tmp_path)
+    yield bench
+    await bench.journal.close()
+
+
+async def load(bench: Bench, text: str) -> str:
+    await bench.receive({"objects/a.txt": b"1", "objects/ b": b"2", STRUCT_MAP: text.encode()})
+    await bench.run(load_struct_map)
+    return (bench.folder / structmap.KEPT).read_text()
+
+
+def a_mets(pointers: str = GOOD, attributes: str = "", more: str = "") -> str:
+    return (METS % (attributes, pointers, more)).replace(' DMDID="d"', "")
+
+
+async def test_labels_are_put_on_files_by_their_path_within_objects(bench: Bench) -> None:
+    csv = "a.txt,A label\nobjects/ b,\nnone,x\nobjects,y\n"
+    await bench.receive({"objects/a.txt": b"1", "objects/ b": b"2", LABELS: csv.encode()})
+    await bench.run(load_file_labels)
+
+    assert {"objects/a.txt": "A label", "objects/ b": ""} == {
+        file.path: file.label for file in await bench.files(under="objects")
+    }
+    warned = [(w.path, w.detail) async for some in bench.journal.warnings() for w in some]
+    assert [("objects/ b", "line 2 has no label"), ("none", "line 3 labels what is no file of the transfer")] == warned[
+        :2
+    ]
+    assert "objects" == warned[2][0]
+
+
+async def test_a_row_of_labels_with_too_many_cells_is_named(bench: Bench) -> None:
+    await bench.receive({"objects/a.txt": b"1", LABELS: b"a.txt,A label\na.txt,one, two\n"})
+    with pytest.raises(ContentError) as caught:
+        await bench.run(load_file_labels)
+
+    assert [f"{LABELS}:2:3"] == [violation.path for violation in caught.value.violations]
+
+
+async def test_a_struct_map_points_at_the_files_that_it_names(bench: Bench, tmp_path: Path) -> None:
+    text = await load(bench, a_mets())
+
+    assert f'<mets:fptr CONTENTIDS="objects/a.txt" FILEID="file-{file_id("objects/a.txt")}"/>' in text
+    assert f'FILEID="file-{file_id("objects/ b")}"/>' in text
+    assert '<mets:structMap TYPE="logical" ID="structMap_3">' in text
+    assert 'LABEL="1 &amp; 2" TYPE="letter" ID="custom-dmdSec_1"' in text
+    await bench.journal.add_agents(AGENTS)
+    written = tmp_path / "METS.xml"
+    kept = bench.folder / structmap.KEPT
+    await write(bench.journal, bench.package, written, created_at=AT, document_empty_directories=True, struct_map=kept)
+    assert [] == list(await validate(written))
+    assert text in written.read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (a_mets('<fptr CONTENTIDS="objects/none"/>'), [(":4:52", "CONTENTIDS")]),
+        (a_mets("<fptr/>"), [(":4:52", "CONTENTIDS")]),
+        (a_mets('<fptr CONTENTIDS=""/>'), [(":4:52", "CONTENTIDS")]),
+        (a_mets('<fptr FILEID="x"/>'), [(":4:52", "CONTENTIDS")]),
+        (a_mets("<fptr><area/></fptr>"), [(":4:58", "CONTENTIDS")]),
+        (a_mets(attributes=' STRANGE="x"'), [(":2", "mets.xsd")]),
+        (a_mets(more="<structMap><div/></structMap>"), [("", "structMap")]),
+        ("<a/>", [("", "structMap")]),
+        ("<!DOCTYPE a><a/>", [("", "xml")]),
+        ("<a>", [("", "structMap")]),
+        (a_mets().removesuffix("</mets>"), [(":5:19", "xml")]),
+    ],
+)
+async def test_what_is_wrong_with_a_struct_map_is_named(bench: Bench, text: str, found: list[tuple[str, str]]) -> None:
+    with pytest.raises(ContentError) as caught:
+        await load(bench, text)
+
+    assert caught.value.code is Code.CONTENT_METADATA_INVALID
+    assert [(v.path.removeprefix(STRUCT_MAP), v.rule) for v in caught.value.violations] == found
+
+
+async def test_without_the_files_there_is_nothing_to_do(bench: Bench) -> None:
+    await bench.receive({"objects/a.txt": b"1"})
+
+    assert [] == await bench.run(load_file_labels)
+    assert [{}] == [outcome.facts.package for outcome in await bench.run(load_struct_map)]
+
+
+async def test_files_in_the_folder_license_are_licences(bench: Bench) -> None:
+    await bench.receive({"objects/license/l.txt": b"1", "objects/a.txt": b"2"})
+    await bench.run_files(mark_license_files, under="objects/license")
+
+    assert {"objects/license/l.txt": FileUse.LICENSE, "objects/a.txt": FileUse.ORIGINAL} == {
+        file.path: file.use for file in await bench.files()
+    }
