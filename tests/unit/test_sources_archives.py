@@ -188,6 +188,19 @@ class TestWellMade:
         assert desk.there() == PLAIN
 
     @pytest.mark.tool
+    async def test_a_7z_of_read_only_folders_and_files_is_unpacked(self, desk: Desk, tmp_path: Path) -> None:
+        tree = tmp_path / "tree"
+        (tree / "deep" / "er").mkdir(parents=True)
+        (tree / "deep" / "er" / "a").write_bytes(b"a")
+        for path, mode in ((tree / "deep" / "er" / "a", 0), (tree / "deep" / "er", 0o555), (tree / "deep", 0o500)):
+            path.chmod(mode)
+        (await desk.pool.run(["7z", "a", str(tmp_path / "a.7z"), "."], cwd=tree)).check()
+
+        await desk.receive(tmp_path / "a.7z")
+
+        assert {"er/a": b"a"} == desk.there()
+
+    @pytest.mark.tool
     async def test_a_tar_zst_is_unpacked(self, desk: Desk, tmp_path: Path) -> None:
         tar = make_tar(tmp_path / "a.tar", plain_members())
         (await desk.pool.run(["zstd", "-q", str(tar)])).check()

@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 import shutil
+import stat
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -99,7 +100,7 @@ async def _list(program: str, path: str, meter: Meter, pool: Pool) -> int:
                 _judge(value, meter, findings)
             elif key == b"Size" and value.isdigit():
                 meter.count(int(value))
-            elif key == b"Attributes" and value.startswith(b"D"):
+            elif key == b"Attributes" and b"D" in value.partition(b" ")[0]:  # `D`, or `RD` for one that is read-only
                 folders += 1
     if not lines.result().ok:
         raise _seven_zip_error(lines.result())
@@ -155,10 +156,17 @@ def _used(folder: Path) -> int:
 
 
 def _count_files(folder: Path, findings: Findings) -> int:
-    """Count files and links. 7z turns absolute links to below `folder`: they led out."""
+    """Count files and links, and let them be read: the archive's permissions are not ours. 7z turns absolute links to
+    below `folder`: they led out.
+    """
     total = 0
     for parent, folders, names in os.walk(folder):
         links = [path for name in folders + names if (path := Path(parent) / name).is_symlink()]
+        for some, needed in ((folders, stat.S_IRWXU), (names, stat.S_IRUSR)):
+            for path in (Path(parent) / name for name in some):
+                mode = path.lstat().st_mode
+                if not stat.S_ISLNK(mode) and mode & needed != needed:
+                    path.chmod(mode | needed)
         total += len(names) + sum(link.name in folders for link in links)
         for link in links:
             target = str(link.readlink())
