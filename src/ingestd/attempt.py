@@ -19,7 +19,7 @@ import structlog
 
 from ingestd.config import Settings
 from ingestd.engine import Ended, Engine, Step
-from ingestd.errors import Cancelled, Code, IngestError, RequestError, ResourceError, SystemFault
+from ingestd.errors import Cancelled, Code, IngestError, ResourceError, SystemFault
 from ingestd.job import Services, Task
 from ingestd.journal import PackageJournal, RequestRecord, RuleCount
 from ingestd.journal.service import EMBEDDED
@@ -37,7 +37,7 @@ from ingestd.oais import Facts, Package, Warning_, escape_name
 from ingestd.planning import planned
 from ingestd.premis import now
 from ingestd.results import agents, aip_data, result_data
-from ingestd.sources import Checked, Source, check
+from ingestd.sources import Checked, check, source_of
 
 log = structlog.get_logger(__name__)
 
@@ -187,12 +187,7 @@ class Attempt:
         return self._package(processing), target
 
     async def _check(self) -> Checked:
-        source = self._request.source
-        if source.credentials:
-            raise RequestError(
-                f"there are no credentials named {source.credentials!r}", code=Code.REQUEST_UNSUPPORTED_SOURCE
-            )
-        where = Source(location=source.location, checksum=source.checksum)
+        where = source_of(self._request.source, self._settings.credentials)
         return await check(where, self._settings.sources, trusted=self._trusted)
 
     async def _recorded_name(self) -> str:

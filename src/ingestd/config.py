@@ -182,7 +182,7 @@ class MetadataXmlSettings(Model):
 class SourceSettings(Model):
     """Where sources may come from."""
 
-    schemes: tuple[str, ...] = ("file", "http", "https")
+    schemes: tuple[str, ...] = ("file", "http", "https", "s3", "az", "gs")
     """URL schemes that requests may name."""
     roots: tuple[LocalPath, ...] = ()
     """Folders below which `file` sources must lie. Requests from the broker may read nothing outside; the command line
@@ -190,6 +190,9 @@ class SourceSettings(Model):
     hosts: tuple[str, ...] = ()
     """Hosts that `http(s)` sources may be fetched from; empty for every public one. An address that is not public
     (loopback, private, link-local, such as cloud metadata) must be named here."""
+    buckets: tuple[str, ...] = ()
+    """URLs below which sources in object stores must lie: `s3://BUCKET/PREFIX`. Requests from the broker may read
+    nothing outside; the command line and the library, when this is empty, all that they have credentials for."""
     max_bytes: Annotated[int, Field(ge=1)] = 2 * 2**40
     """Largest source."""
     max_files: Annotated[int, Field(ge=1)] = 2_000_000

@@ -81,7 +81,8 @@ async def _submit_when(ready: asyncio.Event, settings: Settings, envelope: Reque
 
 def _envelope(options: argparse.Namespace) -> RequestEnvelope:
     fields = request_fields(options)
-    source = {"location": _location(options.source), "checksum": fields.pop("checksum", None)}
+    given = {name: fields.pop(name, None) for name in ("checksum", "credentials")}
+    source = {"location": _location(options.source), **given}
     data = {**fields, "source": source, "tenant": options.tenant, "collection": options.collection}
     if options.location:
         data["target"] = {"location": options.location}

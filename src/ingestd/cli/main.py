@@ -138,6 +138,7 @@ def _source(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--checksum", metavar="ALGORITHM:HEX", help="what a file or archive must be, e.g. sha256:9f86…"
     )
+    command.add_argument("--credentials", metavar="NAME", help="which of the settings' `credentials` opens the source")
     command.add_argument("--accession", metavar="NUMBER", help="accession number, recorded in the AIP")
     command.add_argument("--identifier", metavar="ID", help="your own identifier, repeated in events and in the bag")
     command.add_argument(

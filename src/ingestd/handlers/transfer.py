@@ -19,7 +19,7 @@ from ingestd.fixity import digest_file
 from ingestd.job import Outcome, Services, Task
 from ingestd.oais import Directory, Facts, File, FileUse, MoreDigest, Rename, Warning_, escape_name
 from ingestd.premis import Digest, Event, EventType, now
-from ingestd.sources import Received, Source, receive
+from ingestd.sources import Received, receive, source_of
 
 TOP_LEVEL = ("logs", "metadata", "objects")
 """The only folders of a transfer, as Archivematica lays it out."""
@@ -34,7 +34,7 @@ async def receive_transfer(task: Task, services: Services) -> AsyncIterator[Outc
     settings = services.settings
     found = 0
     windows = receive(
-        Source(location=task.source.location, checksum=task.source.checksum),
+        source_of(task.source, settings.credentials),
         task.root,
         settings=settings.sources,
         unpack=settings.unpack,

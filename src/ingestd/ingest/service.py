@@ -78,16 +78,18 @@ class Ingest:
         name: str | None = None,
         processing: Mapping[str, Any] | None = None,
         checksum: Mapping[str, str] | None = None,
+        credentials: str | None = None,
         requester: str = "",
         again: bool = False,
         **more: Any,
     ) -> Preservation:
-        """Begin to preserve `source` (a path or URL). `more` are other fields of a preservation request.
+        """Begin to preserve `source` (a path or URL). `more` are other fields of a preservation request; `credentials`
+        names what the settings have of an account at an object store.
 
         An unfinished ingest of the same source with the same options, whose process died, is taken up where it was,
         unless `again`. Raises `RequestError` when the request is not valid.
         """
-        where = {"location": _location(source), "checksum": checksum}
+        where = {"location": _location(source), "checksum": checksum, "credentials": credentials}
         data = {"source": where, "processing": dict(processing or {}), **more}
         if name is not None:
             data["name"] = name

@@ -35,7 +35,7 @@ class RequestSource(Incoming):
     """What is to be preserved."""
 
     location: Annotated[str, Field(min_length=1, max_length=4096)]
-    """A path, or a `file`, `http` or `https` URL: of a folder, a file or an archive."""
+    """A path, or a `file`, `http`, `https`, `s3`, `az`, `abfs` or `gs` URL: of a folder, file, archive or bag."""
     checksum: Checksum | None = None
     """What a file or archive must be."""
     credentials: Label | None = None

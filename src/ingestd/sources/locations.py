@@ -23,14 +23,21 @@ from typing import TYPE_CHECKING
 from ingestd.errors import Code, RequestError, SourceError, Violation
 from ingestd.sources.findings import failure
 from ingestd.sources.kinds import archive_in
-from ingestd.sources.names import open_plain
+from ingestd.sources.names import NameRefused, open_plain, split
 from ingestd.sources.records import Checked, Kind, Source
 
 if TYPE_CHECKING:
-    from ingestd.config import SourceSettings
+    from collections.abc import Mapping
+
+    from ingestd.config import CredentialSettings, SourceSettings
+    from ingestd.messages import RequestSource
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 _NOT_IN_URL = re.compile(r"[\x00-\x20\x7f]")
+
+_NOT_IN_NAME = re.compile(r"[\x00-\x1f\x7f?]")
+_OBJECTS = ("s3://", "az://", "abfs://", "abfss://", "gs://")
+_SAME = {"abfs": "az", "abfss": "az"}
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
@@ -46,6 +53,33 @@ class Url:
     text: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectUrl:
+    """An object, or all below a prefix, that may be fetched. `bucket` is a URL; `folder` where only that is meant."""
+
+    bucket: str
+    key: str
+    folder: bool
+    account: str
+    text: str
+
+
+def source_of(asked: RequestSource, credentials: Mapping[str, CredentialSettings]) -> Source:
+    """Give what a request asks for, with the credentials that it names. Raises `request.unsupported_source`."""
+    if asked.credentials and asked.credentials not in credentials:
+        known = ", ".join(sorted(credentials)) or "none are configured"
+        violation = Violation(
+            path="source.credentials", rule="known", expected=f"one of: {known}", actual=asked.credentials
+        )
+        raise RequestError(
+            f"there are no credentials named {asked.credentials!r}",
+            code=Code.REQUEST_UNSUPPORTED_SOURCE,
+            violations=(violation,),
+        )
+    named = credentials[asked.credentials] if asked.credentials else None
+    return Source(location=asked.location, checksum=asked.checksum, credentials=named)
+
+
 async def check(source: Source, settings: SourceSettings, *, trusted: bool) -> Checked:
     """See what a source is and that it may be read, without reading it.
 
@@ -57,11 +91,57 @@ async def check(source: Source, settings: SourceSettings, *, trusted: bool) -> C
         url = parse_url(source.location, settings, trusted=trusted)
         name = os.path.basename(urllib.parse.unquote(urllib.parse.urlsplit(url.text).path)) or url.host
         return Checked(kind=Kind.REMOTE, name=name)
+    if is_object(source.location):
+        found = parse_object_url(source.location, settings, trusted=trusted)
+        return Checked(
+            kind=Kind.REMOTE, name=(found.key or urllib.parse.urlsplit(found.bucket).netloc).rpartition("/")[2]
+        )
     return await asyncio.to_thread(_check_local, source, settings, trusted)
 
 
 def is_remote(location: str) -> bool:
     return location.lower().startswith(("http://", "https://"))
+
+
+def is_object(location: str) -> bool:
+    return location.lower().startswith(_OBJECTS)
+
+
+def parse_object_url(location: str, settings: SourceSettings, *, trusted: bool) -> ObjectUrl:
+    """Read the URL of an object store and judge it.
+
+    What is not trusted may read below the URLs of `sources.buckets` alone: this service's credentials are not the
+    requester's.
+    """
+    scheme, _, rest = location.partition("://")
+    scheme = _SAME.get(scheme.lower(), scheme.lower())
+    container, _, path = rest.partition("/")
+    bucket, at, host = container.partition("@")
+    if scheme not in settings.schemes:
+        raise _unsupported(f"{scheme}://…", f"one of the schemes {', '.join(settings.schemes)}")
+    if at and not trusted:
+        # The credentials would be shown to whichever account the requester chose.
+        raise _unsupported(f"{scheme}://…", "a URL without an account: the credentials have one")
+    if not bucket or _NOT_IN_NAME.search(location) or (at and scheme != "az"):
+        raise _unsupported(f"{scheme}://…", f"{scheme}://BUCKET/KEY, and no password in it")
+    key = urllib.parse.unquote(path, errors="surrogateescape")
+    try:
+        parts = split(os.fsencode(key)) if key else ()
+    except NameRefused as error:
+        raise _unsupported(location, error.expected) from error
+    key = os.fsdecode(b"/".join(parts))
+    allowed = [_below_of(each) for each in settings.buckets]
+    asked = f"{scheme}://{bucket}/{key}/"
+    if (allowed or not trusted) and not any(asked.startswith(each) for each in allowed):
+        raise _unsupported(location, "a URL below one of those that settings.sources.buckets names")
+    folder = not key or location.endswith("/")
+    account = host.partition(".")[0]
+    return ObjectUrl(bucket=f"{scheme}://{bucket}", key=key, folder=folder, account=account, text=location)
+
+
+def _below_of(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{_SAME.get(scheme.lower(), scheme.lower())}://{urllib.parse.unquote(rest).rstrip('/')}/"
 
 
 def parse_url(location: str, settings: SourceSettings, *, trusted: bool) -> Url:

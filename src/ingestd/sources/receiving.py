@@ -17,8 +17,17 @@ from ingestd.sources.copying import Worker, changed, copy, digest_of, no_room, r
 from ingestd.sources.downloads import download, forget_download
 from ingestd.sources.folders import Known, receive_folder
 from ingestd.sources.kinds import Archive, archive_in
-from ingestd.sources.locations import check, is_remote, too_large, unreadable
+from ingestd.sources.locations import (
+    check,
+    checksum_of_folder,
+    is_object,
+    is_remote,
+    parse_object_url,
+    too_large,
+    unreadable,
+)
 from ingestd.sources.names import open_plain
+from ingestd.sources.objects import fetch_object, look, receive_objects
 from ingestd.sources.records import Checksum, Kind, Received, Source, modified_at
 
 if TYPE_CHECKING:
@@ -64,6 +73,20 @@ async def receive(
     if is_remote(source.location):
         fetched = await download(source.location, scratch, settings=settings, trusted=trusted)
         file = await worker.run(partial(_look, str(fetched.path), fetched.name, source.location, settings))
+    elif is_object(source.location):
+        url = parse_object_url(source.location, settings, trusted=trusted)
+        store = await look(url, source.credentials)
+        if store.info is None:
+            if source.checksum:
+                raise checksum_of_folder()
+            windows = receive_objects(store, into, settings=settings, algorithm=algorithm, known=known, scratch=scratch)
+            async with aclosing(windows):
+                async for window in windows:
+                    yield window
+            return
+        path = await fetch_object(store, scratch, settings=settings)
+        name = url.key.rpartition("/")[2]
+        file = await worker.run(partial(_look, str(path), name, source.location, settings))
     else:
         checked = await check(source, settings, trusted=trusted)
         if checked.kind is Kind.FOLDER:
@@ -79,7 +102,7 @@ async def receive(
     async with aclosing(windows):
         async for window in windows:
             yield window
-    if is_remote(source.location):
+    if is_remote(source.location) or is_object(source.location):
         await worker.run(partial(forget_download, scratch))
 
 

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ingestd.premis import Digest, DigestAlgorithm
+
+if TYPE_CHECKING:
+    from ingestd.config import CredentialSettings
 
 WINDOW = 256
 
@@ -26,10 +29,13 @@ class Checksum(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """Where the content is: a path, a `file://` URL (percent-encoded bytes) or an `http(s)://` URL."""
+    """Where the content is: a path, a `file://` URL (percent-encoded bytes), an `http(s)://` URL, or the URL of an
+    object store (`s3`, `az`, `abfs`, `gs`), which may need `credentials`.
+    """
 
     location: str
     checksum: Checksum | None = None
+    credentials: CredentialSettings | None = None
 
 
 class Kind(StrEnum):
