@@ -93,12 +93,13 @@ async def test_an_aip_as_it_was_made_is_verified(bench: Bench) -> None:
         (lambda f: (f / "data/objects/a").write_bytes(b"2"), ("data/objects/a", "digest")),
         (lambda f: (f / "data/METS.xml").write_bytes(b"<METS/>"), ("data/METS.xml", "digest")),
         (lambda f: (f / "bag-info.txt").write_bytes(b""), ("bag-info.txt", "digest")),
-        (lambda f: (f / "data/objects/d/b").unlink(), ("", "count")),
+        (lambda f: (f / "data/objects/d/b").unlink(), ("data/objects/d/b", "missing")),
+        (lambda f: (f / "data/METS.xml").unlink(), ("data/METS.xml", "missing")),
         (lambda f: (f / "data/objects/c\n").write_bytes(b""), ("data/objects/c%0A", "manifest")),
         (lambda f: (f / "fetch.txt").write_bytes(b""), ("fetch.txt", "manifest")),
         (lambda f: (f / "data/objects/d/b").rename(f / "data/objects/d/c"), ("data/objects/d/c", "manifest")),
     ],
-    ids=["byte", "METS", "tag", "missing", "extra", "extra tag", "renamed"],
+    ids=["byte", "METS", "tag", "missing", "METS missing", "extra", "extra tag", "renamed"],
 )
 async def test_every_difference_is_found_and_named(bench: Bench, damage: Damage, found: tuple[str, str]) -> None:
     damage(await packed(bench))

@@ -235,12 +235,12 @@ async def verify_aip(task: Task, services: Services) -> Outcome:
     members = _folder_members(bag, algorithm) if unpacked else digests(packed_path(task), algorithm)
     async for window in members:
         await expected.meet(window)
-    violations = expected.violations()
+    violations = await expected.violations()
     if violations:
         raise StorageError(
-            f"the packed AIP differs from its bag in {len(violations)} place(s)",
+            f"the packed AIP differs from its bag in {expected.differences} place(s)",
             code=Code.STORAGE_VERIFY_MISMATCH,
-            violations=tuple(violations[:_LISTED]),
+            violations=tuple(violations),
         )
     return Outcome(facts=Facts(package={"verified_at": now().isoformat(), "verified_files": str(expected.met)}))
 
@@ -253,55 +253,78 @@ async def _folder_members(bag: Path, algorithm: DigestAlgorithm) -> AsyncIterato
 
 
 class _Expected:
-    """What must be in the package: recorded files by the journal, the few others by the manifests."""
+    """What must be in the package: recorded files by the journal, the few others by the manifests.
 
-    def __init__(self, task: Task, bag: str, others: dict[str, str], total: int) -> None:
-        self._task = task
+    Of the recorded files, one bit each is kept: whether it was met.
+    """
+
+    def __init__(self, task: Task, bag: str, others: Mapping[str, str]) -> None:
+        self._history = task.history
         self._prefix = f"{bag}/"
         self._others = others
-        self._total = total
+        self._others_met: set[str] = set()
+        self._rows_met = bytearray()
         self._found: list[Violation] = []
+        self.differences = 0
         self.met = 0
 
     @classmethod
     async def of(cls, task: Task, bag: Path, algorithm: DigestAlgorithm) -> _Expected:
-        others, total = await asyncio.to_thread(_other_files, bag, algorithm)
-        return cls(task, bag.name, others, total)
+        return cls(task, bag.name, await asyncio.to_thread(_other_files, bag, algorithm))
 
     async def meet(self, members: Sequence[Member]) -> None:
-        paths = {member.path.removeprefix(self._prefix): member for member in members}
-        payload = [path.removeprefix("data/") for path in paths if path.startswith("data/")]
-        files = await self._task.history.files_at(payload)
-        for path, member in paths.items():
+        paths = [member.path.removeprefix(self._prefix) for member in members]
+        files = await self._history.files_at([path.removeprefix("data/") for path in paths if path.startswith("data/")])
+        for path, member in zip(paths, members, strict=True):
             file = files.get(path.removeprefix("data/")) if path.startswith("data/") else None
             expected = file.digest.value if file and file.digest else self._others.get(path)
             self.met += 1
-            if len(self._found) == _LISTED:
-                continue
             if expected is None:
-                self._found.append(Violation(path=escape_name(path), rule="manifest", actual="not in the manifests"))
+                self._report(path, "manifest", actual="not in the manifests")
             elif expected != member.digest:
-                violation = Violation(path=escape_name(path), rule="digest", expected=expected, actual=member.digest)
-                self._found.append(violation)
+                self._report(path, "digest", expected=expected, actual=member.digest)
+            if self._met_before(path, file):
+                self._report(path, "manifest", expected="one file", actual="two of that name")
 
-    def violations(self) -> list[Violation]:
-        if self.met != self._total:
-            count = Violation(path="", rule="count", expected=str(self._total), actual=str(self.met))
-            return [*self._found, count]
+    def _met_before(self, path: str, file: File | None) -> bool:
+        """Note that a file was met; say whether it had been before."""
+        before = path in self._others_met
+        if path in self._others:
+            self._others_met.add(path)
+        if file is None:
+            return before
+        before = self._is_met(file)
+        self._rows_met.extend(bytes(max(0, file.row // 8 + 1 - len(self._rows_met))))
+        self._rows_met[file.row // 8] |= 1 << file.row % 8
+        return before
+
+    def _is_met(self, file: File) -> bool:
+        return file.row // 8 < len(self._rows_met) and bool(self._rows_met[file.row // 8] >> file.row % 8 & 1)
+
+    async def violations(self) -> Sequence[Violation]:
+        """Give the first differences, when all members have been met: what is missing is named too."""
+        for path in sorted(self._others.keys() - self._others_met):
+            self._report(path, "missing", expected="a file", actual="none")
+        async for files in self._history.files():
+            for file in files:
+                if not self._is_met(file):
+                    self._report(f"data/{file.path}", "missing", expected="a file", actual="none")
         return self._found
 
+    def _report(self, path: str, rule: str, *, expected: str = "", actual: str) -> None:
+        self.differences += 1
+        if len(self._found) < _LISTED:
+            self._found.append(Violation(path=escape_name(path), rule=rule, expected=expected, actual=actual))
 
-def _other_files(bag: Path, algorithm: DigestAlgorithm) -> tuple[dict[str, str], int]:
-    """The files of a bag that are not under `data/objects`, with their digests; how many files there are in all."""
+
+def _other_files(bag: Path, algorithm: DigestAlgorithm) -> dict[str, str]:
+    """The files of a bag that are not under `data/objects`, with their digests."""
     tag_manifest = bag / f"tagmanifest-{algorithm}.txt"
     others = dict(read_manifest(tag_manifest))
-    total = len(others) + 1
-    for path, digest in read_manifest(bag / f"manifest-{algorithm}.txt"):
-        total += 1
-        if not path.startswith("data/objects/"):
-            others[path] = digest
+    payload = read_manifest(bag / f"manifest-{algorithm}.txt")
+    others |= {path: digest for path, digest in payload if not path.startswith("data/objects/")}
     others[tag_manifest.name] = hashlib.new(algorithm, tag_manifest.read_bytes()).hexdigest()
-    return others, total
+    return others
 
 
 async def store_aip(task: Task, services: Services) -> Outcome:
