@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from importlib import resources
 from pathlib import Path
@@ -19,10 +21,12 @@ from ingestd.handlers import HANDLERS
 from ingestd.ingest import Ingest
 from ingestd.job import Services
 from ingestd.journal import ServiceJournal
+from ingestd.leases import Leases
 from ingestd.messages import ProcessingConfig
 from ingestd.storage import Locations
 from ingestd.tools import Toolbox
 from ingestd.workflow import Workflow
+from ingestd.workfolder import FolderBusy, locked
 
 log = structlog.get_logger(__name__)
 
@@ -42,8 +46,11 @@ def load_workflow(settings: Settings) -> Workflow:
 
 
 @contextlib.asynccontextmanager
-async def open_ingest(settings: Settings | None = None) -> AsyncIterator[Ingest]:
-    """Open ingest in this process, with no broker. Leaving stops what is in hand; it can be resumed."""
+async def open_ingest(settings: Settings | None = None, *, shared: bool = False) -> AsyncIterator[Ingest]:
+    """Open ingest in this process, with no broker. Leaving stops what is in hand; it can be resumed.
+
+    `shared`: other workers may get the same requests, so who works on one is agreed upon in archival storage.
+    """
     settings = settings or Settings.load()
     workflow = load_workflow(settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -60,7 +67,12 @@ async def open_ingest(settings: Settings | None = None) -> AsyncIterator[Ingest]
         journal = await ServiceJournal.open(settings.journal_path)
         stack.push_async_callback(journal.close)
         engine = Engine(workflow, HANDLERS, services)
-        yield await stack.enter_async_context(Ingest(engine, services, journal))
+        leases = None
+        if shared:
+            worker = stack.enter_context(_worker(settings))
+            documents = services.locations.conditional(settings.default_location)
+            leases = Leases(documents, worker=worker, seconds=settings.lease_seconds)
+        yield await stack.enter_async_context(Ingest(engine, services, journal, leases))
 
 
 async def serve(settings: Settings, stop: asyncio.Event | None = None) -> None:
@@ -70,7 +82,7 @@ async def serve(settings: Settings, stop: asyncio.Event | None = None) -> None:
 
     stop = stop or asyncio.Event()
     with _stopping(stop):
-        async with open_ingest(settings) as ingest:
+        async with open_ingest(settings, shared=True) as ingest:
             broker = AmqpService(ingest, settings.amqp, drain_seconds=settings.shutdown_seconds / 2)
             monitor = Monitor(ingest, broker)
             ingest.observers.append(monitor.observe)
@@ -85,6 +97,21 @@ async def serve(settings: Settings, stop: asyncio.Event | None = None) -> None:
                     await ingest.halt()
                     drained.set()
     log.info("stopped")
+
+
+@contextlib.contextmanager
+def _worker(settings: Settings) -> Iterator[str]:
+    """The name of this worker. It is its data folder's, so that one that was killed knows its own leases again; a
+    second process on the same folder has a name of its own.
+    """
+    place = settings.data_dir / "worker"
+    try:
+        with locked(place):
+            name = place.read_text() or f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
+            place.write_text(name)
+            yield name
+    except FolderBusy:
+        yield f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
 
 
 @contextlib.contextmanager

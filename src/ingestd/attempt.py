@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
-import fcntl
-import os
 import shutil
 import time
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
 
-from ingestd.config import Settings
+from ingestd.committing import about_to_store, found_stored
 from ingestd.engine import Ended, Engine, Step
 from ingestd.errors import Cancelled, Code, IngestError, ResourceError, SystemFault
+from ingestd.interruption import Interruption
 from ingestd.job import Services, Task
 from ingestd.journal import PackageJournal, RequestRecord, RuleCount
 from ingestd.journal.service import EMBEDDED
+from ingestd.leases import Lease, LeaseLostError
 from ingestd.messages import (
     ErrorData,
     Event,
@@ -38,6 +36,7 @@ from ingestd.planning import planned
 from ingestd.premis import now
 from ingestd.results import agents, aip_data, result_data
 from ingestd.sources import Checked, check, source_of
+from ingestd.workfolder import hold_folder
 
 log = structlog.get_logger(__name__)
 
@@ -48,16 +47,10 @@ STORE = "store_aip"
 _ARCHIVE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".zip", ".tar", ".7z", ".rar")
 
 
-class FolderBusy(Exception):
-    """Another process is at work on the package."""
-
-
 class Advance(Protocol):
     """Change the request's state and journal the event that says so, at once."""
 
-    async def __call__(
-        self, state: RequestState, event: Event, *, attempt: int | None = None, rules: Sequence[RuleCount] = ()
-    ) -> Event: ...
+    async def __call__(self, state: RequestState, event: Event, *, rules: Sequence[RuleCount] = ()) -> Event: ...
 
 
 class Attempt:
@@ -70,6 +63,8 @@ class Attempt:
         services: Services,
         advance: Advance,
         glance: Callable[[Event], None],
+        *,
+        lease: Lease | None = None,
     ) -> None:
         self._record = record
         self._request = record.envelope.data
@@ -78,7 +73,7 @@ class Attempt:
         self._settings = services.settings
         self._advance = advance
         self._glance = glance
-        self._number = record.attempt
+        self._lease = lease
         self._name = self._request.name or ""
         self._trusted = record.origin == EMBEDDED
         self._spawned = services.pool.spawned
@@ -87,34 +82,17 @@ class Attempt:
         self._at = ""
         self.told = False
         """Whether its terminal event is on its way."""
-        self._scope: asyncio.Timeout | None = None
-        self._stopped: Cancelled | None = None
-        self.stopped = asyncio.Event()
-        """Set when it is to end before its time."""
-        self._storing = record.state is RequestState.STORING
+        self.interruption = Interruption(
+            self._request.deadline_seconds, since=record.asked_at, over=record.state is RequestState.STORING
+        )
 
     @property
     def folder(self) -> Path:
         return self._settings.work_dir / str(self._record.package)
 
-    @staticmethod
-    def busy(settings: Settings, package: uuid.UUID) -> bool:
-        """Say whether a process is at work on the package."""
-        try:
-            with hold_folder(settings.work_dir / str(package)):
-                return False
-        except FolderBusy:
-            return True
-
     def stop(self, why: Cancelled) -> bool:
         """End it with `request.cancelled`, at once; say False when it is too late: storing has begun."""
-        if self._storing or self.told:
-            return False
-        self._stopped = self._stopped or why
-        self.stopped.set()
-        if self._scope is not None and not self._scope.expired():
-            self._scope.reschedule(0)
-        return True
+        return not self.told and self.interruption.stop(why)
 
     async def run(self) -> None:
         """See the request to its terminal event. Its task cancelled, it leaves everything to be taken up later."""
@@ -122,8 +100,10 @@ class Attempt:
             started_at = now()
             try:
                 try:
-                    async with self._interruptible():
+                    async with self.interruption.possible():
                         package, target = await self._accept()
+                    if await self._ended_before(package, target):
+                        return
                 except Cancelled as error:
                     await self._cancel(error)
                     return
@@ -136,33 +116,6 @@ class Attempt:
                     raise
                 log.exception("attempt raised")
                 await self._fail(_fault(error))
-
-    @contextlib.asynccontextmanager
-    async def _interruptible(self) -> AsyncIterator[None]:
-        """What is done within ends with `Cancelled` when it is stopped, or when its deadline passes."""
-        if self._stopped is not None:
-            raise self._stopped
-        scope = asyncio.timeout(None if self._storing else self._seconds_left())
-        try:
-            async with scope as self._scope:
-                yield
-        except TimeoutError as error:
-            if not scope.expired():
-                raise
-            raise self._why() from error
-        finally:
-            self._scope = None
-
-    def _why(self) -> Cancelled:
-        passed = f"the deadline of {self._request.deadline_seconds} seconds passed"
-        return self._stopped or Cancelled(passed, code=Code.CANCELLED_BY_DEADLINE)
-
-    def _begin_to_store(self) -> None:
-        """From here on only the store says how it ends: a cancellation that came before is still heard."""
-        if self._scope is None or not self._scope.expired():
-            self._storing = self._stopped is None
-        if self._storing and self._scope is not None:
-            self._scope.reschedule(None)
 
     @property
     def _fresh(self) -> bool:
@@ -182,9 +135,29 @@ class Attempt:
             checked = await self._check()
             self._name = self._request.name or _name_of(checked)
             await self._say(EventType.REQUEST_ACCEPTED, RequestState.ACCEPTED)
+            if self._lease is not None:
+                await self._lease.accept()
         else:
             self._name = self._request.name or await self._recorded_name()
         return self._package(processing), target
+
+    async def _ended_before(self, package: Package, target: str) -> bool:
+        """Say what is known without any work: that its workers died too often, or that its AIP is stored already."""
+        if self._lease is None:
+            return False
+        claim = self._lease.claim
+        if claim.storing is not None and not (self.folder / "journal.db").exists():
+            found = await found_stored(claim.storing, package, target, self._services.locations)
+            if found is not None:
+                warned = bool(found["warnings"])
+                outcome = Outcome.SUCCEEDED_WITH_WARNINGS if warned else Outcome.SUCCEEDED
+                await self._say(EventType.AIP_STORED, RequestState(outcome), outcome=outcome, **found)
+                await self._clean()
+                return True
+        if claim.deaths >= self._settings.crash_limit:
+            detail = f"{claim.deaths} workers died while they had this request in hand"
+            raise SystemFault(detail, code=Code.SYSTEM_CRASH_LOOP)
+        return False
 
     async def _check(self) -> Checked:
         where = source_of(self._request.source, self._settings.credentials)
@@ -253,14 +226,11 @@ class Attempt:
     # --- the work ----------------------------------------------------------------------------------------------------
 
     async def _preserve(self, package: Package, target: str, started_at: datetime) -> None:
-        resumed = self._record.state not in {RequestState.RECEIVED, RequestState.VALIDATING, RequestState.ACCEPTED}
-        self._number = self._record.attempt + int(resumed)
-        attempt = self._number if resumed else None
-        await self._say(EventType.REQUEST_STARTED, RequestState.RUNNING, attempt=attempt)
+        await self._say(EventType.REQUEST_STARTED, RequestState.RUNNING)
         journal = await PackageJournal.open(self.folder / "journal.db")
         try:
             await self._prepare(journal, package)
-            ended = await self._walk(journal, package, target)
+            ended = await self._walk(journal, package, target, started_at)
             await self._finish(journal, package, ended, started_at)
         finally:
             await journal.close()
@@ -280,7 +250,10 @@ class Attempt:
         await self._engine.reopen(journal)
         (self.folder / "transfer").mkdir(exist_ok=True)
 
-    async def _walk(self, journal: PackageJournal, package: Package, target: str) -> Ended:
+    async def _walk(self, journal: PackageJournal, package: Package, target: str, started_at: datetime) -> Ended:
+        async def fence() -> None:
+            await self._hold(journal, package, started_at)
+
         task = Task(
             package=package,
             folder=self.folder,
@@ -289,13 +262,14 @@ class Attempt:
             source=self._request.source,
             target=target,
             trusted=self._trusted,
+            fence=fence,
         )
 
         async def report(step: Step) -> None:
             await self._report(step, journal, package)
 
         try:
-            async with self._interruptible():
+            async with self.interruption.possible():
                 return await self._engine.preserve(task, journal, report)
         except IngestError as error:
             return Ended(error=error)
@@ -303,11 +277,16 @@ class Attempt:
             log.exception("attempt raised")
             return Ended(error=_fault(error))
 
-    def _seconds_left(self) -> float | None:
-        """The deadline counts from when the request was taken, or retried, however often it is taken up again."""
-        if self._request.deadline_seconds is None:
-            return None
-        return self._request.deadline_seconds - (now() - self._record.asked_at).total_seconds()
+    async def _hold(self, journal: PackageJournal, package: Package, started_at: datetime) -> None:
+        """Make sure that the request is still ours, and write down what is about to be stored."""
+        if self._lease is None:
+            return
+        workflow, algorithm = self._engine.workflow, self._settings.digest_algorithm
+        storing = await about_to_store(journal, package, workflow, algorithm, started_at=started_at)
+        try:
+            await self._lease.prove(storing)
+        except LeaseLostError as error:
+            raise Cancelled("another worker has the request") from error
 
     async def _finish(self, journal: PackageJournal, package: Package, ended: Ended, started_at: datetime) -> None:
         data = await result_data(journal, package, self._engine.workflow, self._settings.digest_algorithm, started_at)
@@ -346,8 +325,8 @@ class Attempt:
             tool=step.tool,
         )
         if step.link.execute == STORE and not step.ended:
-            self._begin_to_store()
-        state = RequestState.STORING if self._storing else RequestState.RUNNING
+            self.interruption.finish()
+        state = RequestState.STORING if self.interruption.over else RequestState.RUNNING
         error = ErrorData.of(step.error, step.link.name) if step.error else None
         if step.skipped:
             await self._say(EventType.LINK_SKIPPED, state, link=link)
@@ -378,13 +357,12 @@ class Attempt:
         kind: EventType,
         state: RequestState,
         *,
-        attempt: int | None = None,
         rules: Sequence[RuleCount] = (),
         **data: Any,
     ) -> None:
         self._beat = time.monotonic()
         self.told = self.told or kind.terminal
-        await self._advance(state, self._event(kind, state, **data), attempt=attempt, rules=rules)
+        await self._advance(state, self._event(kind, state, **data), rules=rules)
 
     def _event(self, kind: EventType, state: RequestState, **data: Any) -> Event:
         record, request = self._record, self._request
@@ -396,7 +374,7 @@ class Attempt:
                 request_id=record.request,
                 package_id=record.package,
                 package_name=self._name or None,
-                attempt=self._number,
+                attempt=record.attempt,
                 sequence=0,
                 state=state,
                 correlation_id=record.correlation,
@@ -428,18 +406,3 @@ def _fault(error: Exception) -> IngestError:
         return error
     words = error.strerror if isinstance(error, OSError) else str(error)  # an OSError's own words name paths
     return SystemFault(f"{type(error).__name__}: {words}")
-
-
-@contextlib.contextmanager
-def hold_folder(folder: Path) -> Iterator[None]:
-    """Hold the package's folder for this process; the lock goes when the process goes, however it goes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise FolderBusy(folder.name) from error
-        yield
-    finally:
-        os.close(descriptor)

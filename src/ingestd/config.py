@@ -319,6 +319,13 @@ class Settings(Model):
     """Names of files that operating systems leave behind and that are removed."""
     keep_cancellations_seconds: Annotated[float, Field(gt=0)] = 7 * 86400
     """How long a cancellation waits for a request that has not come yet."""
+    lease_seconds: Annotated[float, Field(ge=1)] = 60
+    """How long a worker may be silent before another may take over what it has in hand. The clocks of workers must
+    agree to within five seconds."""
+    crash_limit: Annotated[int, Field(ge=1)] = 5
+    """How many workers may die with a request in hand before it fails (`system.crash_loop`)."""
+    keep_published_seconds: Annotated[float, Field(gt=0)] = 7 * 86400
+    """How long the service's journal keeps copies of results that are published (each request keeps its own)."""
     keep_work: bool = False
     """Keep a package's working folder after its AIP is stored."""
     shutdown_seconds: Annotated[float, Field(gt=0)] = 25

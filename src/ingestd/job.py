@@ -44,6 +44,13 @@ class Services:
         return self.tools.pool
 
 
+Fence = Callable[[], Awaitable[None]]
+
+
+async def _open() -> None:
+    """Nobody else works on the package."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
     """Everything a step is told.
@@ -59,6 +66,8 @@ class Task:
     source: RequestSource
     target: str
     trusted: bool = False
+    fence: Fence = _open
+    """To be awaited right before the AIP is committed to archival storage: raises when that is not ours to do."""
     options: Mapping[str, str] = field(default_factory=dict)
     files: Sequence[File] = ()
     cursor: int = 0

@@ -61,14 +61,15 @@ async def test_sequences_strictly_increase_within_an_attempt_and_begin_anew_with
 ) -> None:
     package = (await added(journal)).package
 
-    async def advance(state: RequestState, attempt: int | None = None) -> int:
-        return (await journal.advance(package, state, event(), publish=True, attempt=attempt)).data.sequence
+    async def advance(state: RequestState) -> int:
+        return (await journal.advance(package, state, event(), publish=True)).data.sequence
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(advance(RequestState.RUNNING)) for _ in range(20)]
     assert list(range(1, 21)) == sorted(task.result() for task in tasks)
 
-    assert await advance(RequestState.RUNNING, attempt=2) == 1
+    await journal.begin_attempt(package, 2)
+    assert await advance(RequestState.RUNNING) == 1
     assert await advance(RequestState.RUNNING) == 2
     published = [item.event.data.sequence for item in await journal.outbox(100)]
     assert [*range(1, 21), 1, 2] == published
@@ -169,10 +170,8 @@ async def test_unfinished_requests_are_those_without_a_result(journal: ServiceJo
 async def test_a_failed_request_that_is_taken_up_has_no_result_any_more(journal: ServiceJournal) -> None:
     package = (await added(journal)).package
     await journal.advance(package, RequestState.FAILED, event(EventType.REQUEST_FAILED), publish=False)
-    await journal.advance(package, RequestState.RUNNING, event(), publish=False, attempt=2)
-    record = await journal.get(package)
+    record = await journal.reopen(package, 2)
 
-    assert record is not None
     assert (None, None, 2) == (record.result, record.finished_at, record.attempt)
     assert [package] == [one.package for one in await journal.unfinished()]
 

@@ -331,6 +331,7 @@ async def store_aip(task: Task, services: Services) -> Outcome:
     """Hand the AIP to archival storage, which proves that it has it; then the working copy may go."""
     facts = await task.history.facts()
     path = packed_path(task)
+    await task.fence()
     stored = await services.locations.get(task.target, trusted=task.trusted).store(
         path,
         package=task.package.id,

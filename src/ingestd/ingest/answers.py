@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import uuid
+from dataclasses import dataclass
 
 from ingestd.errors import Code, IngestError, RequestError
 from ingestd.ingest.dispositions import Disposition
@@ -22,6 +24,20 @@ from ingestd.messages import (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks, and where the answer goes. `returning`: it was parked and came back."""
+
+    envelope: RequestEnvelope
+    reply_to: str | None
+    correlation_id: str | None
+    returning: bool
+
+    @property
+    def package(self) -> uuid.UUID:
+        return self.envelope.data.package_id()
+
+
 class Answers:
     """Puts answers into the outbox."""
 
@@ -29,7 +45,12 @@ class Answers:
         self._journal = journal
         self._running = running
 
-    async def refuse(
+    async def refuse(self, asker: Asker, error: IngestError) -> Disposition:
+        """Answer a request that cannot be taken."""
+        envelope = asker.envelope
+        return await self._refuse(envelope.id, envelope.data, error, asker.reply_to, asker.correlation_id)
+
+    async def _refuse(
         self,
         request_id: str,
         data: PreservationRequest,
@@ -77,11 +98,9 @@ class Answers:
             collection=_text(data, "collection"),
         )
         identity = _text({"id": str(raw.get("id") or message_id or "")[:200]}, "id")
-        return await self.refuse(identity, refused, error, reply_to, correlation_id)
+        return await self._refuse(identity, refused, error, reply_to, correlation_id)
 
-    async def say_again(
-        self, record: RequestRecord, envelope: RequestEnvelope, reply_to: str | None, correlation_id: str | None
-    ) -> None:
+    async def say_again(self, record: RequestRecord, asker: Asker) -> None:
         """Publish the result of a finished request once more, to whoever asks again.
 
         It keeps its CloudEvents id for who sent the same request; one that asks for the same by another id is told
@@ -89,10 +108,11 @@ class Answers:
         """
         result = record.result
         assert result is not None  # noqa: S101  a finished request has one
-        if envelope.id != record.request:
-            result = result.to(envelope, correlation_id)
+        reply_to = asker.reply_to
+        if asker.envelope.id != record.request:
+            result = result.to(asker.envelope, asker.correlation_id)
             reply_to = reply_to or ""
-        await self._journal.publish(result, package=record.package, reply_to=reply_to, correlation=correlation_id)
+        await self._journal.publish(result, package=record.package, reply_to=reply_to, correlation=asker.correlation_id)
         self._running.outbox_grew.set()
 
     async def refuse_command(self, record: RequestRecord, error: IngestError) -> None:
@@ -120,9 +140,9 @@ class Answers:
         self._running.tell(None, event)
 
 
-def conflict(envelope: RequestEnvelope, record: RequestRecord) -> RequestError:
+def conflict(envelope: RequestEnvelope, request: str) -> RequestError:
     return RequestError(
-        f"the idempotency key {envelope.data.key!r} belongs to another request, {record.request}",
+        f"the idempotency key {envelope.data.key!r} belongs to another request, {request}",
         code=Code.REQUEST_IDEMPOTENCY_CONFLICT,
     )
 

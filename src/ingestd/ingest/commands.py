@@ -3,39 +3,58 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
-import shutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 import structlog
 
-from ingestd.attempt import FolderBusy, hold_folder
 from ingestd.config import Settings
-from ingestd.errors import Code, RequestError
+from ingestd.errors import Code, IngestError, RequestError
 from ingestd.ingest.answers import Answers
+from ingestd.ingest.claims import Claims
 from ingestd.ingest.running import Running
 from ingestd.journal import PackageJournal, RequestRecord, ServiceJournal, Tombstone
+from ingestd.leases import HeldError, Lease
 from ingestd.messages import FROM_FAILED, FROM_START, CancelData, RequestState, RetryData
 from ingestd.oais import Facts
 from ingestd.premis import now
 from ingestd.workflow import Workflow
+from ingestd.workfolder import FolderBusy, empty, hold_folder
 
 log = structlog.get_logger(__name__)
 _AGAIN = {RequestState.FAILED, RequestState.CANCELLED}
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A request that is ready to be launched."""
+
+    record: RequestRecord
+    lease: Lease | None
 
 
 class Commands:
     """Does what commands say, as far as it concerns requests that are known here."""
 
     def __init__(
-        self, workflow: Workflow, settings: Settings, journal: ServiceJournal, running: Running, answers: Answers
+        self,
+        workflow: Workflow,
+        settings: Settings,
+        journal: ServiceJournal,
+        running: Running,
+        answers: Answers,
+        claims: Claims,
     ) -> None:
         self._workflow = workflow
         self._settings = settings
         self._journal = journal
         self._running = running
         self._answers = answers
+        self._claims = claims
 
     async def cancel(self, command: CancelData) -> bool:
         """Cancel a request in hand, and whatever of that name comes while the cancellation is kept.
@@ -51,39 +70,40 @@ class Commands:
         await self._journal.bury(tombstone, now() + timedelta(seconds=self._settings.keep_cancellations_seconds))
         return self._running.stop(tombstone)
 
-    async def retry(self, command: RetryData) -> RequestRecord | None:
+    async def retry(self, command: RetryData) -> Ready | None:
         """Make a request ready for its next attempt, if it is known here; else it is another worker's to do."""
         found = await self._known(command.request, command.tenant)
         if found is None:
             return None
         try:
             return await self.reopen(command)
-        except RequestError as error:
+        except HeldError:
+            return None
+        except IngestError as error:
             log.warning("retry_refused", request=found.request, reason=error.detail)
             await self._answers.refuse_command(found, error)
             return None
 
-    async def reopen(self, command: RetryData) -> RequestRecord:
-        """Make a request ready for its next attempt. Raises `RequestError`."""
+    async def reopen(self, command: RetryData) -> Ready:
+        """Make a request ready for its next attempt. Raises `RequestError`, and `HeldError` if another worker did."""
         record = await self._known(command.request, command.tenant)
         if record is None:
             raise unknown(command.request, self._settings)
         if record.state in _AGAIN:
             await self._running.settled(record.package)
         if record.package in self._running or (record.finished_at is not None and record.state not in _AGAIN):
-            state = "at work" if record.package in self._running else record.state.value
+            state = record.state.value if record.finished_at else "at work"
             raise RequestError(
                 f"request {record.request} (package {record.package}) is {state}: there is nothing to attempt again",
                 code=Code.REQUEST_IDENTIFIER_INVALID,
                 remediation="Only what failed, was cancelled or was interrupted can be retried.",
             )
-        try:
-            await self._go_back(self._settings.work_dir / str(record.package), command.start)
-        except FolderBusy:
-            raise RequestError(
-                f"package {record.package} is at work in another process", code=Code.REQUEST_IDENTIFIER_INVALID
-            ) from None
-        return await self._journal.reopen(record.package, record.attempt + 1)
+        folder = self._settings.work_dir / str(record.package)
+        if command.start not in {FROM_START, FROM_FAILED}:
+            await self._must_be_reached(folder, self._link(command.start))
+        lease = await self._claims.take(record, attempt=record.attempt + 1)
+        await self._go_back(folder, command.start)
+        return Ready(await self._journal.reopen(record.package, record.attempt + 1), lease)
 
     async def _known(self, name: str, tenant: str | None) -> RequestRecord | None:
         found = await self._journal.find(name)
@@ -91,13 +111,30 @@ class Commands:
 
     async def _go_back(self, folder: Path, start: str) -> None:
         """Set a package's journal to where its next attempt is to begin."""
-        if start == FROM_START:
+        try:
             with hold_folder(folder):
-                await asyncio.to_thread(_empty, folder)
-        elif start != FROM_FAILED:
-            link = self._link(start)
-            with hold_folder(folder):
-                await self._go_back_to(folder / "journal.db", link)
+                if start == FROM_START:
+                    await asyncio.to_thread(empty, folder)
+                elif start != FROM_FAILED:
+                    facts = {"next_link": self._link(start), "failed_link": "", "failure": ""}
+                    async with _opened(folder / "journal.db") as journal:
+                        await journal.record(Facts(package=facts))
+        except FolderBusy:
+            raise RequestError(
+                f"package {folder.name} is at work in another process", code=Code.REQUEST_IDENTIFIER_INVALID
+            ) from None
+
+    async def _must_be_reached(self, folder: Path, link: str) -> None:
+        reached: set[str] = set()
+        if await asyncio.to_thread((folder / "journal.db").exists):
+            async with _opened(folder / "journal.db") as journal:
+                reached = {job.link for job in await journal.jobs()}
+        if link not in reached:
+            raise RequestError(
+                f"the package never came to {self._workflow.links[link].name!r}, or it was worked on elsewhere",
+                code=Code.REQUEST_IDENTIFIER_INVALID,
+                remediation="Retry from the link that failed, from one before it, or from the start.",
+            )
 
     def _link(self, name: str) -> str:
         links = self._workflow.links
@@ -118,21 +155,14 @@ class Commands:
             remediation="Name a link by its id or its `execute` (`ingestd workflow graph` shows them), or `start`.",
         )
 
-    async def _go_back_to(self, path: Path, link: str) -> None:
-        there = await asyncio.to_thread(path.exists)
-        journal = await PackageJournal.open(path) if there else None
-        try:
-            reached = {job.link for job in await journal.jobs()} if journal else set()
-            if journal is None or link not in reached:
-                raise RequestError(
-                    f"the package never came to {self._workflow.links[link].name!r}",
-                    code=Code.REQUEST_IDENTIFIER_INVALID,
-                    remediation="Retry from the link that failed, from one before it, or from the start.",
-                )
-            await journal.record(Facts(package={"next_link": link, "failed_link": "", "failure": ""}))
-        finally:
-            if journal is not None:
-                await journal.close()
+
+@contextlib.asynccontextmanager
+async def _opened(path: Path) -> AsyncIterator[PackageJournal]:
+    journal = await PackageJournal.open(path)
+    try:
+        yield journal
+    finally:
+        await journal.close()
 
 
 def unknown(name: str, settings: Settings) -> RequestError:
@@ -141,14 +171,3 @@ def unknown(name: str, settings: Settings) -> RequestError:
         code=Code.REQUEST_IDENTIFIER_INVALID,
         remediation=f"The working folders of this service are below {settings.work_dir}.",
     )
-
-
-def _empty(folder: Path) -> None:
-    """Remove what an attempt left; the lock is kept, since it is held."""
-    for path in folder.iterdir():
-        if path.name == "lock":
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()

@@ -12,6 +12,8 @@ class Disposition(StrEnum):
     """Journalled now, new or to be gone on with."""
     IN_HAND = "in_hand"
     """This service is at work on it."""
+    ELSEWHERE = "elsewhere"
+    """Another worker is at work on it, or archival storage does not say: it comes back later."""
     DONE = "done"
     """It has its result, and the result is confirmed."""
     DONE_UNCONFIRMED = "done_unconfirmed"

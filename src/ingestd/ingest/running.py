@@ -5,23 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, Self
 
 import structlog
 
-from ingestd.attempt import Attempt, FolderBusy
+from ingestd.attempt import Attempt
 from ingestd.engine import Engine
-from ingestd.errors import Cancelled, SystemFault
+from ingestd.errors import Cancelled, IngestError, SystemFault
 from ingestd.ingest.handles import Observer, Preservation
 from ingestd.job import Services
 from ingestd.journal import RequestRecord, ServiceJournal, Tombstone
 from ingestd.journal.service import EMBEDDED
+from ingestd.leases import Lease, LeaseLostError
 from ingestd.logs import bound
 from ingestd.messages import Event, RequestState
+from ingestd.workfolder import FolderBusy
 
 log = structlog.get_logger(__name__)
 
+MARK_SECONDS = 2.0
 LOOK_SECONDS = 1.0
 """How often the journal is asked whether another process has cancelled something that is at work here."""
 
@@ -39,7 +42,7 @@ class Running:
         self._most = services.settings.concurrent_packages
         self._slots = asyncio.Semaphore(self._most)
         self._group = asyncio.TaskGroup()
-        self._looking: asyncio.Task[None] | None = None
+        self._others: list[asyncio.Task[None]] = []
         self._tasks: dict[uuid.UUID, asyncio.Task[None]] = {}
         self._attempts: dict[uuid.UUID, Attempt] = {}
         self._records: dict[uuid.UUID, RequestRecord] = {}
@@ -49,12 +52,12 @@ class Running:
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
-        self._looking = self._group.create_task(self._look_for_cancellations())
+        self.beside(self._look_for_cancellations())
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
+        for other in self._others:
+            other.cancel()
         await self.halt()
         await self._group.__aexit__(None, None, None)
         for listeners in self._listeners.values():
@@ -67,6 +70,10 @@ class Running:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something else for as long as the service runs."""
+        self._others.append(self._group.create_task(work))
 
     def __contains__(self, package: uuid.UUID) -> bool:
         return package in self._tasks
@@ -92,12 +99,12 @@ class Running:
         self._listeners.setdefault(package, []).append(handle)
         return handle
 
-    def launch(self, record: RequestRecord) -> None:
+    def launch(self, record: RequestRecord, lease: Lease | None = None) -> None:
         """Begin with a request, or go on with it, as soon as there is a slot."""
         if record.package in self._tasks:
             raise SystemFault(f"package {record.package} is in hand already")
         self._records[record.package] = record
-        self._tasks[record.package] = self._group.create_task(self._run(record), name=str(record.package))
+        self._tasks[record.package] = self._group.create_task(self._run(record, lease), name=str(record.package))
 
     def stop(self, tombstone: Tombstone) -> bool:
         """Cancel what a tombstone names, if it is in hand; say whether it was, and was not being stored."""
@@ -128,46 +135,101 @@ class Running:
                 for tombstone in await self._journal.tombstones():
                     self.stop(tombstone)
 
-    async def _run(self, record: RequestRecord) -> None:
+    async def _run(self, record: RequestRecord, lease: Lease | None) -> None:
         """See one request to its result, whatever happens within."""
-        publish = record.origin != EMBEDDED
+        package = record.package
         ended: list[Event] = []
 
         async def advance(state: RequestState, event: Event, **more: Any) -> Event:
-            event = await self._journal.advance(record.package, state, event, publish=publish, **more)
-            if publish:
-                self.outbox_grew.set()
+            if state.terminal and lease is not None:
+                event = await self._mark(lease, state, event)
+            event = await self._journal.advance(package, state, event, publish=record.origin != EMBEDDED, **more)
+            self.outbox_grew.set()
             if event.kind.terminal:
                 ended.append(event)  # whoever waits is told when the package is out of our hands
-                self.tell(None, event)
-            else:
-                self.tell(record.package, event)
+            self.tell(None if event.kind.terminal else package, event)
             return event
 
         def glance(event: Event) -> None:
-            self.tell(record.package, event)
+            self.tell(package, event)
 
-        attempt = Attempt(record, self._engine, self._services, advance, glance)
-        self._attempts[record.package] = attempt
         try:
+            record = await self._numbered(record, lease)
+            attempt = Attempt(record, self._engine, self._services, advance, glance, lease=lease)
+            self._attempts[package] = attempt
             for tombstone in await self._journal.tombstones():
                 if tombstone.covers(record):
                     attempt.stop(cancelled_by(tombstone))
-            async with self._slot(attempt):
-                with bound(package=str(record.package)):
+            async with self._kept(lease), self._slot(attempt):
+                with bound(package=str(package)):
                     await attempt.run()
-            self._records.pop(record.package, None)
+            self._records.pop(package, None)
         except FolderBusy:
-            self._records.pop(record.package, None)
-            log.warning("package is in hand elsewhere", package=str(record.package))
+            self._records.pop(package, None)
+            log.warning("package is in hand elsewhere", package=str(package))
+        except LeaseLostError:
+            self._records.pop(package, None)
+            await self._journal.forget(package)
+            log.warning("request is in hand elsewhere", package=str(package))
         finally:
-            await self._let_go(record.package, ended)
+            if lease is not None and not ended:
+                await lease.release()
+            await self._let_go(package, ended)
+
+    async def _numbered(self, record: RequestRecord, lease: Lease | None) -> RequestRecord:
+        """Give the request the number of its attempt: the lease says it, or else that work had begun."""
+        if lease is not None:
+            number = lease.claim.attempt
+        else:
+            number = record.attempt + int(record.state in {RequestState.RUNNING, RequestState.STORING})
+        if number == record.attempt:
+            return record
+        return await self._journal.begin_attempt(record.package, number)
+
+    async def _mark(self, lease: Lease, state: RequestState, event: Event) -> Event:
+        """Tell all workers how a request ended, before anybody else is told; gives the event with its number.
+
+        Nothing else can be done with it while archival storage is away, so that is waited for.
+        """
+        sequence = await self._journal.next_sequence(lease.claim.package)
+        data = event.data.model_copy(update={"sequence": sequence, "state": state})
+        event = event.model_copy(update={"data": data})
+        while True:
+            try:
+                await lease.end(event)
+            except IngestError as error:
+                log.warning("result_not_marked", package=str(lease.claim.package), reason=error.detail)
+                await asyncio.sleep(MARK_SECONDS)
+            else:
+                return event
+
+    @contextlib.asynccontextmanager
+    async def _kept(self, lease: Lease | None) -> AsyncIterator[None]:
+        """Hold the lease while what is within goes on. Raises `LeaseLostError`."""
+        if lease is None:
+            yield
+            return
+        current = asyncio.current_task()
+        lost = asyncio.Event()
+
+        def lose() -> None:
+            lost.set()
+            if current is not None:
+                current.cancel()
+
+        try:
+            async with lease.kept(lose):
+                yield
+        except asyncio.CancelledError:
+            if not lost.is_set() or (current is not None and current.uncancel() > 0):
+                raise
+            raise LeaseLostError(str(lease.claim.package)) from None
 
     @contextlib.asynccontextmanager
     async def _slot(self, attempt: Attempt) -> AsyncIterator[None]:
         """Wait for a slot; what is cancelled meanwhile needs none to say so."""
         waiting = self._group.create_task(self._slots.acquire())
-        stopping = self._group.create_task(attempt.stopped.wait())
+        stopping = self._group.create_task(attempt.interruption.came.wait())
         try:
             await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
             yield

@@ -11,14 +11,16 @@ import asyncio
 import os
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
-from ingestd.attempt import Attempt
+import structlog
+
 from ingestd.engine import Engine
-from ingestd.errors import IngestError
-from ingestd.ingest.answers import Answers, conflict
+from ingestd.errors import DependencyError, IngestError, ResourceError
+from ingestd.ingest.answers import Answers, Asker, conflict
+from ingestd.ingest.claims import Claims
 from ingestd.ingest.commands import Commands, unknown
 from ingestd.ingest.dispositions import Disposition
 from ingestd.ingest.handles import Observer, Preservation
@@ -26,6 +28,7 @@ from ingestd.ingest.running import Running
 from ingestd.job import Services
 from ingestd.journal import OutboxItem, RequestRecord, ServiceJournal
 from ingestd.journal.service import EMBEDDED
+from ingestd.leases import HeldError, Leases
 from ingestd.messages import (
     FROM_FAILED,
     Cancel,
@@ -37,6 +40,12 @@ from ingestd.messages import (
     RetryData,
     parse_request,
 )
+from ingestd.premis import now
+from ingestd.workfolder import is_busy
+
+log = structlog.get_logger(__name__)
+
+PRUNE_SECONDS = 3600.0
 
 _AGAIN = {RequestState.FAILED, RequestState.CANCELLED, RequestState.REJECTED}
 """States from which a request is attempted once more when it is asked for again."""
@@ -45,17 +54,24 @@ _AGAIN = {RequestState.FAILED, RequestState.CANCELLED, RequestState.REJECTED}
 class Ingest:
     """The service, without any way in but its methods. Enter it, and leave it to stop what is in hand."""
 
-    def __init__(self, engine: Engine, services: Services, journal: ServiceJournal) -> None:
+    def __init__(
+        self, engine: Engine, services: Services, journal: ServiceJournal, leases: Leases | None = None
+    ) -> None:
         self.settings = services.settings
         self.observers: list[Observer] = []
         self._journal = journal
         self._running = Running(engine, services, journal, self.observers)
         self._answers = Answers(journal, self._running)
-        self._commands = Commands(engine.workflow, services.settings, journal, self._running, self._answers)
+        self._claims = Claims(services.settings, journal, leases)
+        self._commands = Commands(
+            engine.workflow, services.settings, journal, self._running, self._answers, self._claims
+        )
         self._taking = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         await self._running.__aenter__()
+        self._running.beside(self._claims.tell_published())
+        self._running.beside(self._prune())
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -64,6 +80,11 @@ class Ingest:
     async def halt(self) -> None:
         """Stop the packages in hand where they are: each can be taken up later at the link that it was in."""
         await self._running.halt()
+
+    async def _prune(self) -> None:
+        while True:
+            await self._journal.prune(now() - timedelta(seconds=self.settings.keep_published_seconds))
+            await asyncio.sleep(PRUNE_SECONDS)
 
     # --- for programs that embed this --------------------------------------------------------------------------------
 
@@ -111,7 +132,7 @@ class Ingest:
         if record is None:
             return self._running.start(await self._journal.add(envelope, origin=EMBEDDED))
         if record.content_digest != envelope.data.content_digest():
-            raise conflict(envelope, record)
+            raise conflict(envelope, record.request)
         if record.package in self._running:
             return self._running.listen(record.package)
         if record.result is None:
@@ -136,8 +157,9 @@ class Ingest:
         when there is no such request or link, or nothing to be attempted.
         """
         async with self._taking:
-            record = await self._commands.reopen(RetryData.model_validate({"request": request, "from": start}))
-            return self._running.start(record)
+            ready = await self._commands.reopen(RetryData.model_validate({"request": request, "from": start}))
+            self._running.launch(ready.record, ready.lease)
+            return self._running.listen(ready.record.package)
 
     async def cancel(self, request: str, *, reason: str = "") -> bool:
         """Cancel a request that is in hand, or that comes within the time that cancellations are kept.
@@ -148,7 +170,7 @@ class Ingest:
 
     def is_busy(self, package: uuid.UUID) -> bool:
         """Whether some process is at work on the package."""
-        return Attempt.busy(self.settings, package)
+        return is_busy(self.settings.work_dir / str(package))
 
     async def requests(self) -> Sequence[RequestRecord]:
         """The requests without a result."""
@@ -158,7 +180,7 @@ class Ingest:
         """An embedded ingest of the same content that has no result, and that no other process is at work on."""
         found = await self._journal.unfinished(origin=EMBEDDED, content_digest=envelope.data.content_digest())
         for record in found:
-            if record.package not in self._running and not Attempt.busy(self.settings, record.package):
+            if record.package not in self._running and not self.is_busy(record.package):
                 return record
         return None
 
@@ -179,42 +201,62 @@ class Ingest:
         The same message again is known by its id; who asks for the same by another id is told what becomes of it, and
         has what failed attempted once more.
         """
-        package = envelope.data.package_id()
-        asker = _Asker(envelope, reply_to, correlation_id)
-        async with self._taking:  # two ways in may bring the same request at once
-            record = await self._journal.get(package)
-            if record is not None and await self._may_try_again(record, returning=returning):
-                await self._journal.forget(package)
-                attempt = max(attempt, record.attempt + 1)
-                record = None
-            if record is None:
-                record = await self._journal.add(
-                    envelope, origin=origin, reply_to=reply_to, correlation=correlation_id, attempt=attempt
-                )
-            if record.content_digest != envelope.data.content_digest():
-                error = conflict(envelope, record)
-                return await self._answers.refuse(envelope.id, envelope.data, error, reply_to, correlation_id)
-            if envelope.id != record.request:
-                return await self._take_another(record, asker)
-            if record.result is None:
-                if package in self._running:
-                    return Disposition.IN_HAND
-                self._running.launch(record)
-                return Disposition.TAKEN
+        asker = Asker(envelope, reply_to, correlation_id, returning)
+        try:
+            async with self._taking:  # two ways in may bring the same request at once
+                return await self._take(asker, origin, attempt)
+        except (HeldError, DependencyError, ResourceError) as error:
+            log.info("request_elsewhere", request=envelope.id, reason=str(error))
+            return Disposition.ELSEWHERE
+
+    async def _take(self, asker: Asker, origin: str, attempt: int) -> Disposition:
+        envelope, package = asker.envelope, asker.package
+        record = await self._journal.get(package)
+        if package not in self._running:
+            claim = await self._claims.look(package)
+            if claim is not None and claim.content_digest != envelope.data.content_digest():
+                return await self._answers.refuse(asker, conflict(envelope, claim.request))
+            record = await self._claims.agreed(record, claim, envelope, origin)
+        if record is not None and await self._may_try_again(record, returning=asker.returning):
+            await self._journal.forget(package)
+            attempt = max(attempt, record.attempt + 1)
+            record = None
+        if record is None:
+            record = await self._journal.add(
+                envelope, origin=origin, reply_to=asker.reply_to, correlation=asker.correlation_id, attempt=attempt
+            )
+        if record.content_digest != envelope.data.content_digest():
+            return await self._answers.refuse(asker, conflict(envelope, record.request))
+        if envelope.id != record.request:
+            return await self._take_another(record, asker)
+        if record.result is None:
+            return await self._go_on(record)
         if not await self._journal.result_confirmed(package):
             return Disposition.DONE_UNCONFIRMED
-        if not returning:
-            await self._answers.say_again(record, envelope, reply_to, correlation_id)
+        if not asker.returning:
+            await self._answers.say_again(record, asker)
         return Disposition.DONE
 
-    async def _take_another(self, record: RequestRecord, asker: _Asker) -> Disposition:
+    async def _go_on(self, record: RequestRecord) -> Disposition:
+        """Begin with a request that has no result, unless it is in hand."""
+        if record.package in self._running:
+            return Disposition.IN_HAND
+        try:
+            lease = await self._claims.take(record)
+        except HeldError:
+            await self._journal.forget(record.package)
+            raise
+        self._running.launch(record, lease)
+        return Disposition.TAKEN
+
+    async def _take_another(self, record: RequestRecord, asker: Asker) -> Disposition:
         """Somebody asks by another id for what is known: answered when it ends, at once if it ended well; what failed
         or was cancelled is attempted once more.
         """
         if await self._journal.was_answered(record.package, asker.envelope):
             return Disposition.DONE
         if record.result is not None and record.state not in _AGAIN:
-            await self._answers.say_again(record, asker.envelope, asker.reply_to, asker.correlation_id)
+            await self._answers.say_again(record, asker)
             return Disposition.DONE
         if record.result is not None:
             await self._running.settled(record.package)
@@ -224,10 +266,7 @@ class Ingest:
         )
         if not waits:  # it has ended in this moment
             return await self._take_another(await self._journal.get(record.package) or record, asker)
-        if record.package in self._running:
-            return Disposition.IN_HAND
-        self._running.launch(record)
-        return Disposition.TAKEN
+        return await self._go_on(record)
 
     async def _may_try_again(self, record: RequestRecord, *, returning: bool) -> bool:
         """A request that was refused before any work, and is sent once more: what was wrong may be mended since."""
@@ -240,11 +279,11 @@ class Ingest:
             await self._commands.cancel(command.data)
             return ()
         async with self._taking:
-            record = await self._commands.retry(command.data)
-            if record is None:
+            ready = await self._commands.retry(command.data)
+            if ready is None:
                 return ()
-            self._running.launch(record)
-            return (record,)
+            self._running.launch(ready.record, ready.lease)
+            return (ready.record,)
 
     async def reject(
         self,
@@ -269,7 +308,7 @@ class Ingest:
 
     async def confirm(self, items: Sequence[int]) -> None:
         """These outbox rows are published."""
-        await self._journal.confirm(items)
+        self._claims.published(await self._journal.confirm(items))
 
     async def unconfirmed(self) -> int:
         return await self._journal.count_unconfirmed()
@@ -286,20 +325,18 @@ class Ingest:
 
     async def take_up_interrupted(self, origin: str = "amqp") -> int:
         """After a restart: go on with the requests of this service that have no result. Gives how many."""
-        records = await self._journal.unfinished(origin=origin)
-        for record in records:
-            if record.package not in self._running:
-                self._running.launch(record)
-        return len(records)
-
-
-@dataclass(frozen=True, slots=True)
-class _Asker:
-    """Who asks, and where the answer goes."""
-
-    envelope: RequestEnvelope
-    reply_to: str | None
-    correlation_id: str | None
+        taken = 0
+        for record in await self._journal.unfinished(origin=origin):
+            if record.package in self._running:
+                continue
+            try:
+                lease = await self._claims.interrupted(record)
+            except (HeldError, DependencyError, ResourceError) as error:
+                log.info("request_elsewhere", request=record.request, reason=str(error))
+                continue
+            self._running.launch(await self._journal.get(record.package) or record, lease)
+            taken += 1
+        return taken
 
 
 def _location(source: str | os.PathLike[str]) -> str:

@@ -100,6 +100,7 @@ class ServiceJournal:
         reply_to: str | None = None,
         correlation: str | None = None,
         attempt: int = 1,
+        state: RequestState = RequestState.RECEIVED,
     ) -> RequestRecord:
         """Journal a request that is new here."""
         package = envelope.data.package_id()
@@ -113,16 +114,14 @@ class ServiceJournal:
                     origin,
                     envelope.data.content_digest(),
                     envelope.model_dump_json(),
-                    RequestState.RECEIVED,
+                    state,
                     attempt,
                     reply_to,
                     correlation,
                     now().isoformat(),
                 ),
             )
-        found = await self.get(package)
-        assert found is not None  # noqa: S101  just written
-        return found
+        return await self._there(package)
 
     async def forget(self, package: uuid.UUID) -> None:
         """Forget a request, and its results that are confirmed: it may be journalled anew."""
@@ -141,6 +140,29 @@ class ServiceJournal:
                 (attempt, RequestState.ACCEPTED, now().isoformat(), str(package)),
             )
             await _forget_tombstones(transaction, package)
+        return await self._there(package)
+
+    async def begin_attempt(self, package: uuid.UUID, attempt: int) -> RequestRecord:
+        """Go on with a request under another number; its events are numbered anew."""
+        async with self._db.transaction(durable=True) as transaction:
+            await transaction.execute(
+                "UPDATE request SET attempt = ?, sequence = 0 WHERE package = ?", (attempt, str(package))
+            )
+        return await self._there(package)
+
+    async def adopt(self, package: uuid.UUID, result: Event, *, publish: bool) -> RequestRecord:
+        """Take over a result that another worker came to. `publish`: it is not known to have been published."""
+        async with self._db.transaction(durable=True) as transaction:
+            await transaction.execute(
+                "UPDATE request SET attempt = ? WHERE package = ?", (result.data.attempt, str(package))
+            )
+            if publish:
+                await _to_outbox(transaction, package, result)
+            await _answer_all(transaction, package, result)
+            await _set_state(transaction, package, result.data.state, result)
+        return await self._there(package)
+
+    async def _there(self, package: uuid.UUID) -> RequestRecord:
         found = await self.get(package)
         assert found is not None  # noqa: S101  the caller has it
         return found
@@ -176,22 +198,16 @@ class ServiceJournal:
         event: Event,
         *,
         publish: bool,
-        attempt: int | None = None,
         rules: Sequence[RuleCount] = (),
     ) -> Event:
         """Change a request's state and write the event that says so, in one transaction.
 
-        The event's `sequence` is set here; the complete event is returned. A terminal state keeps it as the
-        request's result and is waited for on disk. `publish` puts it in the outbox. `rules` are the package's counts
-        over all its attempts: what is new of them is added to the service's.
+        The event's `sequence` is set here, unless it has one; the complete event is returned. A terminal state keeps it
+        as the request's result and is waited for on disk. `publish` puts it in the outbox. `rules` are the package's
+        counts over all its attempts: what is new of them is added to the service's.
         """
         async with self._db.transaction(durable=state.terminal) as transaction:
-            if attempt is not None:
-                await transaction.execute(
-                    "UPDATE request SET attempt = ?, sequence = 0, result = NULL, finished_at = NULL WHERE package = ?",
-                    (attempt, str(package)),
-                )
-            sequence = await _next_sequence(transaction, package)
+            sequence = event.data.sequence or await _next_sequence(transaction, package)
             data = event.data.model_copy(update={"sequence": sequence, "state": state})
             event = event.model_copy(update={"data": data})
             if publish:
@@ -267,12 +283,28 @@ class ServiceJournal:
             for row, event, reply_to, correlation in rows
         ]
 
-    async def confirm(self, rows: Sequence[int]) -> None:
-        """The broker has them. What is not a result is forgotten; results stay until the request is forgotten."""
+    async def confirm(self, rows: Sequence[int]) -> set[uuid.UUID]:
+        """The broker has them; gives the packages whose results are among them.
+
+        What is not a result is forgotten at once, results by `prune`.
+        """
         async with self._db.transaction() as transaction:
             await transaction.many("DELETE FROM outbox WHERE row = ? AND terminal = 0", [(row,) for row in rows])
             stamp = now().isoformat()
             await transaction.many("UPDATE outbox SET confirmed_at = ? WHERE row = ?", [(stamp, row) for row in rows])
+            marks = ", ".join("?" * len(rows))
+            found = await transaction.rows(
+                f"SELECT DISTINCT package FROM outbox WHERE package IS NOT NULL AND row IN ({marks})",  # noqa: S608  marks
+                rows,
+            )
+        return {uuid.UUID(row[0]) for row in found}
+
+    async def prune(self, before: datetime) -> None:
+        """Forget results that were published before that time; a request keeps its own, to be told again."""
+        async with self._db.transaction() as transaction:
+            stamp = before.isoformat()
+            await transaction.execute("DELETE FROM outbox WHERE confirmed_at < ?", (stamp,))
+            await transaction.execute("DELETE FROM tombstone WHERE until < ?", (now().isoformat(),))
 
     async def result_confirmed(self, package: uuid.UUID) -> bool:
         row = await self._db.row(

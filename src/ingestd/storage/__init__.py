@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 from ingestd.config import LocationSettings
 from ingestd.errors import Code, RequestError, SystemFault
 from ingestd.premis import DigestAlgorithm
+from ingestd.storage.conditional import Conditional
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,8 +59,11 @@ class ArchivalStorage(Protocol):
 class Locations:
     """Archival storage by name."""
 
-    def __init__(self, stores: Mapping[str, ArchivalStorage], default: str) -> None:
+    def __init__(
+        self, stores: Mapping[str, ArchivalStorage], default: str, urls: Mapping[str, str] | None = None
+    ) -> None:
         self._stores = stores
+        self._urls = urls or {}
         self.default = default
 
     @classmethod
@@ -71,11 +75,15 @@ class Locations:
                 f"default_location {default!r} is not among the locations: {', '.join(sorted(urls))}",
                 code=Code.SYSTEM_CONFIGURATION,
             )
-        return cls({name: open_storage(url) for name, url in urls.items()}, default)
+        return cls({name: open_storage(url) for name, url in urls.items()}, default, urls)
 
     @property
     def names(self) -> list[str]:
         return sorted(self._stores)
+
+    def conditional(self, name: str) -> Conditional:
+        """Small documents beside the AIPs of a location, which several workers change."""
+        return open_conditional(self._urls[name])
 
     def get(self, name: str, *, trusted: bool = False) -> ArchivalStorage:
         """Give a location by its name; who is `trusted` (the command line, the library) may also give a URL.
@@ -91,6 +99,13 @@ class Locations:
                 f"there is no storage location {name!r}; there are: {', '.join(self.names)}",
                 code=Code.REQUEST_UNKNOWN_LOCATION,
             ) from None
+
+
+def open_conditional(url: str) -> Conditional:
+    """Open the documents beside the AIPs that `url` names: a folder that no AIP is ever in."""
+    from ingestd.storage.conditional import LocalConditional
+
+    return LocalConditional(Path(unquote(urlsplit(url).path)) / ".ingestd")
 
 
 def open_storage(url: str) -> ArchivalStorage:

@@ -27,7 +27,7 @@ from ingestd.transport.amqp.topology import Topology
 
 log = structlog.get_logger(__name__)
 
-_PARK = {Disposition.TAKEN, Disposition.IN_HAND, Disposition.DONE_UNCONFIRMED}
+_PARK = {Disposition.TAKEN, Disposition.IN_HAND, Disposition.ELSEWHERE, Disposition.DONE_UNCONFIRMED}
 
 
 class InHand:

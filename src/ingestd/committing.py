@@ -1,0 +1,67 @@
+"""The moment an AIP is stored: what is written down before it, and how a worker that takes over finds it done."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ingestd.journal import PackageJournal
+from ingestd.leases import Storing
+from ingestd.messages import Checksum, CompressionAlgorithm, EventData, RequestState, StoredData
+from ingestd.oais import Package
+from ingestd.premis import DigestAlgorithm
+from ingestd.results import result_data
+from ingestd.storage import Locations
+from ingestd.tools.packing import suffix
+from ingestd.workflow import Workflow
+
+
+async def about_to_store(
+    journal: PackageJournal, package: Package, workflow: Workflow, algorithm: DigestAlgorithm, *, started_at: datetime
+) -> Storing:
+    """What the store is about to be given, and everything that the result will say but where it is."""
+    said = await result_data(journal, package, workflow, algorithm, started_at)
+    data = EventData(request_id="", sequence=0, state=RequestState.STORING, **said)
+    packed = CompressionAlgorithm(str(package.processing["aip_compression_algorithm"]))
+    facts = await journal.facts()
+    return Storing(
+        name=package.label if packed is CompressionAlgorithm.UNCOMPRESSED else f"{package.label}{suffix(packed)}",
+        size_bytes=int(facts["aip_size"]),
+        algorithm=algorithm,
+        digest=facts["aip_digest"],
+        data=data.model_dump(mode="json", include=set(said)),
+    )
+
+
+async def found_stored(storing: Storing, package: Package, target: str, locations: Locations) -> dict[str, Any] | None:
+    """The result of an attempt whose worker died while it stored the AIP, if the AIP is there whole; else None.
+
+    It is read and proved anew. Raises `StorageError` when something else is there under its name.
+    """
+    store = locations.get(target)
+    if await store.locate(package.id) is None:
+        return None
+    algorithm = DigestAlgorithm(storing.algorithm)
+    stored = await store.store(
+        Path(os.devnull) / "gone",  # nothing can be brought: what is there is proved
+        package=package.id,
+        name=storing.name,
+        size_bytes=storing.size_bytes,
+        algorithm=algorithm,
+        digest=storing.digest,
+    )
+    said = EventData.model_validate({"request_id": "", "sequence": 0, "state": RequestState.STORING, **storing.data})
+    assert said.aip is not None  # noqa: S101  it was packed
+    copy = StoredData(
+        location=target,
+        url=stored.url,
+        size_bytes=stored.size_bytes,
+        checksum=Checksum(algorithm=algorithm, value=storing.digest),
+        stored_at=stored.stored_at,
+        verified_at=stored.verified_at,
+        verified_by=stored.verified_by,
+    )
+    told = {name: getattr(said, name) for name in storing.data}
+    return told | {"aip": said.aip.model_copy(update={"stored": [copy]})}

@@ -1,0 +1,111 @@
+"""What this service's journal says of a request, and what all workers know of it, made one."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import uuid
+
+import structlog
+
+from ingestd.config import Settings
+from ingestd.errors import DependencyError
+from ingestd.journal import RequestRecord, ServiceJournal
+from ingestd.journal.service import EMBEDDED
+from ingestd.leases import Claim, HeldError, Lease, Leases
+from ingestd.messages import RequestEnvelope, RequestState
+from ingestd.workfolder import is_busy
+
+log = structlog.get_logger(__name__)
+
+
+class Claims:
+    """Leases, for those requests that other workers may have too. Without any, all is this service's own."""
+
+    def __init__(self, settings: Settings, journal: ServiceJournal, leases: Leases | None) -> None:
+        self._settings = settings
+        self._journal = journal
+        self._leases = leases
+        self._published: asyncio.Queue[uuid.UUID] = asyncio.Queue()
+
+    async def look(self, package: uuid.UUID) -> Claim | None:
+        """Raises `HeldError` when another worker has the request, `DependencyError` when nobody can say."""
+        claim = await self._leases.look(package) if self._leases else None
+        if self._leases and self._leases.elsewhere(claim):
+            raise HeldError(str(package))
+        return claim
+
+    async def take(self, record: RequestRecord, *, attempt: int | None = None) -> Lease | None:
+        """Take the lease of a request that is to be worked on. Raises `HeldError` and `DependencyError`."""
+        if self._leases is None or record.origin == EMBEDDED:
+            return None
+        return await self._leases.take(
+            record.package,
+            request=record.request,
+            content_digest=record.content_digest,
+            attempt=attempt or record.attempt,
+        )
+
+    async def agreed(
+        self, record: RequestRecord | None, claim: Claim | None, envelope: RequestEnvelope, origin: str
+    ) -> RequestRecord | None:
+        """Bring the journal up to what others did with a request that is not in hand here."""
+        if claim is None or (record is not None and record.attempt > claim.attempt):
+            return record
+        if claim.result is not None:
+            if record is not None and record.result is not None and record.attempt == claim.attempt:
+                return record
+            return await self._adopted(record, claim, envelope, origin)
+        if record is None or record.result is not None:
+            await self._forget(record)
+            state = RequestState.ACCEPTED if claim.accepted else RequestState.RECEIVED
+            return await self._journal.add(envelope, origin=origin, attempt=claim.attempt, state=state)
+        return record
+
+    async def _adopted(
+        self, record: RequestRecord | None, claim: Claim, envelope: RequestEnvelope, origin: str
+    ) -> RequestRecord:
+        """Another worker came to the result."""
+        assert claim.result is not None  # noqa: S101  the caller saw it
+        if record is None:
+            known_as = envelope.model_copy(update={"id": claim.request})
+            record = await self._journal.add(known_as, origin=origin, attempt=claim.attempt)
+        if claim.result.data.state in {RequestState.SUCCEEDED, RequestState.SUCCEEDED_WITH_WARNINGS}:
+            folder = self._settings.work_dir / str(claim.package)
+            if not is_busy(folder):
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        return await self._journal.adopt(claim.package, claim.result, publish=not claim.confirmed)
+
+    async def _forget(self, record: RequestRecord | None) -> None:
+        if record is not None:
+            await self._journal.forget(record.package)
+
+    async def interrupted(self, record: RequestRecord) -> Lease | None:
+        """Take up again what this service was at work on. Raises `HeldError` when it is not its own any more."""
+        try:
+            claim = await self.look(record.package)
+        except HeldError:
+            if not is_busy(self._settings.work_dir / str(record.package)):
+                await self._journal.forget(record.package)
+            raise
+        found = await self.agreed(record, claim, record.envelope, record.origin)
+        if found is None or found.result is not None:
+            raise HeldError(str(record.package))
+        return await self.take(found)
+
+    # --- results -----------------------------------------------------------------------------------------------------
+
+    def published(self, packages: set[uuid.UUID]) -> None:
+        """The results of these requests are published: tell the other workers, when there is time."""
+        for package in packages:
+            self._published.put_nowait(package)
+
+    async def tell_published(self) -> None:
+        """Mark what is published, for ever. What is not marked when the service dies is published once more."""
+        while True:
+            package = await self._published.get()
+            if self._leases is not None:
+                try:
+                    await self._leases.confirm(package)
+                except DependencyError as error:
+                    log.warning("publication_not_marked", package=str(package), reason=error.detail)

@@ -1,0 +1,61 @@
+"""A package's working folder: who holds it, and how it is emptied."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class FolderBusy(Exception):
+    """Another process is at work on the package."""
+
+
+@contextlib.contextmanager
+def hold_folder(folder: Path) -> Iterator[None]:
+    """Hold the package's folder for this process; the lock goes when the process goes, however it goes.
+
+    Raises `FolderBusy`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / "lock"):
+        yield
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock that is this file. Raises `FolderBusy`."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FolderBusy(path.parent.name) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_busy(folder: Path) -> bool:
+    """Say whether a process is at work on the package."""
+    if not folder.exists():
+        return False
+    try:
+        with hold_folder(folder):
+            return False
+    except FolderBusy:
+        return True
+
+
+def empty(folder: Path) -> None:
+    """Remove what an attempt left; the lock stays, since it is held."""
+    for path in folder.iterdir():
+        if path.name == "lock":
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

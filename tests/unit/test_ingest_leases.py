@@ -1,0 +1,305 @@
+"""Several workers that share archival storage, and neither journal nor working folder."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingestd import leases as leases_module
+from ingestd.errors import Code, ResourceError
+from ingestd.ingest import Disposition, Ingest
+from ingestd.job import Outcome
+from ingestd.leases import Claim, HeldError, LeaseLostError, Leases
+from ingestd.messages import EventType, Retry, RetryData
+from ingestd.messages import Outcome as Result
+from ingestd.oais import Facts
+from ingestd.premis import now
+from tests.small_service import House
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)
+
+
+async def changed(house: House, **update: Any) -> Claim:
+    """Change the request's document behind everybody's back."""
+    (key,) = [key async for key in house.documents.list("requests")]
+    found = await house.documents.read(key)
+    assert found is not None
+    claim = Claim.model_validate_json(found[0]).model_copy(update=update)
+    if update:
+        await house.documents.replace(key, claim.model_dump_json().encode(), found[1])
+    return claim
+
+
+async def lapse(house: House) -> None:
+    await changed(house, until=now() - timedelta(seconds=leases_module.SKEW_SECONDS + 1))
+
+
+@contextlib.asynccontextmanager
+async def dying(house: House, worker: str) -> AsyncIterator[Ingest]:
+    """A worker that ends without a last word to the others."""
+    async with house.open(worker) as ingest:
+        try:
+            yield ingest
+        finally:
+            house.shared[worker].away = True
+
+
+async def begun(house: House, worker: str, *, execute: str = "a", **more: Any) -> None:
+    """Have a worker die while it is at a step."""
+    house.held = {execute}
+    async with dying(house, worker) as ingest:
+        await ingest.take(house.envelope(**more), returning=False)
+        await house.until(lambda: execute in house.ran)
+    house.held.clear()
+    house.ran.clear()
+    house.events.clear()
+
+
+async def ended(house: House, ingest: Ingest) -> list[tuple[str, int, Result | None]]:
+    await house.until(lambda: any(event.kind.terminal for event in house.events))
+    return [(e.data.request_id, e.data.attempt, e.data.outcome) for e in await house.told(ingest)]
+
+
+# --- who may work
+
+
+async def test_what_another_worker_has_in_hand_is_parked_again(house: House) -> None:
+    house.gate.clear()
+    async with house.open("one") as one, house.open("two") as two:
+        assert await one.take(house.envelope(), returning=False) is Disposition.TAKEN
+        assert await two.take(house.envelope(), returning=True) is Disposition.ELSEWHERE
+        assert await two.take(house.envelope("s"), returning=False) is Disposition.ELSEWHERE
+        assert await one.take(house.envelope(), returning=True) is Disposition.IN_HAND
+        assert two.in_hand() == []
+
+
+async def test_of_two_workers_that_take_at_once_one_has_it(house: House) -> None:
+    house.gate.clear()
+    async with house.open("one") as one, house.open("two") as two:
+        came = await asyncio.gather(*(w.take(house.envelope(), returning=False) for w in (one, two)))
+
+    assert sorted(came) == [Disposition.ELSEWHERE, Disposition.TAKEN]
+
+
+async def test_a_lapsed_lease_is_taken_over_as_the_next_attempt_from_the_start(house: House) -> None:
+    await begun(house, "one", execute="b")
+    async with house.open("two") as two:
+        assert await two.take(house.envelope(), returning=True) is Disposition.ELSEWHERE
+        await lapse(house)
+        assert await two.take(house.envelope(), returning=True) is Disposition.TAKEN
+
+        assert await ended(house, two) == [("r", 2, Result.SUCCEEDED)]
+    assert house.ran == ["a", "b"]
+    assert house.kinds()[0] is EventType.REQUEST_STARTED  # it was accepted before
+
+
+async def test_a_worker_that_was_killed_goes_on_at_once_when_it_is_started_again(house: House) -> None:
+    await begun(house, "one", execute="b")
+    async with house.open("one") as one:
+        assert await one.take_up_interrupted() == 1
+
+        assert await ended(house, one) == [("r", 2, Result.SUCCEEDED)]
+    assert house.ran == ["b"]
+
+
+async def test_a_clean_stop_gives_the_lease_back_at_once_and_is_no_death(house: House) -> None:
+    house.held = {"a"}
+    async with house.open("one") as one:
+        await one.take(house.envelope(), returning=False)
+        await house.until(lambda: house.ran == ["a"])
+    house.held.clear()
+    claim = await changed(house)
+    async with house.open("two") as two:
+        assert await two.take(house.envelope(), returning=True) is Disposition.TAKEN
+        assert await ended(house, two) == [("r", 2, Result.SUCCEEDED)]
+
+    assert (claim.released, claim.deaths) == (True, 0)
+
+
+async def test_a_worker_that_lost_its_lease_stops_says_nothing_and_lets_go(house: House) -> None:
+    house.lease_seconds = 0.3
+    house.held = {"a"}
+    async with house.open("one") as one:
+        await one.take(house.envelope(), returning=False)
+        await house.until(lambda: house.ran == ["a"])
+        await changed(house, holder="two", token=7)
+        await one.wait_for_slot()
+        await house.until(one.has_slot)
+
+        assert one.in_hand() == []
+        assert not any(event.kind.terminal for event in house.events)
+        assert await one.requests() == []
+
+
+async def test_a_worker_that_lost_its_lease_can_store_nothing(house: House) -> None:
+    house.last, house.held = "fenced", {"fenced"}
+    packed = {"aip_size": "1", "aip_digest": "0" * 64, "mets_digest": "0" * 64}
+    house.results["a"] = [Outcome(facts=Facts(package=packed))]
+    async with house.open("one") as one:
+        await one.take(house.envelope(), returning=False)
+        await house.until(lambda: house.ran == ["a", "fenced"])
+        await changed(house, holder="two", token=7)
+        house.held.clear()
+        await house.until(lambda: one.in_hand() == [])
+
+    assert house.ran == ["a", "fenced"]
+    assert house.passed == []
+
+
+async def test_no_worker_ends_what_is_another_s(house: House) -> None:
+    house.held = {"b"}
+    async with house.open("one") as one:
+        await one.take(house.envelope(), returning=False)
+        await house.until(lambda: house.ran == ["a", "b"])
+        await changed(house, holder="two", token=7)
+        house.held.clear()
+        await house.until(lambda: one.in_hand() == [])
+
+        assert not any(event.kind.terminal for event in house.events)
+
+
+async def test_what_was_at_work_here_and_was_taken_over_is_not_gone_on_with(house: House) -> None:
+    await begun(house, "one")
+    await changed(house, holder="two", token=7, until=now() + timedelta(seconds=60))
+    async with house.open("one") as one:
+        assert await one.take_up_interrupted() == 0
+        assert await one.requests() == []
+
+
+async def test_workers_that_die_too_often_fail_the_request(house: House) -> None:
+    house.settings = {"crash_limit": 2}
+    await begun(house, "one")
+    await lapse(house)
+    await begun(house, "two")
+    await lapse(house)
+    async with house.open("three") as three:
+        await three.take(house.envelope(), returning=True)
+        assert await ended(house, three) == [("r", 3, Result.FAILED)]
+
+    error = house.events[-1].data.error
+    assert error is not None
+    assert error.code is Code.SYSTEM_CRASH_LOOP
+    assert house.ran == []
+
+
+async def test_a_request_that_failed_so_may_be_retried(house: House) -> None:
+    house.settings = {"crash_limit": 1}
+    await begun(house, "one")
+    async with house.open("one") as one:
+        await one.take_up_interrupted()
+        assert await ended(house, one) == [("r", 2, Result.FAILED)]
+        house.events.clear()
+        await one.control(Retry(id="c", source="me", data=RetryData(request="r")))
+
+        assert await ended(house, one) == [("r", 3, Result.SUCCEEDED)]
+
+
+# --- what has ended
+
+
+async def test_a_returning_request_that_another_worker_finished_is_dropped(house: House) -> None:
+    async with house.open("one") as one, house.open("two") as two:
+        await one.take(house.envelope(), returning=False)
+        await ended(house, one)
+        await house.until_async(lambda: confirmed(house))
+
+        assert await two.take(house.envelope(), returning=True) is Disposition.DONE
+        assert await house.told(two) == []
+        assert await two.take(house.envelope("s"), returning=False) is Disposition.DONE
+        assert ["s"] == [event.data.request_id for event in await house.told(two)]
+    assert house.ran == ["a", "b"]
+
+
+async def test_a_result_that_was_not_published_when_its_disk_was_lost_is_published_by_another(house: House) -> None:
+    async with house.open("one") as one:
+        await one.take(house.envelope(), returning=False)
+        await house.until(lambda: EventType.AIP_STORED in house.kinds())
+    (told,) = [event for event in house.events if event.kind.terminal]
+    shutil.rmtree(house.tmp_path / "one")
+    async with house.open("two") as two:
+        assert await two.take(house.envelope(), returning=True) is Disposition.DONE_UNCONFIRMED
+        (again,) = await house.told(two)
+        assert await two.take(house.envelope(), returning=True) is Disposition.DONE
+
+    assert (told.id, told.data.sequence) == (again.id, again.data.sequence)
+
+
+async def test_what_failed_at_one_worker_and_is_sent_anew_is_attempted_at_another(house: House) -> None:
+    house.results["b"] = [ResourceError("disk")]
+    async with house.open("one") as one, house.open("two") as two:
+        await one.take(house.envelope(), returning=False)
+        assert await ended(house, one) == [("r", 1, Result.FAILED)]
+        await house.until_async(lambda: confirmed(house))
+        house.events.clear()
+        assert await two.take(house.envelope("s"), returning=False) is Disposition.TAKEN
+
+        assert await ended(house, two) == [("r", 2, Result.SUCCEEDED), ("s", 2, Result.SUCCEEDED)]
+
+
+async def test_a_key_that_another_worker_knows_for_other_content_is_a_conflict(house: House) -> None:
+    house.gate.clear()
+    async with house.open("one") as one, house.open("two") as two:
+        await one.take(house.envelope(), returning=False)
+        await lapse(house)
+        assert await two.take(house.envelope("s", name="other"), returning=False) is Disposition.REJECTED
+
+
+# --- archival storage is away
+
+
+async def test_nothing_is_taken_while_archival_storage_does_not_say_whose_it_is(house: House) -> None:
+    async with house.open("one") as one:
+        house.shared["one"].away = True
+        assert await one.take(house.envelope(), returning=False) is Disposition.ELSEWHERE
+        house.shared["one"].away = False
+        assert await one.take(house.envelope(), returning=True) is Disposition.TAKEN
+
+        assert await ended(house, one) == [("r", 1, Result.SUCCEEDED)]
+
+
+async def test_a_result_waits_for_archival_storage(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingestd.ingest.running.MARK_SECONDS", 0.05)
+    house.held = {"b"}
+    async with house.open("one") as one:
+        await one.take(house.envelope(), returning=False)
+        await house.until(lambda: house.ran == ["a", "b"])
+        house.shared["one"].away = True
+        house.held.clear()
+        await asyncio.sleep(0.3)
+        assert not any(event.kind.terminal for event in house.events)
+        house.shared["one"].away = False
+
+        assert await ended(house, one) == [("r", 1, Result.SUCCEEDED)]
+
+
+# --- the lease itself
+
+
+async def test_a_lease_is_renewed_and_its_holder_proves_it_in_the_store(house: House) -> None:
+    one = Leases(house.documents, worker="one", seconds=0.3)
+    lease = await one.take(house.envelope().data.package_id(), request="r", content_digest="d", attempt=1)
+    before = lease.claim.until
+    async with lease.kept(lambda: None):
+        await asyncio.sleep(0.3)
+    assert lease.claim.until > before
+    with pytest.raises(HeldError):
+        await Leases(house.documents, worker="two", seconds=1).take(
+            lease.claim.package, request="r", content_digest="d", attempt=1
+        )
+    await changed(house, token=9)
+    with pytest.raises(LeaseLostError):
+        await lease.prove()
+
+
+async def confirmed(house: House) -> bool:
+    return (await changed(house)).confirmed
