@@ -45,14 +45,14 @@ def stored_path(result: Mapping[str, Any]) -> Path:
 
 
 def stored_below(folder: Path) -> list[Path]:
-    """AIPs, packed or not, and whatever else there is that is no folder of the pairtree."""
+    """AIPs, packed or not, and whatever else there is that is no folder of the pairtree, nor the workers' own."""
     if not folder.exists():
         return []
     found = []
     for path in sorted(folder.iterdir()):
         if path.is_dir() and len(path.name) == 4:
             found += stored_below(path)
-        else:
+        elif path.name != ".ingestd":
             found.append(path)
     return found
 
