@@ -31,7 +31,9 @@ REPLY = "correspondence/Réponse de Zoé à Ingrid – déc. 1911.txt"
 LETTER = "correspondence/letter-to-the-harbour-office.pdf"
 PHOTOGRAPH = "photographs/tower-at-dusk.jpg"
 CHART = "charts/corran-sound.png"
+SKETCH = "charts/landing-steps.bmp"
 HORN = "sound/fog-horn.wav"
+BELL = "sound/landing-bell.aiff"
 LOG = "log/1911-11.txt"
 WATCHES = "log/lamp-and-weather.csv"
 AID = "finding-aid.xml"
@@ -167,8 +169,12 @@ METADATA = (
     (f"objects/{LOG}", "Log, November 1911", KEEPER, "1911-11", "Text", "en", "", "CSL/2/1"),
     (f"objects/{CHART}", "Chart of Corran Sound", KEEPER, "1911", "StillImage", "",
      "The rock named the Stool is marked where it was believed to be.", "CSL/3/1"),
+    (f"objects/{SKETCH}", "Sketch of the landing steps", KEEPER, "1911-11", "StillImage", "",
+     "The nine steps that the sea took are dotted.", "CSL/3/2"),
     (f"objects/{PHOTOGRAPH}", "The tower at dusk", "", "1911", "StillImage", "", "Sepia print.", "CSL/4/1"),
     (f"objects/{HORN}", "Fog horn", "", "1911-11-07", "Sound", "", "One blast of three seconds.", "CSL/5/1"),
+    (f"objects/{BELL}", "Bell of the landing", "", "1911-11-07", "Sound", "", "Rung by hand while the horn was silent.",
+     "CSL/5/2"),
 )  # fmt: skip
 
 
@@ -190,8 +196,10 @@ def contents() -> dict[str, bytes]:
         LOG: LOG_TEXT.encode(),
         WATCHES: table(WATCH_ROWS),
         CHART: chart(),
+        SKETCH: sketch(),
         PHOTOGRAPH: photograph(),
         HORN: fog_horn(),
+        BELL: bell(),
         LAMP: papers_of_the_lamp(),
         "metadata/metadata.csv": table(METADATA),
         "metadata/submissionDocumentation/deed-of-gift.pdf": letter(DEED_LINES, title="Deed of gift"),
@@ -312,6 +320,47 @@ def fog_horn() -> bytes:
         sound.setframerate(rate)
         sound.writeframes(struct.pack(f"<{len(samples)}h", *samples))
     return file.getvalue()
+
+
+def sketch() -> bytes:
+    """The steps from the landing to the tower, in ink: a bitmap, which nobody should have to read for ever."""
+    picture = Image.new("1", (320, 240), 1)
+    draw = ImageDraw.Draw(picture)
+    for step in range(18):
+        x, y = 40 + step * 13, 210 - step * 10
+        if 5 <= step < 14:
+            for dot in range(0, 13, 4):
+                draw.point((x + dot, y), fill=0)
+        else:
+            draw.line((x, y, x + 13, y, x + 13, y - 10), fill=0, width=2)
+    draw.rectangle((280, 12, 306, 36), outline=0, width=2)
+    draw.arc((-60, 200, 380, 260), 180, 360, fill=0)
+    file = io.BytesIO()
+    picture.save(file, "BMP")
+    return file.getvalue()
+
+
+def bell() -> bytes:
+    """One stroke of a bell, as AIFF: sixteen bits, one channel, a second and a half."""
+    rate, seconds = 11_025, 1.5
+    count = int(rate * seconds)
+    partials = ((440.0, 1.0), (883.0, 0.6), (1_188.0, 0.4), (1_760.0, 0.25), (2_637.0, 0.12))
+    samples = [
+        round(
+            11_000
+            * sum(part * math.exp(-at * hertz / 260) * math.sin(math.tau * hertz * at) for hertz, part in partials)
+        )
+        for at in (number / rate for number in range(count))
+    ]
+    # The rate is a number of eighty bits: sign and exponent, then the mantissa with its leading one.
+    power = rate.bit_length() - 1
+    eighty = struct.pack(">HQ", 16_383 + power, rate << (63 - power))
+    common = struct.pack(">hIh", 1, count, 16) + eighty
+    sound = struct.pack(f">II{count}h", 0, 0, *samples)
+    chunks = b"".join(
+        name + struct.pack(">I", len(body)) + body for name, body in ((b"COMM", common), (b"SSND", sound))
+    )
+    return b"FORM" + struct.pack(">I", len(chunks) + 4) + b"AIFF" + chunks
 
 
 def papers_of_the_lamp() -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -147,12 +148,13 @@ def _stored(facts: Mapping[str, str], size: int, checksum: Checksum) -> StoredDa
 def _normalization(facts: Mapping[str, str]) -> list[NormalizationData]:
     """What the normalization report counted."""
     data = []
+    made = json.loads(facts.get("normalized", "{}"))
     for purpose in ("preservation", "access", "thumbnail"):
         prefix = f"normalization_{purpose}_"
         counts = {name.removeprefix(prefix): int(count) for name, count in facts.items() if name.startswith(prefix)}
         outcomes = {name.replace("_", " "): count for name, count in sorted(counts.items())}
         if outcomes:
-            data.append(NormalizationData(purpose=purpose, outcomes=outcomes))
+            data.append(NormalizationData(purpose=purpose, outcomes=outcomes, made=made.get(purpose, [])))
     return data
 
 

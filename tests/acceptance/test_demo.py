@@ -21,9 +21,13 @@ def test_the_demo_transfer_is_preserved_with_every_action(tmp_path: Path) -> Non
     counts = result["counts"]
     executed = {link["execute"] for link in result["timing"]["links"]}
 
-    assert 12 == counts["originals"], "three of them from the archive within"
+    assert 14 == counts["originals"], "three of them from the archive within"
     assert 1 == counts["submission_documentation"]
-    assert counts["derivatives"] >= 3, "an image, a sound and a document are normalized, a page is read"
+    (normalization,) = result["normalization"]
+    made = {(one["puid"], one["into_puid"]) for one in normalization["made"]}
+    assert {("fmt/116", "fmt/353"), ("fmt/414", "fmt/6"), ("fmt/17", "fmt/477")} <= made, "image, sound, document"
+    assert {"normalized", "kept as it is", "no rule"} >= set(normalization["outcomes"])
+    assert counts["derivatives"] >= 4, "and a page is read"
     assert counts["files"] == counts["identified"]
     assert {"extract_contents", "validate_file", "normalize", "transcribe_file", "store_aip"} <= executed
     assert {warning["code"] for warning in result["warnings"]} <= {"tool.not_installed"}

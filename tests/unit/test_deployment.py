@@ -102,6 +102,17 @@ def test_the_demo_transfer_is_small_and_holds_what_it_promises() -> None:
     names = [path.name for path in files]
 
     assert sum((transfer / path).stat().st_size for path in files) < 300_000
-    assert {path.suffix for path in files} >= {".txt", ".png", ".jpg", ".pdf", ".wav", ".xml", ".zip", ".csv"}
+    assert {path.suffix for path in files} >= {
+        ".txt",
+        ".png",
+        ".jpg",
+        ".pdf",
+        ".bmp",
+        ".wav",
+        ".aiff",
+        ".xml",
+        ".zip",
+        ".csv",
+    }
     assert Path("metadata/metadata.csv") in files
     assert any(" " in name and not name.isascii() for name in names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
@@ -338,6 +339,8 @@ class TestTheReport:
                 facts["normalization_preservation_normalized"],
                 facts["normalization_preservation_failed"],
             )
+            (told,) = json.loads(facts["normalized"])["preservation"]
+            assert ("picky", "Shell", 200) == (told["command"], told["tool"], told["files"])
             used = RuleCount(rule="preservation:x-fmt/111", command="picky", attempts=300, okay=200)
             assert [used] == await made.journal.rule_counts()
 

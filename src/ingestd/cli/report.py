@@ -18,6 +18,7 @@ from ingestd.messages import (
 )
 
 _SHOWN_VIOLATIONS = 20
+_SHOWN_FORMATS = 12
 
 
 def print_result(data: EventData, *, as_json: bool) -> None:
@@ -70,6 +71,11 @@ def _print_normalization(normalization: list[NormalizationData]) -> None:
     print("\nNormalization")
     for one in normalization:
         print(f"  {one.purpose:13} {', '.join(f'{count} {name}' for name, count in one.outcomes.items())}")
+        for made in one.made[:_SHOWN_FORMATS]:
+            by = made.tool or made.command
+            print(f"    {made.files} × {made.format or 'unknown'} → {made.into or 'unknown'} ({by})")
+        if len(one.made) > _SHOWN_FORMATS:
+            print("    … and more")
 
 
 def _print_dip(dip: DipData) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import json
 import os
+import re
 import uuid
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -18,10 +20,13 @@ from ingestd.derivatives import MANUAL, rule_for
 from ingestd.fpr.commands import Commands
 from ingestd.fpr.records import Command, Purpose
 from ingestd.job import Outcome, Services, Task
+from ingestd.messages import NormalizedData
 from ingestd.oais import DIP, Facts, File, FileUse, Warning_, escape_name
 from ingestd.premis import Event, EventType, Format
 
 REPORT = "logs/normalization.csv"
+_COMMAND = re.compile(r'ArchivematicaFPRCommandID="([^"]+)"')
+_TOLD = 50
 COLUMNS = ("file", "format", "PUID", "purpose", "rule", "command", "outcome", "derivative", "detail")
 
 
@@ -61,7 +66,8 @@ async def write_normalization_report(task: Task, services: Services) -> Outcome:
     Outcomes are `normalized`, `default` (by the default rule: there is no other, or it failed), `manual` (supplied),
     `failed`, `tool not installed`, `not asked for`, and where there is no rule `kept as it is` (fit for preservation,
     by the registry), `no rule` or `format not known`. The package's facts get the counts:
-    `normalization_<purpose>_<outcome>`.
+    `normalization_<purpose>_<outcome>`, and in `normalized` what was made of which format, for each purpose
+    `messages.NormalizedData` as JSON.
     """
     aims = [aim for aim in _AIMS if aim.always or task.package.processing.get(aim.option)]
     report = _Report(task, services.commands, aims)
@@ -74,7 +80,7 @@ async def write_normalization_report(task: Task, services: Services) -> Outcome:
             await out.write(_text(window))
     await asyncio.to_thread(os.replace, passing, task.at(REPORT))
     counts = {f"normalization_{name}": str(count) for name, count in report.outcomes.items()}
-    return Outcome(facts=Facts(package=counts))
+    return Outcome(facts=Facts(package={**counts, "normalized": report.made()}))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +110,7 @@ class _Report:
 
     def __init__(self, task: Task, commands: Commands, aims: Sequence[_Aim]) -> None:
         self.outcomes: Counter[str] = Counter()
+        self._made: dict[Purpose, Counter[tuple[str, str, str, str, str]]] = {aim.purpose: Counter() for aim in aims}
         self._task = task
         self._commands = commands
         self._registry = commands.registry
@@ -133,23 +140,49 @@ class _Report:
         )
 
     def _line(self, seen: _Seen) -> Sequence[str]:
-        file, format_ = seen.file, seen.file.format or Format(name="")
+        name, puid = _words(seen.file)
         rule = rule_for(self._registry, seen.aim.purpose, seen.source)
         command = self._registry.command(rule.command) if rule else None
         outcome = self._outcome(seen, command)
         followed = rule if outcome != "no rule" else None
         self.outcomes[f"{seen.aim.purpose}_{outcome.replace(' ', '_')}"] += 1
+        if seen.copy and seen.made:
+            self._made[seen.aim.purpose][name, puid, *_words(seen.copy), self._command_of(seen.made)] += 1
         details = [seen.made.detail if seen.made else "", seen.problem]
         return (
-            escape_name(file.path),
-            " ".join(filter(None, (format_.name, format_.version))),
-            format_.puid,
+            escape_name(seen.file.path),
+            name,
+            puid,
             seen.aim.purpose,
             followed.id if followed else "",
             followed.command if followed else "",
             outcome,
             escape_name(seen.copy.path) if seen.copy else "",
             "; ".join(filter(None, details)),
+        )
+
+    def _command_of(self, made: Event) -> str:
+        """Give the command that an event names: that of the rule, or what stood in for it."""
+        named = _COMMAND.search(made.detail)
+        commands = (one.id for one in self._registry.commands if named and str(one.identifier) == named[1])
+        return next(commands, "manual" if made.detail == MANUAL else "")
+
+    def made(self) -> str:
+        """Sum up what was made, for each purpose."""
+        told = {
+            purpose: [self._told(*item) for item in made.most_common(_TOLD)] for purpose, made in self._made.items()
+        }
+        return json.dumps(
+            {purpose: [one.model_dump(mode="json") for one in several] for purpose, several in told.items()}
+        )
+
+    def _told(self, key: tuple[str, str, str, str, str], files: int) -> NormalizedData:
+        name, puid, into, into_puid, id_ = key
+        command = self._registry.command(id_)
+        tool = self._registry.tool(command.tool) if command else None
+        said = tool.name if tool else ""
+        return NormalizedData(
+            format=name, puid=puid, into=into, into_puid=into_puid, command=id_, tool=said, files=files
         )
 
     def _outcome(self, seen: _Seen, command: Command | None) -> str:
@@ -178,6 +211,13 @@ class _Report:
         if self._able[command.id] is None:
             return "tool not installed"
         return "failed" if seen.problem or seen.aim.always else "no rule"
+
+
+def _words(file: File) -> tuple[str, str]:
+    """Give a file's format in words, and its PUID."""
+    format_ = file.format or Format(name="")
+    says_version = not format_.version or format_.version in format_.name
+    return format_.name if says_version else f"{format_.name} {format_.version}", format_.puid
 
 
 def _seen(file: File, aim: _Aim, window: _Window) -> _Seen:

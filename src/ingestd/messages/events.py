@@ -247,6 +247,18 @@ class DipData(Outgoing):
     stored: list[StoredData]
 
 
+class NormalizedData(Outgoing):
+    """Originals of one format, and what one command made of them; `manual`: somebody did, before."""
+
+    format: str
+    puid: str = ""
+    into: str
+    into_puid: str = ""
+    command: str
+    tool: str = ""
+    files: int
+
+
 class NormalizationData(Outgoing):
     """What became of the originals for one purpose, by outcome; `logs/normalization.csv` of the AIP has each."""
 
@@ -255,6 +267,8 @@ class NormalizationData(Outgoing):
     outcomes: dict[str, int]
     """`normalized`, `default`, `manual`, `failed`, `tool not installed`, `not asked for`, `kept as it is`, `no rule`,
     `format not known`."""
+    made: list[NormalizedData] = []
+    """From which format into which: those with the most files, at most 50."""
 
 
 class CountsData(Outgoing):
