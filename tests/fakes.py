@@ -131,6 +131,9 @@ class FakeHistory:
     async def events(self, objects: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Sequence[Event]]:
         return {key: tuple(self._events[key]) for key in objects if key in self._events}
 
+    async def imported_event_types(self) -> Sequence[str]:
+        return sorted({event.type for events in self._events.values() for event in events if event.agents})
+
     async def extensions(self, files: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Sequence[Extension]]:
         return {key: tuple(self._extensions[key]) for key in files if key in self._extensions}
 

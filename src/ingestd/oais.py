@@ -311,6 +311,10 @@ class History(Protocol):
 
     async def events(self, objects: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Sequence[Event]]: ...
 
+    async def imported_event_types(self) -> Sequence[str]:
+        """The types of events that others recorded; nobody's list says which there are."""
+        ...
+
     async def extensions(self, files: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Sequence[Extension]]: ...
 
     async def descriptions(self, targets: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Sequence[tuple[int, Description]]]:

@@ -138,7 +138,7 @@ class Event:
 
     `at` says when it happened, not when it was written (2.3). `note` is eventOutcomeDetailNote (2.5.2.1). `agents` are
     those of an event that somebody else recorded; without any, they are the package's own. Such an event has any type
-    and outcome; ours have those of `EventType` and `EventOutcome`.
+    and outcome, where ours have those of `EventType` and `EventOutcome`, and `said_at` is its time as it was written.
     """
 
     object: uuid.UUID
@@ -148,6 +148,7 @@ class Event:
     outcome: str = EventOutcome.NONE
     note: str = ""
     agents: Sequence[AgentLink] = ()
+    said_at: str = ""
     id: uuid.UUID = field(default_factory=uuid.uuid4)
 
 

@@ -50,7 +50,7 @@ async def generate_mets(task: Task, services: Services) -> Outcome:
         algorithm=services.settings.digest_algorithm,
         struct_map=task.folder / structmap.KEPT if structmap.FACT in known else None,
     )
-    violations = await validate(path)
+    violations = await validate(path, event_types=await task.history.imported_event_types())
     if violations:
         raise SystemFault(
             f"the METS that was written is not valid: {violations[0].rule} {violations[0].actual}",

@@ -109,7 +109,7 @@ def _copy(pairs: Sequence[tuple[Path, Path]]) -> None:
 async def _write_mets(task: Task, folder: Path, algorithm: DigestAlgorithm) -> Written:
     path = folder / _mets(task)
     written = await write_dip(task.history, task.package, path, created_at=now(), algorithm=algorithm)
-    violations = await validate(path)
+    violations = await validate(path, event_types=await task.history.imported_event_types())
     if violations:
         fault = f"the METS that was written is not valid: {violations[0].rule} {violations[0].actual}"
         raise SystemFault(fault, violations=tuple(violations[:_LISTED]))

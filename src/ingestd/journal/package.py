@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from ingestd.journal.database import Database, Row, Transaction
-from ingestd.journal.provenance import agent_of, agents_linked, identifiers_of, record_provenance, rights_of
+from ingestd.journal.provenance import (
+    agent_of,
+    agents_linked,
+    event_types_imported,
+    identifiers_of,
+    put_agents,
+    record_provenance,
+    rights_of,
+)
 from ingestd.journal.records import (
     DESCRIPTION_COLUMNS,
     FILE_COLUMNS,
@@ -116,10 +124,7 @@ class PackageJournal:
 
     async def add_agents(self, agents: Sequence[Agent]) -> None:
         async with self._db.transaction() as transaction:
-            await transaction.many(
-                "INSERT OR IGNORE INTO agent (identifier_type, identifier, name, type, version) VALUES (?, ?, ?, ?, ?)",
-                [(a.identifier_type, a.identifier, a.name, a.type, a.version) for a in agents],
-            )
+            await put_agents(transaction, "agent", agents)
 
     # --- reading: History --------------------------------------------------------------------------------------------
 
@@ -202,7 +207,7 @@ class PackageJournal:
 
     async def events(self, objects: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Sequence[Event]]:
         rows = await self._db.rows(
-            "SELECT object, id, type, at, detail, outcome, note, agents FROM event"  # noqa: S608  as above
+            "SELECT object, id, type, at, detail, outcome, note, agents, said_at FROM event"  # noqa: S608  as above
             f" WHERE object IN ({_marks(objects)}) ORDER BY row",
             [id_.bytes for id_ in objects],
         )
@@ -211,6 +216,9 @@ class PackageJournal:
             event = event_of(row)
             found.setdefault(event.object, []).append(event)
         return found
+
+    async def imported_event_types(self) -> Sequence[str]:
+        return await event_types_imported(self._db)
 
     async def extensions(self, files: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Sequence[Extension]]:
         rows = await self._db.rows(
@@ -370,7 +378,8 @@ async def _record(transaction: Transaction, facts: Facts) -> None:
         [(more.file.bytes, more.algorithm, more.value) for more in facts.digests],
     )
     await transaction.many(
-        "INSERT INTO event (object, id, type, at, detail, outcome, note, agents) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO event (object, id, type, at, detail, outcome, note, agents, said_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [event_values(event) for event in facts.events],
     )
     await transaction.many(

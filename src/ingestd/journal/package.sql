@@ -51,8 +51,10 @@ CREATE TABLE IF NOT EXISTS event (
     detail  TEXT NOT NULL,
     outcome TEXT NOT NULL,
     note    TEXT NOT NULL,
-    agents  TEXT NOT NULL DEFAULT '' -- JSON: [[identifierType, identifierValue], ...]; empty: the package's own
+    agents  TEXT NOT NULL DEFAULT '', -- JSON: [[identifierType, identifierValue], ...]; empty: the package's own
+    said_at TEXT NOT NULL DEFAULT '' -- the time in the words of whoever recorded it
 );
+CREATE INDEX IF NOT EXISTS event_imported ON event (type) WHERE agents <> '';
 CREATE INDEX IF NOT EXISTS event_object ON event (object);
 
 CREATE TABLE IF NOT EXISTS extension (

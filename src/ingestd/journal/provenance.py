@@ -35,9 +35,14 @@ async def record_provenance(transaction: Transaction, facts: Facts) -> None:
         "INSERT OR IGNORE INTO identifier (object, type, value) VALUES (?, ?, ?)",
         [(one.object.bytes, one.type, one.value) for one in facts.identifiers],
     )
+    await put_agents(transaction, "linked_agent", facts.agents)
+
+
+async def put_agents(transaction: Transaction, table: str, agents: Sequence[Agent]) -> None:
+    """Record agents, the package's own (`agent`) or those of others (`linked_agent`); a known one stays as it is."""
     await transaction.many(
-        "INSERT OR IGNORE INTO linked_agent VALUES (?, ?, ?, ?, ?)",
-        [(a.identifier_type, a.identifier, a.name, a.type, a.version) for a in facts.agents],
+        f"INSERT OR IGNORE INTO {table} (identifier_type, identifier, name, type, version) VALUES (?, ?, ?, ?, ?)",  # noqa: S608  constant
+        [(agent.identifier_type, agent.identifier, agent.name, agent.type, agent.version) for agent in agents],
     )
 
 
@@ -76,6 +81,10 @@ async def agents_linked(db: Database, links: Sequence[AgentLink]) -> Mapping[Age
         )
         found |= {agent.link: agent for agent in map(agent_of, rows)}
     return found
+
+
+async def event_types_imported(db: Database) -> Sequence[str]:
+    return [row[0] for row in await db.rows("SELECT DISTINCT type FROM event WHERE agents <> '' ORDER BY type")]
 
 
 def agent_of(row: Row) -> Agent:

@@ -140,12 +140,12 @@ def directory_of(row: Row) -> Directory:
 
 def event_values(event: Event) -> tuple[Any, ...]:
     agents = json.dumps(list(event.agents), ensure_ascii=False) if event.agents else ""
-    at = event.at.isoformat()
-    return (event.object.bytes, event.id.bytes, event.type, at, event.detail, event.outcome, event.note, agents)
+    said = (event.type, event.at.isoformat(), event.detail, event.outcome, event.note)
+    return (event.object.bytes, event.id.bytes, *said, agents, event.said_at)
 
 
 def event_of(row: Row) -> Event:
-    object_, id_, type_, at, detail, outcome, note, agents = row
+    object_, id_, type_, at, detail, outcome, note, agents, said_at = row
     return Event(
         object=uuid.UUID(bytes=object_),
         id=uuid.UUID(bytes=id_),
@@ -155,6 +155,7 @@ def event_of(row: Row) -> Event:
         outcome=EventOutcome(outcome) if outcome in _OUTCOMES else outcome,
         note=note,
         agents=[(kind, identifier) for kind, identifier in json.loads(agents)] if agents else (),
+        said_at=said_at,
     )
 
 

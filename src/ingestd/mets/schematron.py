@@ -135,16 +135,17 @@ def _put(document: etree._Element, section: etree._Element) -> None:
 # Shapes
 
 
-def section_shape(section: etree._Element) -> Shape:
+def section_shape(section: etree._Element, event_types: frozenset[str] = _TOLERATED) -> Shape:
     """The shape of a dmdSec, an amdSec, a metsHdr or a file: equal parts once, but every agent, up to three.
 
     Three is how many the schematron wants; the agents of imported events come on top of these. An amdSec of the package
     as a whole has no object and no events, by Archivematica's own convention; the schematron knows only those of files.
+    `event_types` are valid besides those that it knows.
     """
     parts: dict[tuple[Shape, int], None] = {}
     agents = 0
     for part in section.iterchildren(f"{M}*"):
-        shape = _reduced(part)
+        shape = _reduced(part, event_types | _TOLERATED)
         agents += _is_agent(shape)
         parts[shape, min(agents, _AGENTS) if _is_agent(shape) else 0] = None
     shapes = tuple(shape for shape, _ in parts)
@@ -169,7 +170,7 @@ def frame_shape(frame: etree._Element, content: str | None) -> Shape:
     return _shape(frame, (_STUBS[content],) if content else ())
 
 
-def _reduced(part: etree._Element, depth: int = 0) -> Shape:
+def _reduced(part: etree._Element, event_types: frozenset[str] = frozenset(), depth: int = 0) -> Shape:
     """METS elements as they are, of what is in `xmlData` only the outermost element, of an event its type too."""
     if depth == _DEPTH:
         return _shape(part)
@@ -177,13 +178,15 @@ def _reduced(part: etree._Element, depth: int = 0) -> Shape:
         # The schematron asks mdRef for an attribute `xlink`, which there is not: it is given its namespace's for that.
         return _shape(part)._replace(attributes=(*_shape(part).attributes, ("xlink", "")))
     children = [
-        _reduced(child, depth + 1) if child.tag.startswith(M) else _shape(child, _event_types(child))
+        _reduced(child, event_types, depth + 1)
+        if child.tag.startswith(M)
+        else _shape(child, _event_types(child, event_types))
         for child in part.iterchildren(tag=etree.Element)
     ]
     return _shape(part, tuple(children))
 
 
-def _event_types(event: etree._Element) -> tuple[Shape, ...]:
+def _event_types(event: etree._Element, valid: frozenset[str]) -> tuple[Shape, ...]:
     """The type of an event; one that no preservation system recorded was imported, and its type is its author's."""
     if not event.tag.endswith("}event"):
         return ()
@@ -193,11 +196,11 @@ def _event_types(event: etree._Element) -> tuple[Shape, ...]:
     if links and SYSTEM_AGENT not in links:
         return tuple(Shape(kind.tag, (), _STAND_IN, ()) for kind in event.iterchildren("{*}eventType"))
     found = event.iterchildren(f"{{{PREMIS}}}eventType", f"{{{PREMIS_2}}}eventType")
-    return tuple(Shape(kind.tag, (), _event_type(" ".join((kind.text or "").split())), ()) for kind in found)
+    return tuple(Shape(kind.tag, (), _event_type(" ".join((kind.text or "").split()), valid), ()) for kind in found)
 
 
-def _event_type(value: str) -> str:
-    return _STAND_IN if value in _TOLERATED else value[:_TEXT_CHARACTERS]
+def _event_type(value: str, valid: frozenset[str]) -> str:
+    return _STAND_IN if value in valid else value[:_TEXT_CHARACTERS]
 
 
 def _is_agent(shape: Shape) -> bool:

@@ -190,7 +190,7 @@ class AmdSecs:
             f"<premis:eventIdentifierValue>{event.id}</premis:eventIdentifierValue>\n"
             "</premis:eventIdentifier>\n"
             f"<premis:eventType>{text(event.type)}</premis:eventType>\n"
-            f"<premis:eventDateTime>{_event_time(event.at)}</premis:eventDateTime>\n"
+            f"<premis:eventDateTime>{text(event.said_at) or _event_time(event.at)}</premis:eventDateTime>\n"
             "<premis:eventDetailInformation>\n"
             f"<premis:eventDetail>{text(event.detail)}</premis:eventDetail>\n"
             "</premis:eventDetailInformation>\n"

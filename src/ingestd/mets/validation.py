@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.resources
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 from xml.parsers import expat
@@ -48,22 +48,23 @@ class DoctypeFound(ValueError):
     """The document has a document type declaration."""
 
 
-async def validate(path: Path, *, schematron: bool = True) -> Sequence[Violation]:
+async def validate(path: Path, *, schematron: bool = True, event_types: Collection[str] = ()) -> Sequence[Violation]:
     """Find what is wrong with a METS: nothing, if it is valid. What is PREMIS 2 in it is not looked into.
 
     Without `schematron`, Archivematica's own rules, which became stricter over the years, are not applied.
 
     `Violation.path` is `#` and the identifier of the section, where there is one; `rule` is `mets.xml` (not well
     formed, or a document type declaration), `mets.xsd`, `mets.schematron`, `mets.id.duplicate` or `mets.id.dangling`.
-    Event types that `premis.EventType` names are valid, though the schematron does not know all of them.
+    Event types that `premis.EventType` names are valid, though the schematron does not know all of them; so are those
+    of `event_types`, and those of events that no preservation system recorded.
     Raises `OSError` if the file cannot be read.
     """
-    return await asyncio.to_thread(_validate, path, schematron=schematron)
+    return await asyncio.to_thread(_validate, path, schematron=schematron, event_types=frozenset(event_types))
 
 
-def _validate(path: Path, *, schematron: bool) -> Sequence[Violation]:
+def _validate(path: Path, *, schematron: bool, event_types: frozenset[str]) -> Sequence[Violation]:
     with ONE_SCHEMA_AT_A_TIME, Identifiers() as identifiers:
-        check = _Check(identifiers, Schematron() if schematron else None)
+        check = _Check(identifiers, Schematron() if schematron else None, event_types)
         try:
             with path.open("rb") as file:
                 refuse_doctype(file)
@@ -126,10 +127,11 @@ class _Shipped(etree.Resolver):
 class _Check:
     """One pass over one document."""
 
-    def __init__(self, identifiers: Identifiers, schematron: Schematron | None) -> None:
+    def __init__(self, identifiers: Identifiers, schematron: Schematron | None, event_types: frozenset[str]) -> None:
         self.violations: list[Violation] = []
         self._identifiers = identifiers
         self._schematron = schematron
+        self._event_types = event_types
         self._counts = dict.fromkeys(("metsHdr", "amdSec", "fileSec", "structMap"), 0)
         self._filled: list[bool] = []
         self._normative = False
@@ -195,12 +197,12 @@ class _Check:
         kind = Kind.DESCRIPTIVE if name == "dmdSec" else Kind.ADMINISTRATIVE if name == "amdSec" else Kind.OTHER
         identifier = element.get("ID", "")
         self._note(kind, element, identifier)
-        self._judge(section_shape(element), identifier)
+        self._judge(section_shape(element, self._event_types), identifier)
 
     def _file(self, _name: str, element: etree._Element) -> None:
         identifier = element.get("ID", "")
         self._note(Kind.FILE, element, identifier)
-        self._judge(section_shape(element), identifier)
+        self._judge(section_shape(element, self._event_types), identifier)
 
     def _div(self, _name: str, element: etree._Element) -> None:
         identifier = element.get("ID", "")
