@@ -186,6 +186,7 @@ class Attempt:
             accession=request.accession or "",
             external_identifier=request.external_identifier or "",
             workflow_digest=self._engine.workflow.digest,
+            type=request.type,
             **request.metadata.as_records(),
         )
 

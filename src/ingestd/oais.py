@@ -40,6 +40,15 @@ DIP_USES = frozenset({FileUse.ACCESS, FileUse.THUMBNAIL})
 """Uses of the files in that folder. A folder of this name that was received has originals in it."""
 
 
+class TransferType(StrEnum):
+    """What a submitter says a transfer is (Archivematica's transfer types)."""
+
+    AUTO = "auto"
+    STANDARD = "standard"
+    BAG = "bag"
+    DISK_IMAGE = "disk_image"
+
+
 _MAX_LABEL = 200
 """Characters of a package's name in file names: transliterated, it may be longer than it was given."""
 
@@ -49,8 +58,8 @@ class Package:
     """One package, from the request to the AIP. `id` is the AIP's identifier.
 
     `name` is as the submitter gave it; `created_at` is when the request was accepted. `metadata` is what the request
-    itself says of the package as a whole: Dublin Core element → values; so are its `rights`, and its `identifiers`
-    (type, value).
+    itself says of the package as a whole: Dublin Core element → values; so are its `rights`, its `identifiers`
+    (type, value), and how disk images were made (`imaging`: field, value).
     """
 
     id: uuid.UUID
@@ -67,6 +76,8 @@ class Package:
     metadata: Mapping[str, Sequence[str]] = field(default_factory=dict)
     rights: Sequence[RightsClaim] = ()
     identifiers: Sequence[tuple[str, str]] = ()
+    type: TransferType = TransferType.AUTO
+    imaging: Sequence[tuple[str, str]] = ()
 
     @property
     def label(self) -> str:

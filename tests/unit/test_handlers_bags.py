@@ -17,9 +17,9 @@ from ingestd.handlers.bags import fetch_bag_files, lay_out_bag
 from ingestd.handlers.fixity import verify_bag
 from ingestd.handlers.transfer import restructure_for_compliance, verify_transfer_compliance
 from ingestd.job import Services
-from ingestd.oais import FileUse, Section
+from ingestd.oais import FileUse, Section, TransferType
 from ingestd.premis import EventOutcome, EventType
-from tests.steps import Bench, services
+from tests.steps import Bench, a_package, services
 
 PAYLOAD = {"data/a.txt": b"A", "data/d/b.txt": b"BB"}
 DECLARATION = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
@@ -252,6 +252,15 @@ async def test_what_the_bag_says_of_itself_describes_the_package(bench: Bench) -
     ((_, said),) = (await bench.journal.descriptions([bench.package.id]))[bench.package.id]
     assert (Section.SOURCE, "BagIt") == (said.section, said.kind)
     assert [("Source-Organization", "Archives of é"), ("Contact-Name", "A"), ("Contact-Name", "B: C")] == said.pairs
+
+
+async def test_a_submitter_may_say_that_a_bag_is_none_or_must_be_one(bench: Bench) -> None:
+    await bench.receive({"bagit.txt": DECLARATION, "data/a": b"1"})
+    await bench.run(verify_bag, package=a_package(type=TransferType.STANDARD))
+    (bench.root / "bagit.txt").unlink()
+
+    with pytest.raises(ContentError, match="no bag"):
+        await bench.run(verify_bag, package=a_package(type=TransferType.BAG))
 
 
 # --- fetching

@@ -8,9 +8,10 @@ import pytest
 from ingestd.config import MetadataXmlSettings
 from ingestd.errors import Code, ContentError, SystemFault
 from ingestd.handlers.metadata import load_dublin_core, load_metadata_json
-from ingestd.handlers.source_metadata import FILE, load_source_metadata, load_transfer_metadata
-from ingestd.oais import Section
-from tests.steps import PACKAGE_ID, Bench, file_id, services
+from ingestd.handlers.source_metadata import FILE, describe_disk_image, load_source_metadata, load_transfer_metadata
+from ingestd.messages import PreservationRequest
+from ingestd.oais import Section, TransferType
+from tests.steps import PACKAGE_ID, Bench, a_package, file_id, services
 
 XSD = """<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema"><xs:element name="card">
 <xs:complexType><xs:sequence><xs:element name="n" type="xs:integer"/></xs:sequence></xs:complexType>
@@ -174,6 +175,16 @@ async def test_transfer_metadata_is_in_the_mets_and_source_md_is_referred_to(ben
     assert [("transfer_metadata", "<t><n>1</n></t>", None), ("sourceMD", "", file_id("metadata/sourceMD/a.xml"))] == [
         (said.kind, said.xml, said.reference) for said in told
     ]
+
+
+async def test_what_the_request_says_of_disk_images_is_source_metadata(bench: Bench) -> None:
+    said = {"source": {"location": "/x"}, "type": "disk image", "metadata": {"disk_image": {"examiner": "A"}}}
+    request = PreservationRequest.model_validate(said)
+    await bench.run(describe_disk_image, package=a_package(**request.metadata.as_records()))
+    ((_, one),) = (await bench.journal.descriptions([PACKAGE_ID]))[PACKAGE_ID]
+
+    assert TransferType.DISK_IMAGE is request.type
+    assert (Section.SOURCE, "transfer_metadata", [("examiner", "A")]) == (one.section, one.kind, list(one.pairs))
 
 
 async def test_dublin_core_of_the_package_is_read_and_what_is_lost_is_told(bench: Bench) -> None:

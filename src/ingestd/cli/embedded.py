@@ -49,6 +49,7 @@ def request_fields(options: argparse.Namespace) -> dict[str, Any]:
     """The fields of a preservation request that `ingest` and `submit` share."""
     fields: dict[str, Any] = {
         "name": options.name,
+        "type": str(options.type),
         "credentials": options.credentials,
         "processing": dict(_pair(text, "--set") for text in options.set),
         "accession": options.accession,

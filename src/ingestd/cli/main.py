@@ -13,6 +13,7 @@ from ingestd import __version__
 from ingestd.config import Settings
 from ingestd.errors import IngestError
 from ingestd.messages import ProcessingConfig
+from ingestd.oais import TransferType
 
 OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -137,6 +138,12 @@ def _source(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--checksum", metavar="ALGORITHM:HEX", help="what a file or archive must be, e.g. sha256:9f86…"
+    )
+    command.add_argument(
+        "--type",
+        choices=list(TransferType),
+        default=TransferType.AUTO,
+        help="what the source is (default: see for itself)",
     )
     command.add_argument("--credentials", metavar="NAME", help="which of the settings' `credentials` opens the source")
     command.add_argument("--accession", metavar="NUMBER", help="accession number, recorded in the AIP")

@@ -70,6 +70,7 @@ HANDLERS: Mapping[str, Handler] = {
     "load_metadata_json": metadata.load_metadata_json,
     "load_dublin_core": metadata.load_dublin_core,
     "load_source_metadata": source_metadata.load_source_metadata,
+    "describe_disk_image": source_metadata.describe_disk_image,
     "load_transfer_metadata": source_metadata.load_transfer_metadata,
     "load_file_labels": structure.load_file_labels,
     "mark_license_files": structure.mark_license_files,

@@ -19,7 +19,7 @@ from ingestd.errors import Code, ContentError, Violation
 from ingestd.fixity import digest_with
 from ingestd.job import Outcome, Services, Task
 from ingestd.manifests import HASHES, leads_out, spellings, word_of
-from ingestd.oais import Directory, Facts, File, MoreDigest, Rename, escape_name
+from ingestd.oais import Directory, Facts, File, MoreDigest, Rename, TransferType, escape_name
 from ingestd.premis import Digest, now
 from ingestd.sources.downloads import download, forget_download
 
@@ -37,7 +37,7 @@ async def fetch_bag_files(task: Task, services: Services) -> AsyncIterator[Outco
     """
     settings = services.settings.sources
     bagged = not (await task.history.facts()).get(BAG) and await asyncio.to_thread(is_bag, task.root)
-    if not bagged or not settings.fetch_txt:
+    if not bagged or not settings.fetch_txt or task.package.type is TransferType.STANDARD:
         return
     declared = await asyncio.to_thread(read_declaration, task.root)
     words = [manifest.word for manifest in await asyncio.to_thread(manifests_in, task.root) if manifest.word]

@@ -27,7 +27,7 @@ from ingestd.errors import Code, ContentError, Violation
 from ingestd.fixity import digest_file, digest_with
 from ingestd.job import Outcome, Services, Task
 from ingestd.manifests import HASHES, Entry, Wrong, leads_out, read, spellings
-from ingestd.oais import Description, Facts, File, Section, Warning_, escape_name
+from ingestd.oais import Description, Facts, File, Section, TransferType, Warning_, escape_name
 from ingestd.premis import Digest, DigestAlgorithm, Event, EventOutcome, EventType, now
 
 _WINDOW = 256
@@ -70,7 +70,11 @@ async def verify_bag(task: Task, services: Services) -> AsyncIterator[Outcome]:
     Each file gets a `fixity check` for each manifest that names it. Everything that is wrong is told in one
     `content.bag_invalid`.
     """
-    if (await task.history.facts()).get(BAG) or not await asyncio.to_thread(is_bag, task.root):
+    if (await task.history.facts()).get(BAG) or task.package.type is TransferType.STANDARD:
+        return
+    if not await asyncio.to_thread(is_bag, task.root):
+        if task.package.type is TransferType.BAG:
+            raise _no_bag()
         return
     declared = await asyncio.to_thread(read_declaration, task.root)
     manifests = await asyncio.to_thread(manifests_in, task.root)
@@ -94,6 +98,11 @@ async def verify_bag(task: Task, services: Services) -> AsyncIterator[Outcome]:
     said = Description(target=task.package.id, kind="BagIt", pairs=info, section=Section.SOURCE)
     descriptions = [said] if info else []
     yield Outcome(facts=Facts(warnings=warnings, descriptions=descriptions, package={BAG: BagState.VERIFIED}))
+
+
+def _no_bag() -> ContentError:
+    violation = Violation(path="bagit.txt", rule="declaration", expected="BagIt-Version: 1.0", actual="no such file")
+    return ContentError("the source is no bag", code=Code.CONTENT_BAG_INVALID, violations=(violation,))
 
 
 def _structure(task: Task, manifests: Sequence[Manifest]) -> Iterator[Violation]:

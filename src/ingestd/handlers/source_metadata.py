@@ -207,6 +207,13 @@ async def load_transfer_metadata(task: Task, services: Services) -> AsyncIterato
             yield Outcome(facts=Facts(descriptions=said, warnings=warnings), cursor=files[-1].row)
 
 
+async def describe_disk_image(task: Task, services: Services) -> Outcome:
+    """Take what the request says of the making of disk images as source metadata, as Archivematica takes its form."""
+    kind = Path(TRANSFER_FILE).stem
+    said = Description(target=task.package.id, kind=kind, section=Section.SOURCE, pairs=task.package.imaging)
+    return Outcome(facts=Facts(descriptions=[said] if task.package.imaging else []))
+
+
 async def _transfer_metadata(task: Task, file: File) -> tuple[Description, str]:
     """What is said, and why it is not in the METS itself."""
     kind = Path(TRANSFER_FILE).stem

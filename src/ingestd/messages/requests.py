@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
 from ingestd.errors import RequestError
 from ingestd.messages.rights import RequestIdentifier, RequestRights
@@ -24,6 +24,7 @@ from ingestd.messages.values import (
     unsound,
     violation_of,
 )
+from ingestd.oais import TransferType
 
 MAX_BODY_BYTES = 64 * 1024
 REQUEST_TYPE = "org.ingestd.preservation.request.v1"
@@ -42,6 +43,39 @@ class RequestSource(Incoming):
     """The name of credentials in the service's settings."""
 
 
+Said = Annotated[str, Field(max_length=4000)]
+
+
+class DiskImaging(Incoming):
+    """How the disk images of a transfer were made: the form of Archivematica's transfers of type *disk image*."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    media_number: Said = ""
+    label_text: Said = ""
+    media_manufacture: Said = ""
+    serial_number: Said = ""
+    media_format: Said = ""
+    media_density: Said = ""
+    source_filesystem: Said = ""
+    imaging_process_notes: Said = ""
+    imaging_interface: Said = ""
+    examiner: Said = ""
+    imaging_date: Said = ""
+    imaging_success: Said = ""
+    image_format: Said = ""
+    imaging_software: Said = ""
+    image_fixity: Said = ""
+
+
+def _transfer_type(value: Any) -> Any:
+    """Accept Archivematica's spellings too: `unzipped bag`, `zipfile`, `disk image`."""
+    if not isinstance(value, str):
+        return value
+    plain = value.strip().lower().replace(" ", "_")
+    return {"unzipped_bag": "bag", "zipped_bag": "bag", "zipfile": "standard"}.get(plain, plain)
+
+
 class RequestMetadata(Incoming):
     """What the request itself says. Files in `metadata/` may say more; what both say of the same thing, the request
     says rightly.
@@ -53,16 +87,19 @@ class RequestMetadata(Incoming):
     """Rights of the package, of files and of folders, as PREMIS has them."""
     identifiers: list[RequestIdentifier] = Field(default_factory=list)
     """Further identifiers of the package: DOI, ARK, Handle, the number in a catalogue."""
+    disk_image: DiskImaging = DiskImaging()
+    """How disk images were made; source metadata of the package."""
 
     def pairs(self) -> dict[str, list[str]]:
         return {name: [value] if isinstance(value, str) else value for name, value in self.dc.items()}
 
     def as_records(self) -> dict[str, Any]:
-        """What is said, as a package has it: its `metadata`, `rights` and `identifiers`."""
+        """What is said, as a package has it: its `metadata`, `rights`, `identifiers` and `imaging`."""
         return {
             "metadata": self.pairs(),
             "rights": [one.claim() for one in self.rights],
             "identifiers": [(one.type, one.value) for one in self.identifiers],
+            "imaging": [(name, value) for name, value in self.disk_image.model_dump().items() if value],
         }
 
 
@@ -121,6 +158,9 @@ class PreservationRequest(Incoming):
     """The `data` of a request."""
 
     source: RequestSource
+    type: Annotated[TransferType, BeforeValidator(_transfer_type)] = TransferType.AUTO
+    """What the source is. `auto`: a bag where it is one, else `standard`; `standard`: no bag, whatever it looks like;
+    `bag`: refused where it is none; `disk_image`: as standard, with `metadata.disk_image`."""
     name: Name | None = None
     """The package's name; by default the source's."""
     tenant: Label = "default"
@@ -155,7 +195,8 @@ class PreservationRequest(Incoming):
     def content_digest(self) -> str:
         """Digest of what is asked for: two requests with the same one ask for the same AIP."""
         asked = self.model_dump(
-            mode="json", include={"source", "name", "processing", "metadata", "accession", "collection", "target"}
+            mode="json",
+            include={"source", "type", "name", "processing", "metadata", "accession", "collection", "target"},
         )
         asked["source"].pop("credentials", None)
         if self.fpr != OwnPolicy():
