@@ -389,7 +389,8 @@ class TestTheReport:
             assert failing["detail"].endswith("Shell ended with exit code 1: no way")
             assert "failed" == rows["objects/a.txt", "thumbnail"]["outcome"]
             assert "default" == rows["objects/b", "access"]["outcome"]
-            assert "manual" == rows["objects/c", "access"]["outcome"]
+            supplied = rows["objects/c", "access"]
+            assert ("manual", "", "") == (supplied["outcome"], supplied["rule"], supplied["command"])
             assert "2" == facts["normalization_access_default"]
             assert "1" == facts["normalization_access_manual"]
             assert ("1", "2") == (

@@ -144,7 +144,7 @@ class _Report:
         rule = rule_for(self._registry, seen.aim.purpose, seen.source)
         command = self._registry.command(rule.command) if rule else None
         outcome = self._outcome(seen, command)
-        followed = rule if outcome != "no rule" else None
+        followed = rule if outcome not in {"no rule", "manual"} else None
         self.outcomes[f"{seen.aim.purpose}_{outcome.replace(' ', '_')}"] += 1
         if seen.copy and seen.made:
             self._made[seen.aim.purpose][name, puid, *_words(seen.copy), self._command_of(seen.made)] += 1
