@@ -179,6 +179,7 @@ class Attempt:
             name=self._name,
             created_at=self._record.created_at,
             processing=processing.as_options(),
+            asked=frozenset(request.processing),
             source=request.source.location,
             requester=self._record.envelope.source,
             tenant=request.tenant,

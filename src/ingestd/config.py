@@ -330,6 +330,9 @@ class Settings(Model):
     """Keep a package's working folder after its AIP is stored."""
     shutdown_seconds: Annotated[float, Field(gt=0)] = 25
     """How long a stop may take (Kubernetes waits 30 seconds by default)."""
+    processing_from_transfer: bool = True
+    """Follow the `processingMCP.xml` at the top of a transfer, in what its request does not say. Off: it is kept, and
+    nothing more."""
     processing: Mapping[str, bool | int | str] = Field(default_factory=dict)
     """Processing options that differ from the defaults, for every request that does not name them itself."""
     amqp: AmqpSettings = AmqpSettings()

@@ -88,8 +88,9 @@ class Engine:
         ended = self._ended(facts)
         while link_id != END:
             link = self.workflow.links[link_id]
+            told = replace(task, package=task.package.as_told(await journal.facts()))
             with structlog.contextvars.bound_contextvars(link=link.name):
-                step, next_link = await self._run_link(Step(id=link_id, link=link), task, journal, report)
+                step, next_link = await self._run_link(Step(id=link_id, link=link), told, journal, report)
             stopped = next_link == link_id  # where it can be taken up again
             if step.error is not None and not link.fails and (stopped or self._leads_to_failure(next_link)):
                 ended = Ended(error=step.error, link=link, link_id=link_id)

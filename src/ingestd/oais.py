@@ -7,11 +7,12 @@ such a name as XML and JSON can hold it, `unescape_name` reads it back.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
@@ -49,13 +50,16 @@ class TransferType(StrEnum):
     DISK_IMAGE = "disk_image"
 
 
+TRANSFER_OPTIONS = "transfer_options"
+"""The fact of a package that has, as JSON, the processing options that the transfer itself asks for."""
 _MAX_LABEL = 200
 """Characters of a package's name in file names: transliterated, it may be longer than it was given."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Package:
-    """One package, from the request to the AIP. `id` is the AIP's identifier.
+    """One package, from the request to the AIP. `id` is the AIP's identifier. `asked` names the options of `processing`
+    that the request itself gives.
 
     `name` is as the submitter gave it; `created_at` is when the request was accepted. `metadata` is what the request
     itself says of the package as a whole: Dublin Core element → values; so are its `rights`, its `identifiers`
@@ -66,6 +70,7 @@ class Package:
     name: str
     created_at: datetime
     processing: Mapping[str, bool | int | str]
+    asked: frozenset[str] = frozenset()
     source: str = ""
     requester: str = ""
     tenant: str = "default"
@@ -83,6 +88,11 @@ class Package:
     def label(self) -> str:
         """The AIP's folder name, `NAME-UUID`, safe on every file system."""
         return f"{safe_name(self.name)[:_MAX_LABEL]}-{self.id}"
+
+    def as_told(self, facts: Mapping[str, str]) -> Package:
+        """The package with the processing options that its transfer asks for, where its facts have any."""
+        told = json.loads(facts.get(TRANSFER_OPTIONS, "{}"))
+        return replace(self, processing={**self.processing, **told}) if told else self
 
     @property
     def transfer_id(self) -> uuid.UUID:

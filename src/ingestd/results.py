@@ -97,7 +97,7 @@ async def aip_data(journal: PackageJournal, package: Package, algorithm: DigestA
     facts = await journal.facts()
     if "aip_digest" not in facts:
         return None
-    format_ = CompressionAlgorithm(str(package.processing["aip_compression_algorithm"]))
+    format_ = CompressionAlgorithm(str(package.as_told(facts).processing["aip_compression_algorithm"]))
     checksum = Checksum(algorithm=algorithm, value=facts["aip_digest"])
     size = int(facts["aip_size"])
     mets = f"{package.label}/data/METS.{package.id}.xml"
