@@ -15,7 +15,7 @@ from typing import Any
 
 from ingestd.metadata import xml
 
-_NOT_DONE = "is an answer that is not known here"
+_NOT_DONE = "is not done here, or not known"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
