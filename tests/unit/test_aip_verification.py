@@ -321,3 +321,16 @@ async def test_a_finding_says_what_was_expected_and_what_was_found(tmp_path: Pat
         Violation(path=f"data/{LETTER.path}", rule="premis.1.5.3", expected=expected, actual="9 bytes")
         in found.findings
     )
+
+
+def test_every_rule_is_explained() -> None:
+    told = (Path(__file__).parents[2] / "docs/reading-aips.md").read_text()
+    source = Path(aip.__file__).parent.glob("*.py")
+    rules = {
+        rule
+        for path in source
+        for rule in re.findall(r'"((?:rfc8493|premis|mets|package)\.[A-Za-z0-9.]+)"', path.read_text())
+    }
+
+    assert len(rules) > 15
+    assert [] == sorted(rule for rule in rules if f"`{rule}`" not in told)

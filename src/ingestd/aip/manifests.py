@@ -1,35 +1,23 @@
-"""The bag's own files as they stand, whoever wrote them: manifests line by line (RFC 8493, 2.1.3 and 2.2.1)."""
+"""The bag's own files as they stand, whoever wrote them: what its manifests list, and its tags (RFC 8493)."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from ingestd import manifests
 from ingestd.aip.container import shown
-from ingestd.aip.facts import algorithm_name
 from ingestd.errors import Violation
-from ingestd.sources.names import NameRefused, split
 
 if TYPE_CHECKING:
     from ingestd.aip.reading import Reading
 
 TAG, PAYLOAD = "rfc8493.2.2.1", "rfc8493.2.1.3"
-_LINE = re.compile(rb"([0-9A-Fa-f]+)[ \t]+\*?(.+)", re.DOTALL)
-_MANIFEST = re.compile(rb"(?:tag)?manifest-([A-Za-z0-9-]+)\.txt")
-_LINE_BYTES = 64 * 1024
-_REPORTED = 100
-
-
-class Line(NamedTuple):
-    """`raw` is the path as it stands; `path` with what is percent-encoded in it decoded."""
-
-    number: int
-    path: bytes
-    raw: bytes
-    digest: str
+_MANIFEST = re.compile(rb"(?:tag)?manifest-([A-Za-z0-9-_]+)\.txt")
 
 
 def manifests_of(reading: Reading) -> list[bytes]:
@@ -41,49 +29,48 @@ def manifests_of(reading: Reading) -> list[bytes]:
 
 def read_manifests(reading: Reading) -> None:
     """Note what the manifests list; lines that say nothing go to the reading's troubles. Blocks."""
+    encoding = _encoding(reading)
     for manifest in manifests_of(reading):
         found = _MANIFEST.fullmatch(manifest)
-        algorithm = algorithm_name(found[1].decode()) if found else ""
-        lines = _lines(reading, manifest)
-        name = shown(manifest)
+        word = manifests.word_of(found[1].decode()) if found else ""
+        rule = TAG if manifest.startswith(b"tag") else PAYLOAD
+        if not word:
+            expected = "a manifest by an algorithm that is known"
+            reading.troubles.append(Violation(path=shown(manifest), rule=rule, expected=expected, actual="another"))
+            continue
+        lines = _lines(reading, manifest, word, rule, encoding)
         while window := list(islice(lines, 500)):
-            reading.facts.list_((name, algorithm, line.path, line.raw, line.digest, line.number) for line in window)
+            reading.facts.list_(window)
     reading.facts.settle_listed()
 
 
-def _lines(reading: Reading, manifest: bytes) -> Iterator[Line]:
-    rule = TAG if manifest.startswith(b"tag") else PAYLOAD
-    reported = 0
-    for number, raw in enumerate(_raw_lines(reading.local(manifest)), start=1):
-        problem, line = _parsed(number, raw)
-        if line is not None:
-            yield line
-        elif problem and reported < _REPORTED:
-            reported += 1
-            expected = "a digest, spaces, and a path below the bag"
-            place = f"{shown(manifest)}:{number}"
-            reading.troubles.append(Violation(path=place, rule=rule, expected=expected, actual=problem))
+def _encoding(reading: Reading) -> str:
+    tags = read_tags(reading.local(b"bagit.txt")) if reading.facts.has(b"bagit.txt") else []
+    return next((value for label, value in tags if label == "Tag-File-Character-Encoding"), "utf-8")
 
 
-def _raw_lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while line := file.readline(_LINE_BYTES):
-            yield line.rstrip(b"\r\n")
+def _lines(
+    reading: Reading, manifest: bytes, word: str, rule: str, encoding: str
+) -> Iterator[tuple[str, str, bytes, bytes, str, int]]:
+    """Lines as `Facts.list_` takes them."""
+    name = shown(manifest)
+    wrong = manifests.Wrong()
+    for line in manifests.read(reading.local(manifest), word, name=name, encoding=encoding):
+        if isinstance(line, Violation):
+            wrong.add(Violation(path=line.path, rule=rule, expected=line.expected, actual=line.actual))
+        elif manifests.leads_out(line.path):
+            expected = "a path that stays within the bag"
+            wrong.add(Violation(path=f"{name}:{line.line}", rule=rule, expected=expected, actual=shown_path(line.path)))
+        else:
+            path = manifests.spellings(line.path)[0]
+            raw = line.path.removeprefix("./")
+            yield name, word, os.fsencode(path), os.fsencode(raw), line.digest, line.line
+    reading.troubles += wrong.listed
 
 
-def _parsed(number: int, raw: bytes) -> tuple[str, Line | None]:
-    if not raw.strip():
-        return "", None
-    found = _LINE.fullmatch(raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw)
-    if found is None:
-        return shown(raw[:200]), None
-    name = found[2].removeprefix(b"./")
-    decoded = re.sub(rb"%(0[dD]|0[aA]|25)", lambda code: bytes([int(code[1], 16)]), name)
-    try:
-        split(decoded)
-    except NameRefused as refusal:
-        return f"{shown(name[:200])}, which is not {refusal.expected}", None
-    return "", Line(number, decoded, name, found[1].decode().lower())
+def shown_path(path: str) -> str:
+    """A path that a stranger wrote, cut to what people read."""
+    return shown(os.fsencode(path))[:200]
 
 
 def read_tags(path: Path) -> list[tuple[str, str]]:
