@@ -18,7 +18,7 @@ from typing import Protocol, cast
 
 import structlog
 
-from ingestd.errors import Cancelled, Code, DependencyError, IngestError, ResourceError, SystemFault
+from ingestd.errors import Cancelled, Code, DependencyError, IngestError, ResourceError, SystemFault, Violation
 from ingestd.job import FilesHandler, Handler, Outcome, Services, Task
 from ingestd.journal import JobRecord, PackageJournal
 from ingestd.messages import ErrorData
@@ -296,10 +296,12 @@ def _as_warnings(ended: Step) -> list[Warning_]:
         return [Warning_(code="workflow.job_failed", detail=detail, link=link.name)]
     if not error.violations:
         return [Warning_(code=error.code, detail=error.detail, link=link.name)]
-    return [
-        Warning_(code=error.code, detail=f"{v.rule}: {v.expected or error.detail}", path=v.path, link=link.name)
-        for v in error.violations
-    ]
+    return [Warning_(code=error.code, detail=_worded(v, error), path=v.path, link=link.name) for v in error.violations]
+
+
+def _worded(violation: Violation, error: IngestError) -> str:
+    found = f"; found {violation.actual}" if violation.actual else ""
+    return f"{violation.rule}: {violation.expected or error.detail}{found}"
 
 
 def _unsaid(step: Step) -> IngestError:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ingestd.errors import Violation
-from ingestd.metadata.arrays import Item, items
+from ingestd.metadata.objects import Entry, entries
 from ingestd.metadata.rights import target_of
 
 FILE = "metadata/identifiers.json"
@@ -33,7 +33,7 @@ class Named:
 
 def read(path: Path) -> Iterator[Named | Violation]:
     """Give each item, or everything that is wrong with it. Blocks; raises `OSError`."""
-    for item in items(path, FILE, EXAMPLE):
+    for item in entries(path, FILE, EXAMPLE):
         if isinstance(item, Violation):
             yield item
             continue
@@ -44,11 +44,8 @@ def read(path: Path) -> Iterator[Named | Violation]:
             yield _named(item)
 
 
-def _wrong(item: Item) -> Iterator[Violation]:
-    value = item.value
-    if not isinstance(value, dict):
-        yield _violation(item, "item", "an object", value)
-        return
+def _wrong(item: Entry) -> Iterator[Violation]:
+    value = item.values
     if not isinstance(value.get("file"), str) or not _sound(value["file"]):
         yield _violation(item, "file", "the path of a file or folder as text", value.get("file"))
     listed = value.get("identifiers")
@@ -67,13 +64,13 @@ def _sound(said: str) -> bool:
     return all(not "\ud800" <= character <= "\udfff" for character in said)
 
 
-def _violation(item: Item, rule: str, expected: str, actual: Any) -> Violation:
-    place = f"{FILE}:{item.line}:{item.column}"
+def _violation(item: Entry, rule: str, expected: str, actual: Any) -> Violation:
+    place = f"{FILE}:{item.line}"
     said = "nothing" if actual is None else ascii(actual)[:100]
     return Violation(path=place, rule=rule, expected=f"{expected}, for example {EXAMPLE}", actual=said)
 
 
-def _named(item: Item) -> Named:
-    pairs = [(one["identifierType"].strip(), one["identifier"].strip()) for one in item.value["identifiers"]]
-    path = target_of(item.value["file"].strip()) or "objects"
+def _named(item: Entry) -> Named:
+    pairs = [(one["identifierType"].strip(), one["identifier"].strip()) for one in item.values["identifiers"]]
+    path = target_of(item.values["file"].strip()) or "objects"
     return Named(number=item.number, line=item.line, path=path, identifiers=pairs)

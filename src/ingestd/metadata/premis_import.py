@@ -121,7 +121,7 @@ class PremisDocument:
         self._db.executescript(_PAIRS)
         violations = [
             _violation(
-                line, "premis.link", f"a {kind} that is in the document", f"{type_} {value}, linked by the {holder}"
+                line, "premis.link", f"the linked {kind} in the document", f"{type_} {value}, linked by the {holder}"
             )
             for line, holder, kind, type_, value in self._db.execute(_DANGLING, (LISTED,))
         ]
