@@ -15,7 +15,7 @@ from ingestd.errors import SourceError
 from ingestd.fpr.dump import read_dump
 from ingestd.fpr.export import export_dump
 from ingestd.fpr.layers import Entry
-from ingestd.fpr.records import Command, FormatVersion, Purpose, Rule, ScriptType
+from ingestd.fpr.records import Command, FormatVersion, IdentificationCommand, Purpose, Rule, ScriptType
 from ingestd.fpr.registry import Registry
 
 Row = dict[str, Any]
@@ -333,3 +333,26 @@ def test_a_record_that_a_site_wrote_anew_goes_out_with_the_one_before(tmp_path: 
     assert out["11111111-2222-3333-4444-555555555555"]["enabled"]
     assert not out[str(before.identifier)]["enabled"]
     assert out["11111111-2222-3333-4444-555555555555"]["replaces"] == str(before.identifier)
+
+
+def test_what_an_export_brings_back_unchanged_keeps_what_the_dump_has_no_word_for(
+    shipped: Registry, tmp_path: Path
+) -> None:
+    made = read_dump(json.dumps(export_dump(shipped)).encode(), shipped)
+    made.write(tmp_path / "back")
+
+    back = Registry.load([tmp_path / "back"])
+
+    for name in ("exiftool", "exiftool-any", "jhove-tiff", "xmllint"):
+        before, after = shipped.command(name), back.command(name)
+        assert before is not None
+        assert after is not None
+        assert (before.adapter, before.otherwise, before.outcome, before.exit_codes) == (
+            after.adapter,
+            after.otherwise,
+            after.outcome,
+            after.exit_codes,
+        )
+    identifies = back.find(IdentificationCommand, "siegfried")
+    assert identifies is not None
+    assert "siegfried" == identifies.adapter

@@ -43,7 +43,7 @@ async def test(options: argparse.Namespace, settings: Settings) -> int:
     async with Toolbox(settings) as tools, _folder(options.output) as out:
         commands = Commands(registry, tools.pool, tools.pool.home())
         command = _able(registry, commands, name)
-        values = {**_values(path, out), "policiesDirectory": str(settings.policies or "")}
+        values = {**_values(path, out, purpose), "policiesDirectory": str(settings.policies or "")}
         done = await commands.run(command, values, purpose=purpose)
         written = await _written(out, tools)
     told = _told(record.id, name, purpose, done, written)
@@ -84,11 +84,13 @@ async def _folder(wanted: Path | None) -> AsyncIterator[Path]:
         await asyncio.to_thread(shutil.rmtree, name, ignore_errors=True)
 
 
-def _values(path: Path, out: Path) -> dict[str, str]:
+def _values(path: Path, out: Path, purpose: Purpose | None) -> dict[str, str]:
     """Give the variables of a file that is in no package."""
     package = Package(id=uuid.uuid4(), name="test", created_at=now(), processing={})
     file = File(id=uuid.uuid4(), path=path.name, original=path.name)
     stem = str(out / path.stem)
+    # A thumbnail is called after its file alone.
+    pictured = purpose in {Purpose.THUMBNAIL, Purpose.DEFAULT_THUMBNAIL}
     return {
         **values_for(package, path.parent, file),
         # Transcriptions are written below the objects folder.
@@ -97,6 +99,7 @@ def _values(path: Path, out: Path) -> dict[str, str]:
         "outputFileUUID": str(uuid.uuid4()),
         "outputFileName": stem,
         "outputFilePath": stem,
+        "postfix": str(file.id) if pictured else "",
     }
 
 

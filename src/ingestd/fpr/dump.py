@@ -43,6 +43,7 @@ from ingestd.fpr.records import (
 )
 from ingestd.fpr.registry import Registry
 from ingestd.fpr.toml import table
+from ingestd.fpr.unchanged import as_shipped
 
 SUPPLIED_VERIFICATION = "output-exists"
 
@@ -160,6 +161,7 @@ class _Import:
         self._commands()
         self._rules()
         self._identification()
+        self.made.records = [as_shipped(record, self.shipped) for record in self.made.records]
         return self.made
 
     def _of(self, model: str) -> Sequence[_Fields]:

@@ -124,7 +124,7 @@ class _Export:
         if detail and _TOOL.search(detail.script):
             yield from self._worded(detail, command.tool)
             event_detail = self.worded[detail.id, command.tool]
-        script_type, script = _told(command)
+        script_type, script = told(command)
         yield self._versioned(
             "fpcommand",
             command,
@@ -241,7 +241,7 @@ def _constants(text: str) -> str:
     return PLACEHOLDER.sub(lambda match: _OURS.get(match[1], match[0]), text)
 
 
-def _told(command: Command) -> tuple[ScriptType, str]:
+def told(command: Command) -> tuple[ScriptType, str]:
     """Give a command's script type and script as they work without ingestd."""
     script = _constants(command.script)
     if command.script_type is ScriptType.BASH_SCRIPT:

@@ -242,7 +242,7 @@ class Change:
 
 
 def difference(before: Registry, after: Registry) -> Sequence[Change]:
-    """Say what is in force in only one of two registries, or is not the same in both."""
+    """Say what is in force in only one of two registries, or is not the same in both; a date alone is no difference."""
     changes: list[Change] = []
     for kind, record in RECORDS.items():
         old = {item.id: item for item in before.active(record)}
@@ -250,9 +250,13 @@ def difference(before: Registry, after: Registry) -> Sequence[Change]:
         changes += [
             Change(kind=kind, id=name, before=old.get(name), after=new.get(name))
             for name in dict.fromkeys([*old, *new])
-            if old.get(name) != new.get(name)
+            if _substance(old.get(name)) != _substance(new.get(name))
         ]
     return changes
+
+
+def _substance(record: Record | None) -> Record | None:
+    return record.model_copy(update={"modified": "", "uuid": record.identifier}) if record else None
 
 
 def _refuse(problems: Sequence[Violation]) -> None:
