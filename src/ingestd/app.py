@@ -24,6 +24,7 @@ from ingestd.journal import ServiceJournal
 from ingestd.leases import Leases
 from ingestd.messages import ProcessingConfig
 from ingestd.storage import Locations
+from ingestd.storage.conditional import probe
 from ingestd.tools import Toolbox
 from ingestd.workflow import Workflow
 from ingestd.workfolder import FolderBusy, locked
@@ -49,7 +50,9 @@ def load_workflow(settings: Settings) -> Workflow:
 async def open_ingest(settings: Settings | None = None, *, shared: bool = False) -> AsyncIterator[Ingest]:
     """Open ingest in this process, with no broker. Leaving stops what is in hand; it can be resumed.
 
-    `shared`: other workers may get the same requests, so who works on one is agreed upon in archival storage.
+    `shared`: other workers may get the same requests, so who works on one is agreed upon in archival storage. Then
+    nothing begins unless every location can take something now (`DependencyError`), and the default one has
+    conditional writes (`SystemFault`).
     """
     settings = settings or Settings.load()
     workflow = load_workflow(settings)
@@ -62,7 +65,7 @@ async def open_ingest(settings: Settings | None = None, *, shared: bool = False)
             tools=tools,
             registry=registry,
             commands=Commands(registry, tools.pool, tools.pool.home()),
-            locations=Locations.open(settings.all_locations, settings.default_location),
+            locations=Locations.open(settings.all_locations, settings.default_location, settings.credentials),
         )
         journal = await ServiceJournal.open(settings.journal_path)
         stack.push_async_callback(journal.close)
@@ -70,7 +73,9 @@ async def open_ingest(settings: Settings | None = None, *, shared: bool = False)
         leases = None
         if shared:
             worker = stack.enter_context(_worker(settings))
+            await services.locations.check()
             documents = services.locations.conditional(settings.default_location)
+            await probe(documents, settings.default_location)
             leases = Leases(documents, worker=worker, seconds=settings.lease_seconds)
         yield await stack.enter_async_context(Ingest(engine, services, journal, leases))
 

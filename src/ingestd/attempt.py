@@ -30,6 +30,7 @@ from ingestd.messages import (
     Outcome,
     ProcessingConfig,
     RequestState,
+    end_of,
 )
 from ingestd.oais import Facts, Package, Warning_, escape_name
 from ingestd.planning import planned
@@ -301,9 +302,7 @@ class Attempt:
             return
         link = f"{ended.link.name} ({ended.link_id})" if ended.link else None
         error = ErrorData.of(ended.error, link)
-        cancelled = ended.error.code.category == "cancelled"
-        kind = EventType.REQUEST_CANCELLED if cancelled else EventType.REQUEST_FAILED
-        outcome = Outcome.CANCELLED if cancelled else Outcome.FAILED
+        kind, outcome = end_of(ended.error.code)
         log.warning("request ended", outcome=outcome.value, code=error.code.value, detail=error.detail)
         told = {"outcome": outcome, "error": error, "work_folder": self._work_folder, **data}
         await self._say(kind, RequestState(outcome), rules=rules, **told)

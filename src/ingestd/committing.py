@@ -9,10 +9,10 @@ from typing import Any
 
 from ingestd.journal import PackageJournal
 from ingestd.leases import Storing
-from ingestd.messages import Checksum, CompressionAlgorithm, EventData, RequestState, StoredData
+from ingestd.messages import CompressionAlgorithm, EventData, RequestState
 from ingestd.oais import Package
 from ingestd.premis import DigestAlgorithm
-from ingestd.results import result_data
+from ingestd.results import result_data, stored_data
 from ingestd.storage import Locations
 from ingestd.tools.packing import suffix
 from ingestd.workflow import Workflow
@@ -43,25 +43,16 @@ async def found_stored(storing: Storing, package: Package, target: str, location
     store = locations.get(target)
     if await store.locate(package.id) is None:
         return None
-    algorithm = DigestAlgorithm(storing.algorithm)
-    stored = await store.store(
+    copies = await store.store(
         Path(os.devnull) / "gone",  # nothing can be brought: what is there is proved
         package=package.id,
         name=storing.name,
         size_bytes=storing.size_bytes,
-        algorithm=algorithm,
+        algorithm=DigestAlgorithm(storing.algorithm),
         digest=storing.digest,
     )
     said = EventData.model_validate({"request_id": "", "sequence": 0, "state": RequestState.STORING, **storing.data})
     assert said.aip is not None  # noqa: S101  it was packed
-    copy = StoredData(
-        location=target,
-        url=stored.url,
-        size_bytes=stored.size_bytes,
-        checksum=Checksum(algorithm=algorithm, value=storing.digest),
-        stored_at=stored.stored_at,
-        verified_at=stored.verified_at,
-        verified_by=stored.verified_by,
-    )
+    stored = [stored_data(one.record()) for one in copies.stored]
     told = {name: getattr(said, name) for name in storing.data}
-    return told | {"aip": said.aip.model_copy(update={"stored": [copy]})}
+    return told | {"aip": said.aip.model_copy(update={"stored": stored})}

@@ -311,7 +311,7 @@ def _unsaid(step: Step) -> IngestError:
 def _stops(error: IngestError | None) -> bool:
     """What no workflow walks past: the package stops here and can be taken up here."""
     return isinstance(error, (ResourceError, Cancelled, DependencyError)) or (
-        error is not None and error.code is Code.SYSTEM_BUG
+        error is not None and error.code in {Code.SYSTEM_BUG, Code.STORAGE_OUTCOME_UNKNOWN}
     )
 
 

@@ -94,6 +94,7 @@ class Code(StrEnum):
     STORAGE_CONFLICT = "storage.conflict"
     STORAGE_INSUFFICIENT_COPIES = "storage.insufficient_copies"
     STORAGE_DIP_FAILED = "storage.dip_failed"
+    STORAGE_OUTCOME_UNKNOWN = "storage.outcome_unknown"
     SYSTEM_BUG = "system.bug"
     SYSTEM_STALLED = "system.stalled"
     SYSTEM_CRASH_LOOP = "system.crash_loop"
@@ -453,6 +454,12 @@ CATALOGUE: dict[Code, Entry] = {
         _O,
         Retry.NEVER,
         "The AIP is whole. Mend what the detail names; what is ingested after that has its DIP.",
+    ),
+    Code.STORAGE_OUTCOME_UNKNOWN: _e(
+        "Whether the AIP is stored cannot be told",
+        _O,
+        Retry.IF_PROVEN_ABSENT,
+        "When the storage answers again, run `ingestd reconcile`: it looks, and stores what is not there.",
     ),
     Code.SYSTEM_BUG: _e(
         "ingestd itself failed",

@@ -285,6 +285,7 @@ def _open_s3(bucket: str, prefix: str, credentials: CredentialSettings, endpoint
 
     endpoint = endpoint or credentials.endpoint
     values: dict[str, Any] = {"endpoint": endpoint, "region": credentials.region}
+    values["disable_bulk_delete"] = True  # not every compatible store has it
     if credentials.folder is not None:
         values["credential_provider"] = _reread(credentials, _s3_keys)
     else:

@@ -109,16 +109,15 @@ async def aip_data(journal: PackageJournal, package: Package, algorithm: DigestA
         format=format_,
         mets_path=mets,
         mets_checksum=Checksum(algorithm=algorithm, value=facts["mets_digest"]),
-        stored=[_stored(facts, size, checksum)] if "stored_url" in facts else [],
+        stored=[stored_data(copy) for copy in json.loads(facts.get("stored", "[]"))],
     )
 
 
 def dip_data(facts: Mapping[str, str], package: Package, algorithm: DigestAlgorithm) -> DipData | None:
     """The DIP, once it is stored."""
-    if "dip_stored_url" not in facts:
+    if "dip_stored" not in facts:
         return None
     checksum = Checksum(algorithm=algorithm, value=facts["dip_digest"])
-    stored = {name.removeprefix("dip_"): value for name, value in facts.items() if name.startswith("dip_")}
     return DipData(
         id=uuid.UUID(facts["dip_id"]),
         name=package.label,
@@ -129,19 +128,22 @@ def dip_data(facts: Mapping[str, str], package: Package, algorithm: DigestAlgori
         access_copies=int(facts["dip_access"]),
         thumbnails=int(facts["dip_thumbnails"]),
         texts=int(facts["dip_texts"]),
-        stored=[_stored(stored, int(facts["dip_size"]), checksum)],
+        stored=[stored_data(copy) for copy in json.loads(facts["dip_stored"])],
     )
 
 
-def _stored(facts: Mapping[str, str], size: int, checksum: Checksum) -> StoredData:
+def stored_data(copy: Mapping[str, Any]) -> StoredData:
+    """A stored copy, from its record (`Stored.record`)."""
     return StoredData(
-        location=facts["stored_location"],
-        url=facts["stored_url"],
-        size_bytes=size,
-        checksum=checksum,
-        stored_at=datetime.fromisoformat(facts["stored_at"]),
-        verified_at=datetime.fromisoformat(facts["stored_verified_at"]),
-        verified_by=facts["stored_verified_by"],
+        location=copy["location"],
+        url=copy["url"],
+        size_bytes=copy["size_bytes"],
+        checksum=Checksum(algorithm=copy["algorithm"], value=copy["digest"]),
+        stored_at=datetime.fromisoformat(copy["stored_at"]),
+        verified_at=datetime.fromisoformat(copy["verified_at"]),
+        verified_by=copy["verified_by"],
+        version=copy["version"],
+        store_checksum=copy["store_checksum"],
     )
 
 

@@ -45,14 +45,14 @@ def stored_path(result: Mapping[str, Any]) -> Path:
 
 
 def stored_below(folder: Path) -> list[Path]:
-    """AIPs, packed or not, and whatever else there is that is no folder of the pairtree, nor the workers' own."""
+    """AIPs, packed or not, and whatever else there is that is no folder of the layout, nor the workers' own."""
     if not folder.exists():
         return []
     found = []
     for path in sorted(folder.iterdir()):
-        if path.is_dir() and len(path.name) == 4:
+        if path.is_dir() and (len(path.name) == 4 or path.name == "dip"):
             found += stored_below(path)
-        elif path.name != ".ingestd":
+        elif path.name != ".ingestd" and not (path.suffix == ".sha256" and path.with_suffix("").exists()):
             found.append(path)
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import html
+import json
 import os
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -332,26 +333,28 @@ async def store_aip(task: Task, services: Services) -> Outcome:
     facts = await task.history.facts()
     path = packed_path(task)
     await task.fence()
-    stored = await services.locations.get(task.target, trusted=task.trusted).store(
+    copies = await services.locations.get(task.target, trusted=task.trusted).store(
         path,
         package=task.package.id,
         name=path.name,
         size_bytes=int(facts["aip_size"]),
         algorithm=services.settings.digest_algorithm,
         digest=facts["aip_digest"],
+        companions=await asyncio.to_thread(_companions, task.folder / "companions"),
     )
     await asyncio.to_thread(shutil.rmtree, bag_folder(task), ignore_errors=True)
-    return Outcome(
-        facts=Facts(
-            package={
-                "stored_location": task.target,
-                "stored_url": stored.url,
-                "stored_at": stored.stored_at.isoformat(),
-                "stored_verified_at": stored.verified_at.isoformat(),
-                "stored_verified_by": stored.verified_by,
-            }
-        )
-    )
+    warnings = [
+        Warning_(code=error.code, detail=f"not stored on {place}: {error.detail}") for place, error in copies.failed
+    ]
+    package = {"stored_url": copies.stored[0].url, "stored": json.dumps([one.record() for one in copies.stored])}
+    return Outcome(facts=Facts(package=package, warnings=warnings))
+
+
+def _companions(folder: Path) -> dict[str, bytes]:
+    """Small files that are to lie beside the AIP: a pointer file, for instance."""
+    if not folder.is_dir():
+        return {}
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 async def keep_failed_package(task: Task, services: Services) -> Outcome:

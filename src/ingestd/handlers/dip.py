@@ -11,6 +11,7 @@ for it. So every error becomes one at which the workflow does not stop.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import uuid
@@ -25,6 +26,7 @@ from ingestd.messages import CompressionAlgorithm
 from ingestd.mets import Written, place_in_dip, validate, write_dip
 from ingestd.oais import DIP, Facts, File, FileUse, escape_name
 from ingestd.premis import DigestAlgorithm, now
+from ingestd.storage import PackageKind
 from ingestd.tools.packed import Member, digests
 from ingestd.tools.packing import pack, suffix
 
@@ -176,26 +178,18 @@ async def store_dip(task: Task, services: Services) -> Outcome:
         return Outcome()
     path = _packed(task)
     with _as_warning("stored"):
-        stored = await services.locations.get(task.target, trusted=task.trusted).store(
+        copies = await services.locations.get(task.target, trusted=task.trusted).store(
             path,
             package=dip_id(task),
             name=path.name,
             size_bytes=int(facts["dip_size"]),
             algorithm=services.settings.digest_algorithm,
             digest=facts["dip_digest"],
+            kind=PackageKind.DIP,
         )
     await asyncio.to_thread(shutil.rmtree, path.parent, ignore_errors=True)
-    return Outcome(
-        facts=Facts(
-            package={
-                "dip_stored_location": task.target,
-                "dip_stored_url": stored.url,
-                "dip_stored_at": stored.stored_at.isoformat(),
-                "dip_stored_verified_at": stored.verified_at.isoformat(),
-                "dip_stored_verified_by": stored.verified_by,
-            }
-        )
-    )
+    stored = json.dumps([one.record() for one in copies.stored])
+    return Outcome(facts=Facts(package={"dip_stored_url": copies.stored[0].url, "dip_stored": stored}))
 
 
 @contextmanager

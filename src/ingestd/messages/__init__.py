@@ -32,6 +32,7 @@ from ingestd.messages.events import (
     TimingData,
     ToolData,
     WarningData,
+    end_of,
     routing_word,
 )
 from ingestd.messages.options import CompressionAlgorithm, ProcessingConfig
@@ -83,6 +84,7 @@ __all__ = [
     "TimingData",
     "ToolData",
     "WarningData",
+    "end_of",
     "parse_request",
     "read_command",
     "read_context",

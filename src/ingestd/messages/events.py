@@ -94,6 +94,15 @@ _TERMINAL = {
 }
 
 
+def end_of(code: Code) -> tuple[EventType, Outcome]:
+    """How a request ends that an error of this code ended."""
+    if code.category == "cancelled":
+        return EventType.REQUEST_CANCELLED, Outcome.CANCELLED
+    if code is Code.STORAGE_OUTCOME_UNKNOWN:
+        return EventType.REQUEST_OUTCOME_UNKNOWN, Outcome.OUTCOME_UNKNOWN
+    return EventType.REQUEST_FAILED, Outcome.FAILED
+
+
 class ViolationData(Outgoing):
     path: str
     rule: str
@@ -214,6 +223,11 @@ class StoredData(Outgoing):
     stored_at: Time
     verified_at: Time
     verified_by: str
+    """How it was verified."""
+    version: str = ""
+    """Of the object, where the layout or the store keeps versions."""
+    store_checksum: str = ""
+    """What the store itself says of it, in its own terms (an ETag)."""
 
 
 class AipData(Outgoing):

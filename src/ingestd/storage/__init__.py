@@ -1,124 +1,236 @@
-"""OAIS Archival Storage: where AIPs are kept. One Protocol, a module per backend.
+"""OAIS Archival Storage: where packages are kept. Stores (a folder, a bucket) and layouts in them (pairtree, OCFL).
 
 "Stored" means: written completely or not at all, never over something else, and read back from the store with the same
-message digest. Locations are named in the settings and opened by `Locations`.
+message digest, on as many locations as the target asks. Locations are named in the settings and opened by `Locations`.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 from urllib.parse import unquote, urlsplit
 
-from ingestd.config import LocationSettings
-from ingestd.errors import Code, RequestError, SystemFault
+from ingestd.config import CredentialSettings, Layout, LocationSettings
+from ingestd.errors import Code, IngestError, RequestError, StorageError, SystemFault, Violation
+from ingestd.objectstore import is_object_url, open_bucket
 from ingestd.premis import DigestAlgorithm
-from ingestd.storage.conditional import Conditional
+from ingestd.storage.archive import NO_COMPANIONS, Archive
+from ingestd.storage.conditional import BucketConditional, Conditional, LocalConditional
+from ingestd.storage.holding import Held, PackageKind, Stored, folder_manifest
+
+__all__ = [
+    "Archive",
+    "Copies",
+    "Held",
+    "Locations",
+    "PackageKind",
+    "Stored",
+    "Target",
+    "folder_manifest",
+    "open_archive",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stored:
-    """One stored copy. `digest` is of the packed file, or, for a folder, of its bag's tag manifest."""
+class Copies:
+    """Where a package is stored, and where it could not be: never fewer copies than were asked for."""
 
-    url: str
-    size_bytes: int
-    algorithm: DigestAlgorithm
-    digest: str
-    stored_at: datetime
-    verified_at: datetime
-    verified_by: str
+    stored: Sequence[Stored]
+    failed: Sequence[tuple[str, IngestError]] = ()
 
 
-class ArchivalStorage(Protocol):
-    """A place that keeps AIPs."""
+class Target:
+    """What a request may name: one place, or several that each get a copy."""
 
-    async def store(
-        self, source: Path, *, package: uuid.UUID, name: str, size_bytes: int, algorithm: DigestAlgorithm, digest: str
-    ) -> Stored:
-        """Take `source` (a file or a folder, which may be moved away) as the AIP `package`, under `name`.
-
-        Doing it again after a crash, when `source` may be gone, has the same result. Raises `StorageError`
-        (`storage.conflict` when something else is there, `storage.verify_mismatch`, `storage.upload_failed`),
-        `ResourceError` when the disk is full.
-        """
-        ...
+    def __init__(self, name: str, places: Mapping[str, Archive], min_copies: int) -> None:
+        self.name = name
+        self.places = places
+        self.min_copies = min_copies
 
     async def locate(self, package: uuid.UUID) -> str | None:
-        """Where the AIP `package` is, as a URL; None when it is not here."""
-        ...
+        """Where an AIP is, as the URL of its first copy."""
+        for archive in self.places.values():
+            url = await archive.locate(package)
+            if url is not None:
+                return url
+        return None
 
-    async def check(self) -> None:
-        """Raise `StorageError` or `DependencyError` unless an AIP could be stored now."""
-        ...
+    async def store(
+        self,
+        source: Path,
+        *,
+        package: uuid.UUID,
+        name: str,
+        size_bytes: int,
+        algorithm: DigestAlgorithm,
+        digest: str,
+        kind: PackageKind = PackageKind.AIP,
+        companions: Mapping[str, bytes] = NO_COMPANIONS,
+        supersedes: str = "",
+    ) -> Copies:
+        """Store a package on every place; `Archive.store` says how and what it raises.
+
+        With fewer copies than asked for: the error of the only place, or `storage.insufficient_copies` with a
+        violation for every place that failed, and the same again when it is tried again.
+        """
+        stored: list[Stored] = []
+        failed: list[tuple[str, IngestError]] = []
+        for number, (place, archive) in enumerate(self.places.items(), 1):
+            take = number == len(self.places) and not failed
+            try:
+                one = await archive.store(
+                    source,
+                    package=package,
+                    name=name,
+                    size_bytes=size_bytes,
+                    algorithm=algorithm,
+                    digest=digest,
+                    kind=kind,
+                    take=take,
+                    companions=companions,
+                    supersedes=supersedes,
+                )
+            except IngestError as error:
+                failed.append((place, error))
+            else:
+                stored.append(replace(one, location=place))
+        if len(stored) < self.min_copies:
+            raise self._insufficient(len(stored), failed)
+        return Copies(stored=stored, failed=failed)
+
+    def _insufficient(self, copies: int, failed: Sequence[tuple[str, IngestError]]) -> IngestError:
+        if len(self.places) == 1:
+            return failed[0][1]
+        unknown = [error for _, error in failed if error.code is Code.STORAGE_OUTCOME_UNKNOWN]
+        if unknown:
+            return unknown[0]
+        return StorageError(
+            f"{copies} of {self.min_copies} copies are stored; not on {', '.join(place for place, _ in failed)}",
+            code=Code.STORAGE_INSUFFICIENT_COPIES,
+            violations=tuple(
+                Violation(path=place, rule=error.code.value, actual=error.detail) for place, error in failed
+            ),
+        )
 
 
 class Locations:
     """Archival storage by name."""
 
-    def __init__(
-        self, stores: Mapping[str, ArchivalStorage], default: str, urls: Mapping[str, str] | None = None
-    ) -> None:
-        self._stores = stores
-        self._urls = urls or {}
+    def __init__(self, places: Mapping[str, Archive], targets: Mapping[str, Target], default: str) -> None:
+        self.places = places
+        """Every place that keeps packages, without the targets made of several."""
+        self._targets = targets
         self.default = default
 
     @classmethod
-    def open(cls, locations: Mapping[str, str | LocationSettings], default: str) -> Self:
-        """Open every location. Raises `SystemFault` (`system.configuration`) for a URL that no backend knows."""
-        urls = {name: where if isinstance(where, str) else where.url for name, where in locations.items()}
-        if default not in urls:
-            raise SystemFault(
-                f"default_location {default!r} is not among the locations: {', '.join(sorted(urls))}",
-                code=Code.SYSTEM_CONFIGURATION,
-            )
-        return cls({name: open_storage(url) for name, url in urls.items()}, default, urls)
+    def open(
+        cls,
+        locations: Mapping[str, str | LocationSettings],
+        default: str,
+        credentials: Mapping[str, CredentialSettings] | None = None,
+    ) -> Self:
+        """Open every location; nothing is asked of them yet.
+
+        Raises `SystemFault` (`system.configuration`) for a URL that no backend knows, and for names that there are not.
+        """
+        tables = {name: LocationSettings(url=it) if isinstance(it, str) else it for name, it in locations.items()}
+        _known(default, tables, "default_location")
+        places = {name: open_archive(it, credentials) for name, it in tables.items() if it.url}
+        targets = {name: Target(name, {name: archive}, 1) for name, archive in places.items()}
+        for name, it in tables.items():
+            if it.locations:
+                for part in it.locations:
+                    _known(part, places, f"locations.{name}")
+                targets[name] = Target(name, {part: places[part] for part in it.locations}, _copies(it))
+        return cls(places, targets, default)
 
     @property
     def names(self) -> list[str]:
-        return sorted(self._stores)
+        return sorted(self._targets)
 
-    def conditional(self, name: str) -> Conditional:
-        """Small documents beside the AIPs of a location, which several workers change."""
-        return open_conditional(self._urls[name])
-
-    def get(self, name: str, *, trusted: bool = False) -> ArchivalStorage:
-        """Give a location by its name; who is `trusted` (the command line, the library) may also give a URL.
+    def get(self, name: str, *, trusted: bool = False) -> Target:
+        """Give a target by its name; who is `trusted` (the command line, the library) may also give a URL.
 
         Raises `RequestError` (`request.unknown_location`) that names those there are.
         """
         if trusted and "://" in name:
-            return open_storage(name)
+            return Target(name, {name: open_archive(LocationSettings(url=name))}, 1)
         try:
-            return self._stores[name]
+            return self._targets[name]
         except KeyError:
             raise RequestError(
                 f"there is no storage location {name!r}; there are: {', '.join(self.names)}",
                 code=Code.REQUEST_UNKNOWN_LOCATION,
             ) from None
 
+    async def check(self) -> None:
+        """Raise `DependencyError`, which names the location, unless something could be stored on every place now."""
+        for name, archive in self.places.items():
+            try:
+                await archive.check()
+            except IngestError as error:
+                raise type(error)(f"the location {name!r}: {error.detail}", code=error.code) from error
 
-def open_conditional(url: str) -> Conditional:
-    """Open the documents beside the AIPs that `url` names: a folder that no AIP is ever in."""
-    from ingestd.storage.conditional import LocalConditional
+    async def find(
+        self, package: uuid.UUID, kind: PackageKind = PackageKind.AIP
+    ) -> AsyncIterator[tuple[str, Archive, Held]]:
+        """Give every copy of a package there is: the location's name, the archive, and what it holds."""
+        for name, archive in self.places.items():
+            held = await archive.find(package, kind)
+            if held is not None:
+                yield name, archive, held
 
-    return LocalConditional(Path(unquote(urlsplit(url).path)) / ".ingestd")
+    def conditional(self, name: str) -> Conditional:
+        """Give the small documents that lie beside the packages of a place (of a target: of its first place)."""
+        from ingestd.storage.local import LocalStore
+        from ingestd.storage.objects import BucketStore
+        from ingestd.storage.ocfl import OUR_FOLDER, OcflArchive
+
+        archive = next(iter(self.get(name).places.values()))
+        folder = OUR_FOLDER if isinstance(archive, OcflArchive) else ".ingestd"
+        medium = archive.medium
+        if isinstance(medium, LocalStore):
+            return LocalConditional(medium.root / folder)
+        assert isinstance(medium, BucketStore)  # noqa: S101  there are two
+        return BucketConditional(medium.bucket, folder)
 
 
-def open_storage(url: str) -> ArchivalStorage:
-    """Open the backend that `url` names: `file:///folder` or an absolute path."""
-    from ingestd.storage.local import LocalStorage
+def _known(name: str, among: Mapping[str, object], setting: str) -> None:
+    if name not in among:
+        raise SystemFault(
+            f"{setting}: {name!r} is not among the locations: {', '.join(sorted(among))}",
+            code=Code.SYSTEM_CONFIGURATION,
+        )
 
-    parts = urlsplit(url)
+
+def _copies(it: LocationSettings) -> int:
+    return it.min_copies or len(it.locations)
+
+
+def open_archive(where: LocationSettings | str, credentials: Mapping[str, CredentialSettings] | None = None) -> Archive:
+    """Open a place: `file:///folder`, an absolute path, or a bucket."""
+    from ingestd.storage.local import LocalStore
+    from ingestd.storage.objects import BucketStore
+    from ingestd.storage.ocfl import OcflArchive
+    from ingestd.storage.pairtree import PairtreeArchive
+
+    it = LocationSettings(url=where) if isinstance(where, str) else where
+    layout = OcflArchive if it.layout is Layout.OCFL else PairtreeArchive
+    parts = urlsplit(it.url)
+    if is_object_url(it.url):
+        if it.credentials:
+            _known(it.credentials, credentials or {}, "credentials")
+        account = (credentials or {}).get(it.credentials)
+        return layout(BucketStore(open_bucket(it.url, account, endpoint=it.endpoint)))
     if parts.scheme == "file" and parts.netloc in {"", "localhost"}:
-        return LocalStorage(Path(unquote(parts.path)))
-    if not parts.scheme and url.startswith("/"):
-        return LocalStorage(Path(url))
+        return layout(LocalStore(Path(unquote(parts.path))))
+    if not parts.scheme and it.url.startswith("/"):
+        return layout(LocalStore(Path(it.url)))
     raise SystemFault(
-        f"no storage backend for a URL that begins {parts.scheme or url[:1]!r}",  # the rest may hold a password
+        f"no storage backend for a URL that begins {parts.scheme or it.url[:1]!r}",  # the rest may hold a password
         code=Code.SYSTEM_CONFIGURATION,
-        remediation="Use a folder: file:///srv/aips",
+        remediation="Use a folder (file:///srv/aips), s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or gs://BUCKET/PREFIX.",
     )

@@ -1,60 +1,151 @@
-"""AIPs on a local or shared file system, in Archivematica's pairtree: the UUID in eight groups of four, then the name.
+"""A store in a folder, of a local or a shared file system.
 
-An AIP is first made complete beside its place, flushed to disk, read back, and only then given its name, in a way
-that refuses to replace anything. A crash leaves either nothing under the name or the whole AIP.
+A file is first made complete beside its place and flushed to disk, and only then given its name, in a way that refuses
+to replace anything. A crash leaves either nothing under the name or the whole of it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import shutil
 import uuid
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 from ingestd.errors import Code, DependencyError, ResourceError, StorageError
-from ingestd.fixity import digest_file, digest_now
-from ingestd.premis import DigestAlgorithm, now
-from ingestd.storage import Stored
+from ingestd.fixity import digest_now
+from ingestd.premis import DigestAlgorithm
+from ingestd.storage.store import Entry
 
 _CHUNK_BYTES = 1024 * 1024
+_PAGE = 500
+PART = ".part"
 
 
-class LocalStorage:
-    """A folder that keeps AIPs."""
+class LocalStore:
+    """Files below a folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    async def store(
-        self, source: Path, *, package: uuid.UUID, name: str, size_bytes: int, algorithm: DigestAlgorithm, digest: str
-    ) -> Stored:
-        place = self.root / pairtree(package) / name
-        try:
-            there = await asyncio.to_thread(os.path.lexists, place)
-            if there or not await self._put(source, place, algorithm, digest):
-                await self._prove(place, algorithm, digest)
-            stored_at = now()
-        except OSError as error:
-            raise _translate(error, place) from error
-        return Stored(
-            url=place.as_uri(),
-            size_bytes=size_bytes,
-            algorithm=algorithm,
-            digest=digest,
-            stored_at=stored_at,
-            verified_at=now(),
-            verified_by=f"{algorithm} read back from the store",
-        )
+    def url_of(self, key: str) -> str:
+        return (self.root / key).as_uri()
 
-    async def locate(self, package: uuid.UUID) -> str | None:
-        def look() -> str | None:
-            folder = self.root / pairtree(package)
-            found = sorted(path for path in folder.glob("*") if not path.name.endswith(".part"))
-            return found[0].as_uri() if found else None
+    def name_of(self, key: str) -> str:
+        return key
 
-        return await asyncio.to_thread(look)
+    async def put(self, key: str, source: Path, *, take: bool = False, over: bool = False) -> None:
+        def put() -> None:
+            place = self.root / key
+            part = place.with_name(f"{place.name}{PART}")
+            if os.path.lexists(place) and not over:
+                if part.exists() and part.samefile(place):
+                    part.unlink()  # a crash between the two names of a finished file left the first
+                raise FileExistsError(key)
+            _bring(source, part, take=take)
+            if over:
+                part.replace(place)
+                _sync_folder(place.parent)
+            else:
+                _name_once(part, place)
+
+        with _translated(key):
+            await asyncio.to_thread(put)
+
+    async def create(self, key: str, content: bytes) -> bool:
+        def create() -> bool:
+            place = self.root / key
+            with _written(place, content) as new:
+                try:
+                    _name_once(new, place)
+                except FileExistsError:
+                    return False
+            return True
+
+        with _translated(key):
+            return await asyncio.to_thread(create)
+
+    async def write(self, key: str, content: bytes) -> None:
+        def write() -> None:
+            place = self.root / key
+            with _written(place, content) as new:
+                new.replace(place)
+            _sync_folder(place.parent)
+
+        with _translated(key):
+            await asyncio.to_thread(write)
+
+    async def read(self, key: str) -> bytes | None:
+        with _translated(key):
+            try:
+                return await asyncio.to_thread((self.root / key).read_bytes)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    async def get(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        with _translated(key):
+            file = await asyncio.to_thread((self.root / key).open, "rb")
+            try:
+                file.seek(start)
+                left = end - start if end is not None else None
+                while left is None or left > 0:
+                    want = _CHUNK_BYTES if left is None else min(left, _CHUNK_BYTES)
+                    chunk = await asyncio.to_thread(file.read, want)
+                    if not chunk:
+                        return
+                    left = left - len(chunk) if left is not None else None
+                    yield chunk
+            finally:
+                file.close()
+
+    async def digests(self, key: str, algorithms: Sequence[DigestAlgorithm]) -> Mapping[DigestAlgorithm, str]:
+        def compute() -> Mapping[DigestAlgorithm, str]:
+            _forget_cached(self.root / key)
+            return digest_now(self.root / key, algorithms)
+
+        with _translated(key):
+            return await asyncio.to_thread(compute)
+
+    async def head(self, key: str) -> Entry | None:
+        return await asyncio.to_thread(self._head, key)
+
+    def _head(self, key: str) -> Entry | None:
+        path = self.root / key
+        if not path.is_file():
+            return None
+        found = path.stat()
+        modified_at = datetime.fromtimestamp(found.st_mtime, UTC)
+        return Entry(key=key, size_bytes=found.st_size, modified_at=modified_at)
+
+    async def is_folder(self, key: str) -> bool:
+        return await asyncio.to_thread((self.root / key).is_dir)
+
+    async def list(self, prefix: str = "", after: str = "") -> AsyncIterator[Entry]:
+        found = _walk(self.root, prefix, after.split("/") if after else [])
+        while page := await asyncio.to_thread(lambda: list(islice(found, _PAGE))):
+            for key in page:
+                entry = self._head(key)
+                if entry is not None:
+                    yield entry
+
+    async def delete(self, key: str) -> None:
+        def delete() -> None:
+            path = self.root / key
+            _remove(path)
+            _remove(path.with_name(f"{path.name}{PART}"))
+            with contextlib.suppress(OSError):  # folders that are empty now, up to the root
+                for folder in path.parents:
+                    if folder == self.root:
+                        break
+                    folder.rmdir()
+
+        with _translated(key):
+            await asyncio.to_thread(delete)
 
     async def check(self) -> None:
         def probe() -> None:
@@ -71,76 +162,28 @@ class LocalStorage:
                 code=Code.DEPENDENCY_STORAGE_UNAVAILABLE,
             ) from error
 
-    async def _put(self, source: Path, place: Path, algorithm: DigestAlgorithm, digest: str) -> bool:
-        """Bring `source` onto the store's file system beside its place, prove it there, then name it.
 
-        False when the name was taken in this moment: whether by the same AIP, is for the caller to prove.
-        """
-        part = place.with_name(f"{place.name}.part")
-        await asyncio.to_thread(_bring, source, part)
-        await self._prove_part(part, algorithm, digest)
-        try:
-            await asyncio.to_thread(_name_once, part, place)
-        except FileExistsError:
-            await asyncio.to_thread(_remove, part)
-            return False
-        return True
-
-    async def _prove_part(self, part: Path, algorithm: DigestAlgorithm, digest: str) -> None:
-        found = await _digest(part, algorithm)
-        if found != digest:
-            await asyncio.to_thread(_remove, part)
-            raise StorageError(
-                f"what was written to {part.parent} reads back differently: {algorithm} {found}, expected {digest}",
-                code=Code.STORAGE_VERIFY_MISMATCH,
-            )
-
-    async def _prove(self, place: Path, algorithm: DigestAlgorithm, digest: str) -> None:
-        found = await _digest(place, algorithm)
-        if found != digest:
-            raise StorageError(
-                f"{place} is there with other content: {algorithm} {found}, expected {digest}",
-                code=Code.STORAGE_CONFLICT,
-            )
-        # A crash between the two names of a finished file leaves the first.
-        await asyncio.to_thread(_remove, place.with_name(f"{place.name}.part"))
+def _walk(root: Path, prefix: str, after: Sequence[str]) -> Iterator[str]:
+    """Give files in the order of their keys' words, a folder at a time in memory; nothing hidden or half made."""
+    folder = root / prefix if prefix else root
+    try:
+        names = sorted(os.scandir(folder), key=lambda item: item.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    words = prefix.split("/") if prefix else []
+    first = after[len(words)] if after[: len(words)] == words and len(after) > len(words) else ""
+    for item in names:
+        if item.name < first or item.name.startswith(".") or item.name.endswith(PART):
+            continue
+        key = f"{prefix}/{item.name}" if prefix else item.name
+        if item.is_dir(follow_symlinks=False):
+            yield from _walk(root, key, after)
+        elif key.split("/") > list(after):
+            yield key
 
 
-def pairtree(package: uuid.UUID) -> Path:
-    """The folders of a package: its UUID's hexadecimal digits in eight groups of four."""
-    digits = package.hex
-    return Path(*[digits[at : at + 4] for at in range(0, 32, 4)])
-
-
-async def _digest(path: Path, algorithm: DigestAlgorithm) -> str:
-    """A file's digest; of a folder (an uncompressed AIP) that of its tag manifest, once the bag agrees with it."""
-    if await asyncio.to_thread(path.is_dir):
-        wrong = await asyncio.to_thread(_first_difference, path, algorithm)
-        if wrong:
-            return f"differs at {wrong}"
-        path = path / f"tagmanifest-{algorithm}.txt"
-    return (await digest_file(path, [algorithm]))[algorithm]
-
-
-def _first_difference(bag: Path, algorithm: DigestAlgorithm) -> str:
-    """Read every file that the bag's manifests list; name the first that is missing or other, or that nobody lists."""
-    listed = 1  # the tag manifest itself
-    for manifest in (f"tagmanifest-{algorithm}.txt", f"manifest-{algorithm}.txt"):
-        with (bag / manifest).open("rb") as lines:
-            for line in lines:
-                digest, _, name = line.rstrip(b"\n").partition(b"  ")
-                # RFC 8493, 2.1.3
-                raw = name.replace(b"%0D", b"\r").replace(b"%0A", b"\n").replace(b"%25", b"%")
-                path = bag / os.fsdecode(raw)
-                if not path.is_file() or digest_now(path, [algorithm])[algorithm] != digest.decode():
-                    return name.decode("utf-8", errors="backslashreplace")
-                listed += 1
-    there = sum(len(files) for _, _, files in os.walk(bag))
-    return "" if there == listed else f"{there} files, of which {listed} are listed"
-
-
-def _bring(source: Path, part: Path) -> None:
-    part.parent.mkdir(parents=True, exist_ok=True)
+def _bring(source: Path, part: Path, *, take: bool) -> None:
+    _make_folder(part.parent)
     if not source.exists():
         if part.exists():  # moved here before a crash, perhaps before it was on disk
             _flush(part)
@@ -148,14 +191,27 @@ def _bring(source: Path, part: Path) -> None:
             return
         raise StorageError(f"{source.name} is gone before it was stored", code=Code.STORAGE_UPLOAD_FAILED)
     _remove(part)
+    if not take or not _moved(source, part):
+        _copy(source, part)
+    _flush(part)
+    _flush_folders(part.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # a file is where a folder should be
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
+
+
+def _moved(source: Path, part: Path) -> bool:
     try:
         source.rename(part)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        _copy(source, part)
-    _flush(part)
-    _flush_folders(part.parent)
+        return False
+    return True
 
 
 def _copy(source: Path, part: Path) -> None:
@@ -181,6 +237,14 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def _forget_cached(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
 def _flush_folders(folder: Path) -> None:
     """Make the new folders of the pairtree durable, up to the root of the store."""
     for path in [folder, *list(folder.parents)[:8]]:
@@ -195,8 +259,22 @@ def _sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def _written(place: Path, content: bytes) -> Iterator[Path]:
+    _make_folder(place.parent)
+    new = place.with_name(f".{place.name[:100]}.{uuid.uuid4().hex}")
+    try:
+        with new.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield new
+    finally:
+        new.unlink(missing_ok=True)
+
+
 def _name_once(part: Path, place: Path) -> None:
-    """Give the AIP its name; raise `FileExistsError` rather than replace anything."""
+    """Give a file its name; raise `FileExistsError` rather than replace anything."""
     if place.exists():
         raise FileExistsError(place)
     if part.is_dir() or not _linked(part, place):
@@ -220,10 +298,18 @@ def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(NotADirectoryError):
+            path.unlink(missing_ok=True)
 
 
-def _translate(error: OSError, place: Path) -> Exception:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return ResourceError(f"archival storage is full while storing {place.name}", code=Code.RESOURCE_DISK)
-    return StorageError(f"cannot store {place.name}: {error.strerror}", code=Code.STORAGE_UPLOAD_FAILED)
+@contextlib.contextmanager
+def _translated(key: str) -> Iterator[None]:
+    name = key.rpartition("/")[2]
+    try:
+        yield
+    except (FileExistsError, FileNotFoundError):
+        raise
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise ResourceError(f"archival storage is full while storing {name}", code=Code.RESOURCE_DISK) from error
+        raise StorageError(f"cannot store {name}: {error.strerror}", code=Code.STORAGE_UPLOAD_FAILED) from error

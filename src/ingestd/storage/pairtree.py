@@ -1,0 +1,191 @@
+"""Archivematica's layout: an AIP lies in a pairtree of its UUID, eight groups of four digits, then its name.
+
+Beside `NAME` lies `NAME.sha256` (or of another algorithm), which `sha256sum --check` reads: it commits the package.
+While a package is being stored there is `NAME.storing`, with its digest; `NAME.deleted` records a deletion. DIPs lie in
+a pairtree of their own, below `dip`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from ingestd.errors import Code, StorageError
+from ingestd.premis import DigestAlgorithm, now
+from ingestd.storage.archive import NO_COMPANIONS, Archive, conflict, deletion, is_bag
+from ingestd.storage.holding import Held, PackageKind, Stored, folder_manifest
+from ingestd.storage.store import Entry
+
+_ALGORITHMS = "|".join(one.value for one in DigestAlgorithm)
+_COMMIT = re.compile(rf"(?:(dip)/)?((?:[0-9a-f]{{4}}/){{8}})([^/]+)\.({_ALGORITHMS})")
+_LINE_BYTES = 64 * 1024
+
+
+def pairtree(package: uuid.UUID) -> str:
+    """The folders of a package: its UUID's hexadecimal digits in eight groups of four."""
+    digits = package.hex
+    return "/".join(digits[at : at + 4] for at in range(0, 32, 4))
+
+
+class PairtreeArchive(Archive):
+    """Packages, packed or as folders, in a pairtree."""
+
+    async def store(
+        self,
+        source: Path,
+        *,
+        package: uuid.UUID,
+        name: str,
+        size_bytes: int,
+        algorithm: DigestAlgorithm,
+        digest: str,
+        kind: PackageKind = PackageKind.AIP,
+        take: bool = True,
+        companions: Mapping[str, bytes] = NO_COMPANIONS,
+        supersedes: str = "",  # noqa: ARG002  there are no versions: another one is a conflict
+    ) -> Stored:
+        held = await self.find(package, kind)
+        if held is None:
+            held = self._wanted(package, kind, name, algorithm, digest)
+            await self._bring(held, source, take=take)
+            for companion, content in companions.items():
+                await self.medium.write(f"{_folder(package, kind)}/{companion}", content)
+            await self._sign(held)
+            await self.medium.delete(f"{held.key}.storing")
+        elif (held.digest, held.algorithm) != (digest, algorithm):
+            raise conflict(held, digest)
+        else:
+            await self._prove(held)
+            await self.medium.delete(f"{held.key}.storing")
+        return await self._stored(held, size_bytes)
+
+    def _wanted(
+        self, package: uuid.UUID, kind: PackageKind, name: str, algorithm: DigestAlgorithm, digest: str
+    ) -> Held:
+        key = f"{_folder(package, kind)}/{name}"
+        return Held(
+            package=package,
+            kind=kind,
+            name=name,
+            key=key,
+            url=self.medium.url_of(key),
+            algorithm=algorithm,
+            digest=digest,
+            stored_at=now(),
+            cursor=f"{key}.{algorithm}",
+        )
+
+    async def _bring(self, held: Held, source: Path, *, take: bool) -> None:
+        """Bring the content to its place, and prove it there. What is there is left, unless it is known to be ours."""
+        ours = await self._claim(held)
+        if not ours:
+            found = await self.read_back(held)
+            if found == held.digest:
+                return
+            raise conflict(replace(held, digest=found), held.digest)
+        plain = await asyncio.to_thread(lambda: source.is_dir() and not is_bag(source, held.algorithm))
+        if plain:
+            await self._list_files(held, source)
+        proved = replace(held, manifest=f"{held.key}.list") if await self._has_list(held) else held
+        try:
+            await self.medium.put(held.key, source, take=take)
+        except FileExistsError:
+            if await self.read_back(proved) == held.digest:
+                return
+            await self.medium.delete(held.key)
+            await self.medium.put(held.key, source, take=take)
+        try:
+            await self._prove(proved)
+        except StorageError:
+            await self.medium.delete(held.key)
+            await self.medium.delete(f"{held.key}.storing")
+            raise
+
+    async def _claim(self, held: Held) -> bool:
+        """Say that this is being stored; tell whether what lies there already was brought by somebody who said so."""
+        claim = f"{held.key}.storing"
+        before = await self.medium.read(claim)
+        if before is None and await self.medium.read(f"{held.key}.deleted") is None:
+            there = await self.medium.head(held.key) is not None or await self.medium.is_folder(held.key)
+            if there:
+                return False
+        await self.medium.write(claim, held.digest.encode())
+        return True
+
+    async def _list_files(self, held: Held, source: Path) -> None:
+        """List the files of a folder that is no bag. Its digest is the list's, so the list must be the expected one."""
+        beside = source.with_name(f"{source.name}.list")
+        found = await asyncio.to_thread(folder_manifest, source, held.name, held.algorithm, beside)
+        if found != held.digest:
+            await asyncio.to_thread(beside.unlink)
+            raise StorageError(
+                f"{source.name} is not what was promised: {held.algorithm} {found}, expected {held.digest}",
+                code=Code.STORAGE_VERIFY_MISMATCH,
+            )
+        await self.medium.delete(f"{held.key}.list")
+        await self.medium.put(f"{held.key}.list", beside, take=True)
+
+    async def _has_list(self, held: Held) -> bool:
+        return await self.medium.head(f"{held.key}.list") is not None
+
+    async def _sign(self, held: Held) -> None:
+        """Commit: write what `find` looks for."""
+        if await self._has_list(held):
+            line = f"{held.digest}  {held.name}.list\n"
+        elif await self.medium.head(held.key) is not None:
+            line = f"{held.digest}  {held.name}\n"
+        else:
+            line = f"{held.digest}  {held.name}/tagmanifest-{held.algorithm}.txt\n"
+        await self._commit(held.cursor, os.fsencode(line))
+
+    async def find(self, package: uuid.UUID, kind: PackageKind = PackageKind.AIP) -> Held | None:
+        async for entry in self.medium.list(_folder(package, kind)):
+            held = await self._read(entry)
+            if held is not None:
+                return held
+        return None
+
+    async def held(self, after: str = "") -> AsyncIterator[Held]:
+        async for entry in self.medium.list(after=after):
+            held = await self._read(entry)
+            if held is not None:
+                yield held
+
+    async def _read(self, entry: Entry) -> Held | None:
+        named = _COMMIT.fullmatch(entry.key)
+        if named is None:
+            return None
+        content = await self.medium.read(entry.key)
+        digest, sign, listed = (content or b"")[:_LINE_BYTES].rstrip(b"\n").partition(b"  ")
+        if not sign:
+            return None
+        key = entry.key.rpartition(".")[0]
+        return Held(
+            package=uuid.UUID(named[2].replace("/", "")),
+            kind=PackageKind.DIP if named[1] else PackageKind.AIP,
+            name=named[3],
+            key=key,
+            url=self.medium.url_of(key),
+            algorithm=DigestAlgorithm(named[4]),
+            digest=digest.decode("ascii", "replace"),
+            stored_at=entry.modified_at,
+            cursor=entry.key,
+            manifest=f"{key}.list" if os.fsdecode(listed) == f"{named[3]}.list" else "",
+        )
+
+    async def companion(self, held: Held, name: str) -> bytes | None:
+        return await self.medium.read(f"{_folder(held.package, held.kind)}/{name}")
+
+    async def delete(self, held: Held, *, reason: str, who: str) -> None:
+        await self.medium.write(f"{held.key}.deleted", deletion(held, reason, who))
+        for key in (held.cursor, held.key, f"{held.key}.list", f"{held.key}.storing"):
+            await self.medium.delete(key)
+
+
+def _folder(package: uuid.UUID, kind: PackageKind) -> str:
+    return pairtree(package) if kind is PackageKind.AIP else f"{kind}/{pairtree(package)}"
