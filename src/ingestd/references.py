@@ -57,9 +57,10 @@ async def _one(history: History, package: uuid.UUID, paths: Sequence[str], files
 
 
 def _paths(names: Sequence[str]) -> list[str]:
-    """Where a name may lead: what a bag's payload was becomes the objects."""
+    """Where a name may lead: what a bag's payload was becomes the objects, or has `objects` of its own."""
     paths = [name.removeprefix("./").removeprefix("/").rstrip("/") for name in names]
     moved = [_OBJECTS + path.removeprefix(_BAG_PAYLOAD) for path in paths if path.startswith(_BAG_PAYLOAD)]
+    moved += [path.removeprefix(_BAG_PAYLOAD) for path in paths if f"{path}/".startswith(_BAG_PAYLOAD + _OBJECTS)]
     moved += [PACKAGE for path in paths if f"{path}/" == _BAG_PAYLOAD]
     return list(dict.fromkeys([*paths, *moved]))
 

@@ -41,6 +41,14 @@ async def test_without_the_file_there_is_nothing_to_do(bench: Bench) -> None:
     assert await bench.run(load_metadata_csv) == []
 
 
+async def test_names_of_a_bags_payload_are_those_of_the_transfer_that_it_became(bench: Bench) -> None:
+    csv = "filename,dc.title\ndata/objects/a.txt,A\ndata/d/é b.txt,B\ndata/objects/d,D\ndata/objects,All\n"
+
+    told = await load(bench, csv.encode())
+
+    assert {"objects/a.txt", "objects/d/é b.txt", "objects/d", "objects"} == set(told)
+
+
 async def test_dublin_core_and_other_columns_describe_files_folders_and_the_package(bench: Bench) -> None:
     csv = (
         "filename,dc.title,dc.creator,dcterms.created,Shelf mark\n"

@@ -23,7 +23,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
             "metadata/submissionDocumentation/contract.pdf": b"3",
             "logs/l/x": b"4",
         },
-        folders=["metadata/empty"],
+        folders=["metadata/empty", "logs/empty"],
     )
     yield bench
     await bench.journal.close()
@@ -50,8 +50,11 @@ async def test_documentation_metadata_and_logs_take_their_places(bench: Bench) -
     assert expected(bench) == bench.contents()
     files = await bench.files()
     assert sorted(expected(bench)) == sorted(file.path for file in files) == sorted(file.original for file in files)
-    for some in [some async for some in bench.journal.directories(under="objects")]:
-        assert all((bench.root / directory.path).is_dir() for directory in some)
+    directories = [d.path for some in [some async for some in bench.journal.directories()] for d in some]
+    assert all((bench.root / path).is_dir() for path in directories)
+    label = bench.package.transfer_label
+    assert {"logs", f"logs/transfers/{label}/logs/l", f"logs/transfers/{label}/logs/empty"} <= set(directories)
+    assert ["transfers"] == [path.name for path in (bench.root / "logs").iterdir()]
 
 
 async def test_moved_twice_it_is_moved_once(bench: Bench) -> None:

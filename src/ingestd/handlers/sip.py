@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 from ingestd.errors import SystemFault
 from ingestd.job import Outcome, Services, Task
@@ -31,6 +33,14 @@ async def move_metadata(task: Task, services: Services) -> AsyncIterator[Outcome
         for old, new in zip(received, moved, strict=True):
             await asyncio.to_thread(_move_file, task, old.path, new.path)
         yield Outcome(facts=Facts(files=[replace(file, original=file.path) for file in moved]))
+    async for directories in task.history.directories(under="logs"):
+        place = f"logs/transfers/{label}"
+        left = [d for d in directories if d.path != "logs/transfers" and not f"{d.path}/".startswith(f"{place}/")]
+        moves = [replace(d, path=f"{place}/{d.path}", original=f"{place}/{d.path}") for d in left]
+        for directory in moves:
+            await asyncio.to_thread(task.at(directory.path).mkdir, parents=True, exist_ok=True)
+        yield Outcome(facts=Facts(directories=moves))
+    await asyncio.to_thread(_remove_empty, task.at("logs"), task.at(f"logs/transfers/{label}"))
 
 
 async def _move(task: Task, old: str, new: str) -> AsyncIterator[Outcome]:
@@ -47,6 +57,15 @@ async def _move(task: Task, old: str, new: str) -> AsyncIterator[Outcome]:
             directories=[Directory(path=p, original=p) for p in parents if p not in recorded],
         )
     )
+
+
+def _remove_empty(folder: Path, but: Path) -> None:
+    """Remove the folders that everything was moved out of."""
+    for parent, _, _ in os.walk(folder, topdown=False):
+        inside = Path(parent)
+        if inside not in (folder, folder / "transfers") and not inside.is_relative_to(but):
+            with contextlib.suppress(OSError):  # something is still there, and is found when all is verified
+                inside.rmdir()
 
 
 def _parents(path: str) -> list[str]:
