@@ -20,7 +20,7 @@ from ingestd.handlers.aip import (
 from ingestd.handlers.names import change_object_names
 from ingestd.handlers.transfer import remove_hidden_files_and_directories
 from ingestd.oais import Facts
-from tests.steps import AT, Bench, a_package
+from tests.steps import AT, Bench, a_file, a_package
 
 Damage = Callable[[Path], object]
 
@@ -85,6 +85,15 @@ async def test_an_aip_as_it_was_made_is_verified(bench: Bench) -> None:
     (outcome,) = await bench.run(verify_aip)
 
     assert outcome.facts.package["verified_files"] == "7"
+
+
+async def test_what_was_set_aside_before_the_bag_was_made_is_not_missed(bench: Bench) -> None:
+    folder = await packed(bench)
+    await bench.journal.record(Facts(files=[a_file("DIP/objects/a.jpg")]))
+
+    await bench.run(verify_aip)
+
+    assert not (folder / "data/DIP").exists()
 
 
 @pytest.mark.parametrize(

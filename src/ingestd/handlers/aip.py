@@ -12,13 +12,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 from string import Template
 
 import aiofiles
 
 from ingestd import __version__
-from ingestd.bag import Payload, read_manifest, walk, walked, write_tags
+from ingestd.bag import WINDOW, Payload, read_manifest, walk, walked, write_tags
 from ingestd.errors import Code, StorageError, SystemFault, Violation
 from ingestd.fixity import digest_file, digest_many
 from ingestd.job import Outcome, Services, Task, ToolUse
@@ -259,9 +260,10 @@ class _Expected:
     Of the recorded files, one bit each is kept: whether it was met.
     """
 
-    def __init__(self, task: Task, bag: str, others: Mapping[str, str]) -> None:
+    def __init__(self, task: Task, manifest: Path, others: Mapping[str, str]) -> None:
         self._history = task.history
-        self._prefix = f"{bag}/"
+        self._manifest = manifest
+        self._prefix = f"{manifest.parent.name}/"
         self._others = others
         self._others_met: set[str] = set()
         self._rows_met = bytearray()
@@ -271,7 +273,8 @@ class _Expected:
 
     @classmethod
     async def of(cls, task: Task, bag: Path, algorithm: DigestAlgorithm) -> _Expected:
-        return cls(task, bag.name, await asyncio.to_thread(_other_files, bag, algorithm))
+        others = await asyncio.to_thread(_other_files, bag, algorithm)
+        return cls(task, bag / f"manifest-{algorithm}.txt", others)
 
     async def meet(self, members: Sequence[Member]) -> None:
         paths = [member.path.removeprefix(self._prefix) for member in members]
@@ -306,10 +309,11 @@ class _Expected:
         """Give the first differences, when all members have been met: what is missing is named too."""
         for path in sorted(self._others.keys() - self._others_met):
             self._report(path, "missing", expected="a file", actual="none")
-        async for files in self._history.files():
-            for file in files:
-                if not self._is_met(file):
-                    self._report(f"data/{file.path}", "missing", expected="a file", actual="none")
+        listed = (path.removeprefix("data/") for path, _ in read_manifest(self._manifest))
+        while paths := await asyncio.to_thread(lambda: list(islice(listed, WINDOW))):
+            for path, file in (await self._history.files_at(paths)).items():
+                if not self._is_met(file) and f"data/{path}" not in self._others:
+                    self._report(f"data/{path}", "missing", expected="a file", actual="none")
         return self._found
 
     def _report(self, path: str, rule: str, *, expected: str = "", actual: str) -> None:
