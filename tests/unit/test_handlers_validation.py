@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from ingestd.fpr.layers import request_layer
 from ingestd.fpr.registry import Registry
 from ingestd.handlers.validation import validate_file
 from ingestd.job import Outcome
@@ -314,3 +315,25 @@ async def test_the_real_jhove_tells_sound_files_from_damaged_ones_in_one_run(ben
     assert outcome.facts.events[2].note
     assert outcome.facts.events[0].detail.startswith('program="JHOVE"; version="1.')
     assert bench.pool.spawned - before == 2  # its version, and one run
+
+
+VERAPDF = """#!/bin/sh
+[ "$1" = --version ] && echo "veraPDF 1.26.5" && exit
+case "$3" in *bad*) echo "FAIL $3 2b"; exit 1 ;; *) echo "PASS $3 2b" ;; esac
+"""
+
+
+async def test_verapdf_checks_pdf_a_where_a_site_asks_for_it_by_rule(registry: Registry, tmp_path: Path) -> None:
+    asked = request_layer({"rule": [{"purpose": "validation", "format": "fmt/477", "command": "verapdf"}]})
+    async with open_bench(tmp_path, registry.over(asked)) as bench:
+        bench.pool.missing = frozenset({"jhove", "qpdf"})
+        bench.pool.pretend("verapdf", VERAPDF)
+        bench.put("good.pdf", "fmt/477", make=samples.pdf)
+        bench.put("bad.pdf", "fmt/477", make=samples.pdf)
+
+        outcome = await validated(bench)
+
+    events = [event for event in outcome.facts.events if 'program="veraPDF"; version="1.26.5"' in event.detail]
+    assert [EventOutcome.PASS, EventOutcome.FAIL] == [event.outcome for event in events]
+    assert str(tmp_path) not in "".join(event.note for event in events)
+    assert [True, True] == [use.ok for use in outcome.facts.rules if use.command == "verapdf"]
