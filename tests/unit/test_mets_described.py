@@ -7,7 +7,7 @@ from typing import Any
 
 from lxml import etree
 
-from ingestd.mets import validate, write
+from ingestd.mets import ReadDescription, read, validate, write
 from ingestd.oais import Description, DescriptionStatus, Facts, FileUse, Section
 from tests.mets_samples import AT, a_file, a_package, a_rich_history, identifier
 from tests.unit.test_mets_writer import NS, metsrw_document
@@ -112,3 +112,27 @@ async def test_what_cannot_stand_there_is_kept_as_text_and_told(tmp_path: Path) 
     assert ["mets.description.bad", "mets.description.lost"] == [problem.rule for problem in written.problems]
     assert ["<a><b></a>"] == found(tree, "m:dmdSec/m:mdWrap[@OTHERMDTYPE='bad']/m:xmlData/text/text()")
     assert [] == list(await validate(tmp_path / "METS.xml"))
+
+
+async def test_what_is_said_is_read_back_whole(tmp_path: Path) -> None:
+    package, paper = a_package().id, identifier("objects/metadata/transfers/t/metadata.csv")
+    earlier = datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)
+    old = DescriptionStatus.ORIGINAL_SUPERSEDED
+    await document(
+        tmp_path / "METS.xml",
+        Description(target=PHOTO, kind="mods", xml=XML, status=old, created_at=earlier, group="g"),
+        Description(target=PHOTO, kind="x", reference=paper),
+        Description(target=PHOTO, kind="card", section=Section.SOURCE, pairs=[("a", "1"), ("b", "2")]),
+        Description(target=package, kind="BagIt", section=Section.SOURCE, pairs=[("a", "1"), ("b", "2")]),
+    )
+    read_back = [one async for window in read(tmp_path / "METS.xml") for one in window]
+    said = {one.kind: one for one in read_back if isinstance(one, ReadDescription) and one.kind in "mods x card BagIt"}
+    photo = "objects/art/photo.jpg"
+
+    assert {
+        "mods": ReadDescription(kind="mods", path=photo, pairs=(), xml=XML, status=old, group="g"),
+        "x": ReadDescription(kind="x", path=photo, pairs=(), reference="objects/metadata/transfers/t/metadata.csv"),
+        "card": ReadDescription(kind="card", path=photo, pairs=(("a", "1"), ("b", "2")), section=Section.SOURCE),
+        "BagIt": ReadDescription(kind="BagIt", path="objects", pairs=(("a", "1"), ("b", "2")), section=Section.SOURCE),
+    } == said
+    assert "2020-01-02T03:04:05" == said["mods"].created_at

@@ -20,9 +20,9 @@ from xml.parsers import expat
 from lxml import etree
 
 from ingestd.errors import Code, ContentError, Violation
+from ingestd.mets.read_descriptions import read_description
 from ingestd.mets.records import (
     ReadAgent,
-    ReadDescription,
     ReadEntity,
     ReadEvent,
     ReadFile,
@@ -118,6 +118,8 @@ class _Places:
         self._labels: list[str] = []
         self._directories = [0, 0]
         self._normative = False
+        self._counting = True
+        self._maps = 0
         self.created_at = ""
         self.label = ""
         places.executescript(
@@ -139,6 +141,8 @@ class _Places:
             (self._enter if event == "start" else self._leave)(element)
         elif name == "structMap" and event == "start":
             self._normative = element.get("LABEL") == NORMATIVE_LABEL
+            self._counting = self._normative or not self._maps
+            self._maps += not self._normative
         elif name == "metsHdr" and event == "end":
             self.created_at = element.get("CREATEDATE", "")
         elif name == "file" and event == "end":
@@ -146,18 +150,18 @@ class _Places:
 
     def _enter(self, div: etree._Element) -> None:
         self._labels.append(_unescaped(div.get("LABEL", "")))
-        if div.get("TYPE", "").lower() == "directory":
+        if self._counting and div.get("TYPE", "").lower() == "directory":
             self._directories[self._normative] += 1
         if len(self._labels) == 1 and not self.label:
             self.label = self._labels[0]
 
     def _leave(self, div: etree._Element) -> None:
-        described = div.get("DMDID", "").split()
+        described = [*div.get("DMDID", "").split(), *div.get("ADMID", "").split()]
         pointer = div.find(f"{_M}fptr")
         if described:
             found = self._path_of(pointer.get("FILEID", "")) if pointer is not None else None
             path = found or "/".join(self._labels[1:])
-            self._insert("INSERT OR IGNORE INTO described VALUES (?, ?)", [(dmd, path) for dmd in described])
+            self._insert("INSERT OR IGNORE INTO described VALUES (?, ?)", [(one, path) for one in described])
         self._labels.pop()
 
     def _path_of(self, file: str) -> str | None:
@@ -224,21 +228,27 @@ class _Reading:
         )
 
     def _described(self, section: etree._Element) -> Iterator[Record]:
-        wrap = section.find(f"{_M}mdWrap")
-        data = None if wrap is None else wrap.find(f"{_M}xmlData")
-        if wrap is None or data is None:
-            return
-        row = self._places.execute("SELECT path FROM described WHERE id = ?", (section.get("ID", ""),)).fetchone()
-        path = _restored(row[0]) if row else ""
-        entity = data.find("{*}object")
+        path = self._described_path(section)
+        entity = section.find(f"{_M}mdWrap/{_M}xmlData/{{*}}object")
         if entity is not None:
             self._counts["entities"] += 1
             name = _text(entity, "{*}originalName")
             yield ReadEntity(identifier=_object_uuid(entity), original_name=name, path=path)
             return
-        self._counts["descriptions"] += 1
-        kind = wrap.get("OTHERMDTYPE") or wrap.get("MDTYPE") or ""
-        yield ReadDescription(kind=kind, path=path, pairs=_pairs(data))
+        said = read_description(section, path)
+        if said is not None:
+            self._counts["descriptions"] += 1
+            yield said
+
+    def _described_path(self, section: etree._Element) -> str:
+        row = self._places.execute("SELECT path FROM described WHERE id = ?", (section.get("ID", ""),)).fetchone()
+        return _restored(row[0]) if row else ""
+
+    def _sources(self, section: etree._Element, path: str) -> Iterator[Record]:
+        for source in section.iterchildren(f"{_M}sourceMD"):
+            said = read_description(source, path)
+            if said is not None:
+                yield said
 
     def _administered(self, section: etree._Element) -> Iterator[Record]:
         for found in section.iterfind(f"{_M}digiprovMD/{_M}mdWrap/{_M}xmlData/{{*}}agent"):
@@ -251,6 +261,8 @@ class _Reading:
             " WHERE section.id = ? AND seen = 0",
             (section.get("ID", ""),),
         ).fetchone()
+        path = _restored(row[1]) if row else self._described_path(section)
+        yield from self._sources(section, path)
         described = _current_object(section)
         if row is None or described is None:
             return
@@ -348,18 +360,6 @@ def _agent(found: etree._Element) -> ReadAgent:
         name=_text(found, "{*}agentName"),
         type=_text(found, "{*}agentType"),
     )
-
-
-def _pairs(data: etree._Element) -> tuple[tuple[str, str], ...]:
-    """Elements and values: those of a `dublincore` wrapper with their prefixes, any others by their names."""
-    wrapper = data.find("{*}dublincore")
-    holder = data if wrapper is None else wrapper
-    pairs = []
-    for element in holder.iterchildren(tag=etree.Element):
-        namespace, _, name = element.tag.rpartition("}")
-        prefix = "" if wrapper is None else ("dcterms." if namespace.endswith("/terms/") else "dc.")
-        pairs.append((f"{prefix}{name}", element.text or ""))
-    return tuple(pairs)
 
 
 def _object_uuid(described: etree._Element) -> str:

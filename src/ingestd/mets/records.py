@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from ingestd.oais import DescriptionStatus, Section
 from ingestd.premis import Format
 
 
@@ -62,11 +63,21 @@ class ReadEntity:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReadDescription:
-    """Descriptive metadata of what is at `path`; `kind` and `pairs` are as in `oais.Description`."""
+    """Metadata of what is at `path`, in the words of `oais.Description`.
+
+    What was said stands in `pairs`, or in `xml` where it is one element with more than a text in it, or in the file at
+    `reference`, relative to the AIP's root. `status` and `created_at` are as written, the first `original` unless said.
+    """
 
     kind: str
     path: str
     pairs: Sequence[tuple[str, str]]
+    section: Section = Section.DESCRIPTIVE
+    xml: str = ""
+    reference: str = ""
+    status: str = DescriptionStatus.ORIGINAL
+    created_at: str = field(default="", compare=False)
+    group: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
