@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -180,6 +180,12 @@ class RightsGranted:
     end: str = ""
     notes: Sequence[str] = ()
 
+    @property
+    def words(self) -> str:
+        """All of it, as JSON: the same for the same act."""
+        said = {"act": self.act, "restrictions": self.restrictions, "start": self.start, "end": self.end}
+        return json.dumps({**said, "notes": self.notes}, ensure_ascii=False)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RightsStatement:
@@ -207,11 +213,22 @@ class RightsStatement:
     agents: Sequence[AgentLink] = ()
 
     @property
+    def words(self) -> str:
+        """Everything but the object and the acts, as JSON: the same for the same words."""
+        said = {name: getattr(self, name) for name in _STATEMENT_WORDS}
+        said["documentation"] = [{"type": d.type, "value": d.value, "role": d.role} for d in self.documentation]
+        return json.dumps(said, ensure_ascii=False)
+
+    @property
     def id(self) -> uuid.UUID:
-        """Made of everything but the acts: the same words about the same object are the same statement."""
-        words = asdict(replace(self, granted=()))
-        del words["object"], words["granted"]
-        return uuid.uuid5(self.object, json.dumps(words, sort_keys=True))
+        """Made of the words: the same words about the same object are the same statement."""
+        return uuid.uuid5(self.object, self.words)
+
+
+_STATEMENT_WORDS = (
+    *("basis", "identifier_type", "identifier", "other_basis", "status", "jurisdiction", "determination_date"),
+    *("citation", "terms", "start", "end", "notes", "agents"),
+)
 
 
 def with_all_acts(statements: Iterable[RightsStatement]) -> list[RightsStatement]:
@@ -223,7 +240,7 @@ def with_all_acts(statements: Iterable[RightsStatement]) -> list[RightsStatement
         found.setdefault(id_, statement)
         known = acts.setdefault(id_, {})
         for act in statement.granted:
-            known.setdefault(json.dumps(asdict(act)), act)
+            known.setdefault(act.words, act)
     return [replace(statement, granted=list(acts[id_].values())) for id_, statement in found.items()]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
 from typing import Any
 
 from ingestd.journal.database import Database, Row, Transaction
@@ -94,11 +93,9 @@ def agent_of(row: Row) -> Agent:
 
 def _rights_values(statement: RightsStatement) -> Iterator[tuple[Any, ...]]:
     """One row for each act, or one for a statement without any."""
-    words = asdict(replace(statement, granted=()))
-    del words["object"], words["granted"]
-    said = (statement.object.bytes, statement.id.bytes, json.dumps(words, ensure_ascii=False))
+    said = (statement.object.bytes, statement.id.bytes, statement.words)
     for act in statement.granted:
-        yield *said, json.dumps(asdict(act), ensure_ascii=False)
+        yield *said, act.words
     if not statement.granted:
         yield *said, ""
 
