@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from ingestd.batches import Batches
 from ingestd.engine import Engine
 from ingestd.errors import Code, DependencyError
 from ingestd.fpr.commands import Commands
@@ -120,7 +121,8 @@ class House:
         try:
             self.shared[worker] = Cut(self.documents)
             leases = Leases(self.shared[worker], worker=worker, seconds=self.lease_seconds) if worker else None
-            async with Ingest(engine, made, journal, leases) as ingest:
+            batches = Batches(self.shared[worker]) if worker else None
+            async with Ingest(engine, made, journal, leases, batches) as ingest:
                 ingest.observers.append(self.events.append)
                 yield ingest
         finally:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import structlog
 
+from ingestd.batches import Batches
 from ingestd.config import Settings
 from ingestd.engine import Engine
 from ingestd.fpr.commands import Commands
@@ -70,14 +71,15 @@ async def open_ingest(settings: Settings | None = None, *, shared: bool = False)
         journal = await ServiceJournal.open(settings.journal_path)
         stack.push_async_callback(journal.close)
         engine = Engine(workflow, HANDLERS, services)
-        leases = None
+        leases = batches = None
         if shared:
             worker = stack.enter_context(_worker(settings))
             await services.locations.check()
             documents = services.locations.conditional(settings.default_location)
             await probe(documents, settings.default_location)
             leases = Leases(documents, worker=worker, seconds=settings.lease_seconds)
-        yield await stack.enter_async_context(Ingest(engine, services, journal, leases))
+            batches = Batches(documents)
+        yield await stack.enter_async_context(Ingest(engine, services, journal, leases, batches))
 
 
 async def serve(settings: Settings, stop: asyncio.Event | None = None) -> None:

@@ -15,7 +15,7 @@ import structlog
 
 from ingestd.committing import about_to_store, found_stored
 from ingestd.engine import Ended, Engine, Step
-from ingestd.errors import Cancelled, Code, IngestError, ResourceError, SystemFault
+from ingestd.errors import Cancelled, Code, IngestError, RequestError, ResourceError, SystemFault
 from ingestd.interruption import Interruption
 from ingestd.job import Services, Task
 from ingestd.journal import PackageJournal, RequestRecord, RuleCount
@@ -34,7 +34,7 @@ from ingestd.messages import (
 )
 from ingestd.oais import Facts, Package, Warning_, escape_name
 from ingestd.planning import planned
-from ingestd.premis import now
+from ingestd.premis import now, rfc3339
 from ingestd.results import agents, aip_data, result_data
 from ingestd.sources import Checked, check, source_of
 from ingestd.workfolder import hold_folder
@@ -133,6 +133,7 @@ class Attempt:
         target = self._request.target.location or self._services.locations.default
         self._services.locations.get(target, trusted=self._trusted)
         if self._fresh:
+            self._must_not_be_expired()
             checked = await self._check()
             self._name = self._request.name or _name_of(checked)
             await self._say(EventType.REQUEST_ACCEPTED, RequestState.ACCEPTED)
@@ -141,6 +142,11 @@ class Attempt:
         else:
             self._name = self._request.name or await self._recorded_name()
         return self._package(processing), target
+
+    def _must_not_be_expired(self) -> None:
+        expires_at = self._request.expires_at
+        if expires_at is not None and expires_at < now():
+            raise RequestError(f"it expired at {rfc3339(expires_at)}", code=Code.REQUEST_EXPIRED)
 
     async def _ended_before(self, package: Package, target: str) -> bool:
         """Say what is known without any work: that its workers died too often, or that its AIP is stored already."""

@@ -102,6 +102,7 @@ class Code(StrEnum):
     SYSTEM_WORKFLOW_INVALID = "system.workflow_invalid"
     CANCELLED_BY_USER = "cancelled.by_user"
     CANCELLED_BY_DEADLINE = "cancelled.by_deadline"
+    CANCELLED_BY_BATCH = "cancelled.by_batch"
 
     @property
     def category(self) -> str:
@@ -487,5 +488,8 @@ CATALOGUE: dict[Code, Entry] = {
     ),
     Code.CANCELLED_BY_DEADLINE: _e(
         "The deadline of the request passed", _S, Retry.NEVER, "Send it again with more time."
+    ),
+    Code.CANCELLED_BY_BATCH: _e(
+        "Another request of the batch failed", _S, Retry.NEVER, "Mend what failed, then retry this one too."
     ),
 }

@@ -111,29 +111,28 @@ class Leases:
         A lease of this worker's own earlier life counts as one that nobody holds: the caller holds the package's
         folder, or has never seen it. Raises `HeldError`.
         """
-        found = await self.look_with_tag(package)
-        before = found[0] if found else None
-        if self.elsewhere(before):
-            raise HeldError(str(package))
-        claim = Claim(
-            package=package,
-            request=request,
-            content_digest=content_digest,
-            attempt=attempt,
-            token=1,
-            holder=self.worker,
-            until=self._until(),
-        )
-        if before is not None:
-            claim = claim.model_copy(update=_after(before, attempt))
-        try:
-            if found is None:
-                tag = await self._documents.create(_key(package), _bytes(claim))
-            else:
-                tag = await self._documents.replace(_key(package), _bytes(claim), found[1])
-        except (DocumentExistsError, DocumentChangedError) as error:
-            raise HeldError(str(package)) from error
-        return Lease(self, claim, tag)
+        for _ in range(_TRIES):  # what changed meanwhile may be no more than a note that the result is published
+            found = await self.look_with_tag(package)
+            if found is not None and self.elsewhere(found[0]):
+                break
+            claim = Claim(
+                package=package,
+                request=request,
+                content_digest=content_digest,
+                attempt=attempt,
+                token=1,
+                holder=self.worker,
+                until=self._until(),
+            )
+            with contextlib.suppress(DocumentExistsError, DocumentChangedError):
+                return await self._taken(claim, found)
+        raise HeldError(str(package))
+
+    async def _taken(self, claim: Claim, found: tuple[Claim, str] | None) -> Lease:
+        if found is None:
+            return Lease(self, claim, await self._documents.create(_key(claim.package), _bytes(claim)))
+        claim = claim.model_copy(update=_after(found[0], claim.attempt))
+        return Lease(self, claim, await self.replace(claim, found[1]))
 
     async def confirm(self, package: uuid.UUID) -> None:
         """The result that the document holds is published."""

@@ -26,7 +26,9 @@ def goes_to(kind: EventType, outcome: Outcome | None) -> list[tuple[str, str, bo
     return [(each.exchange, each.key, each.kept) for each in addresses(event, AmqpSettings())]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in EventType if not kind.terminal])
+@pytest.mark.parametrize(
+    "kind", [kind for kind in EventType if not kind.terminal and kind is not EventType.BATCH_COMPLETED]
+)
 def test_progress_goes_to_events_alone_and_need_not_be_watched(kind: EventType) -> None:
     assert goes_to(kind, None) == [("ingestd.events", f"acme.{kind.value}", False)]
 

@@ -70,4 +70,4 @@ def test_every_name_is_a_setting() -> None:
 
     said = {exchange.name for exchange in mine.exchanges} | {queue.name for queue in mine.queues}
 
-    assert said == {f"mine.{name}" for name in names}
+    assert said == {f"mine.{name}" for name in [*names, "requests.high", "requests.low"]}

@@ -86,6 +86,13 @@ def _envelope(options: argparse.Namespace) -> RequestEnvelope:
     data = {**fields, "source": source, "tenant": options.tenant, "collection": options.collection}
     if options.location:
         data["target"] = {"location": options.location}
+    data["priority"] = options.priority
+    if options.expires_at:
+        data["expires_at"] = options.expires_at
+    if options.batch:
+        identity, _, rest = options.batch.partition(":")
+        size, _, stop = rest.partition(":")
+        data["batch"] = {"id": identity, "size": size, "stop_on_failure": stop == "stop"}
     if options.key:
         data["idempotency_key"] = options.key
     identity = str(uuid.uuid4())

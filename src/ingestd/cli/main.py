@@ -12,7 +12,7 @@ from typing import Any
 from ingestd import __version__
 from ingestd.config import Settings
 from ingestd.errors import IngestError
-from ingestd.messages import ProcessingConfig
+from ingestd.messages import Priority, ProcessingConfig
 from ingestd.oais import TransferType
 
 OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
@@ -175,6 +175,14 @@ def _broker(commands: Any) -> None:
     submit.add_argument("--collection", default="default", help="what it belongs to (a word of the routing keys)")
     submit.add_argument("--location", help="where the AIP is to be stored: a location of the service's settings")
     submit.add_argument("--key", metavar="KEY", help="idempotency key: the same key makes the same AIP, once")
+    submit.add_argument("--priority", choices=list(Priority), default=Priority.NORMAL, help="how urgent it is")
+    submit.add_argument("--expires-at", metavar="TIME", help="not begun by then (RFC 3339), it is rejected")
+    submit.add_argument(
+        "--batch",
+        metavar="ID:SIZE[:stop]",
+        help="one of SIZE requests that are told of together; "
+        "with `:stop`, those not begun are cancelled once one fails",
+    )
     submit.add_argument("--requester", default="urn:ingestd:cli", metavar="URI", help="who asks")
     submit.add_argument("--wait", action="store_true", help="print its events and end with its result")
     submit.add_argument("--json", action="store_true", help="print events as JSON lines")

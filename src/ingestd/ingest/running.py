@@ -11,8 +11,10 @@ from typing import Any, Self
 import structlog
 
 from ingestd.attempt import Attempt
+from ingestd.batches import Batches
 from ingestd.engine import Engine
 from ingestd.errors import Cancelled, IngestError, SystemFault
+from ingestd.ingest.grouping import Grouping
 from ingestd.ingest.handles import Observer, Preservation
 from ingestd.job import Services
 from ingestd.journal import RequestRecord, ServiceJournal, Tombstone
@@ -33,7 +35,12 @@ class Running:
     """What is worked on. Enter it; leave it to stop everything where it is."""
 
     def __init__(
-        self, engine: Engine, services: Services, journal: ServiceJournal, observers: Sequence[Observer]
+        self,
+        engine: Engine,
+        services: Services,
+        journal: ServiceJournal,
+        observers: Sequence[Observer],
+        batches: Batches | None,
     ) -> None:
         self._engine = engine
         self._services = services
@@ -49,10 +56,12 @@ class Running:
         self._listeners: dict[uuid.UUID, list[Preservation]] = {}
         self._slot_freed = asyncio.Condition()
         self.outbox_grew = asyncio.Event()
+        self.grouping = Grouping(journal, batches, self.outbox_grew)
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
         self.beside(self._look_for_cancellations())
+        self.beside(self.grouping.run())
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -146,6 +155,7 @@ class Running:
             event = await self._journal.advance(package, state, event, publish=record.origin != EMBEDDED, **more)
             self.outbox_grew.set()
             if event.kind.terminal:
+                self.grouping.somebody_ended()
                 ended.append(event)  # whoever waits is told when the package is out of our hands
             self.tell(None if event.kind.terminal else package, event)
             return event
@@ -157,9 +167,8 @@ class Running:
             record = await self._numbered(record, lease)
             attempt = Attempt(record, self._engine, self._services, advance, glance, lease=lease)
             self._attempts[package] = attempt
-            for tombstone in await self._journal.tombstones():
-                if tombstone.covers(record):
-                    attempt.stop(cancelled_by(tombstone))
+            if (refusal := await self._refusal(record)) is not None:
+                attempt.stop(refusal)
             async with self._kept(lease), self._slot(attempt):
                 with bound(package=str(package)):
                     await attempt.run()
@@ -175,6 +184,13 @@ class Running:
             if lease is not None and not ended:
                 await lease.release()
             await self._let_go(package, ended)
+
+    async def _refusal(self, record: RequestRecord) -> Cancelled | None:
+        """Why a request that was taken is not to be worked on."""
+        for tombstone in await self._journal.tombstones():
+            if tombstone.covers(record):
+                return cancelled_by(tombstone)
+        return await self.grouping.refusal(record)
 
     async def _numbered(self, record: RequestRecord, lease: Lease | None) -> RequestRecord:
         """Give the request the number of its attempt: the lease says it, or else that work had begun."""

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import structlog
 
+from ingestd.batches import Batches
 from ingestd.engine import Engine
 from ingestd.errors import DependencyError, IngestError, ResourceError
 from ingestd.ingest.answers import Answers, Asker, conflict
@@ -55,12 +56,17 @@ class Ingest:
     """The service, without any way in but its methods. Enter it, and leave it to stop what is in hand."""
 
     def __init__(
-        self, engine: Engine, services: Services, journal: ServiceJournal, leases: Leases | None = None
+        self,
+        engine: Engine,
+        services: Services,
+        journal: ServiceJournal,
+        leases: Leases | None = None,
+        batches: Batches | None = None,
     ) -> None:
         self.settings = services.settings
         self.observers: list[Observer] = []
         self._journal = journal
-        self._running = Running(engine, services, journal, self.observers)
+        self._running = Running(engine, services, journal, self.observers, batches)
         self._answers = Answers(journal, self._running)
         self._claims = Claims(services.settings, journal, leases)
         self._commands = Commands(

@@ -215,6 +215,12 @@ class ServiceJournal:
                 if state.terminal:
                     await _answer_all(transaction, package, event)
             await _set_state(transaction, package, state, event)
+            if state.terminal and publish:
+                await transaction.execute(
+                    "INSERT OR IGNORE INTO uncounted SELECT package FROM request"
+                    " WHERE package = ? AND json_extract(envelope, '$.data.batch.id') IS NOT NULL",
+                    (str(package),),
+                )
             await add_up(transaction, package, rules)
         return event
 
@@ -237,6 +243,15 @@ class ServiceJournal:
                     values,
                 )
         return ended is None
+
+    async def uncounted(self) -> Sequence[RequestRecord]:
+        """Requests of batches that have ended, and that their batches do not know of yet."""
+        sql = f"SELECT {_COLUMNS} FROM request WHERE package IN (SELECT package FROM uncounted)"  # noqa: S608  constant
+        return [_request(row) for row in await self._db.rows(sql)]
+
+    async def counted(self, package: uuid.UUID) -> None:
+        async with self._db.transaction() as transaction:
+            await transaction.execute("DELETE FROM uncounted WHERE package = ?", (str(package),))
 
     async def was_answered(self, package: uuid.UUID, envelope: RequestEnvelope) -> bool:
         """Whether a request under another id had its answer."""

@@ -55,6 +55,11 @@ CREATE TABLE IF NOT EXISTS asker (
     PRIMARY KEY (package, request, source)
 );
 
+-- Requests of a batch whose end the batch does not know yet.
+CREATE TABLE IF NOT EXISTS uncounted (
+    package      TEXT PRIMARY KEY
+);
+
 -- Cancellations, which may come before their requests.
 CREATE TABLE IF NOT EXISTS tombstone (
     request      TEXT NOT NULL,       -- the id of a request, or of its package

@@ -17,6 +17,7 @@ from ingestd.messages.commands import (
 )
 from ingestd.messages.events import (
     AipData,
+    BatchData,
     CountsData,
     DipData,
     ErrorData,
@@ -38,8 +39,10 @@ from ingestd.messages.events import (
 from ingestd.messages.options import CompressionAlgorithm, ProcessingConfig
 from ingestd.messages.requests import (
     MAX_BODY_BYTES,
+    Batch,
     OwnPolicy,
     PreservationRequest,
+    Priority,
     RequestEnvelope,
     RequestSource,
     parse_request,
@@ -57,6 +60,8 @@ __all__ = [
     "MAX_BODY_BYTES",
     "MAX_DEPTH",
     "AipData",
+    "Batch",
+    "BatchData",
     "Cancel",
     "CancelData",
     "Checksum",
@@ -74,6 +79,7 @@ __all__ = [
     "Outcome",
     "OwnPolicy",
     "PreservationRequest",
+    "Priority",
     "ProcessingConfig",
     "RequestEnvelope",
     "RequestSource",

@@ -75,6 +75,7 @@ class EventType(StrEnum):
     AIP_CREATED = "aip.created"
     AIP_STORED = "aip.stored"
     CONTROL_REFUSED = "control.refused"
+    BATCH_COMPLETED = "batch.completed"
 
     @property
     def full(self) -> str:
@@ -299,6 +300,14 @@ class CountsData(Outgoing):
     identified: int = 0
 
 
+class BatchData(Outgoing):
+    """How the requests of a batch ended."""
+
+    id: str
+    size: int
+    outcomes: dict[Outcome, int]
+
+
 class TimingData(Outgoing):
     accepted_at: Time
     started_at: Time | None = None
@@ -334,6 +343,8 @@ class EventData(Outgoing):
     normalization: list[NormalizationData] = []
     warnings: list[WarningData] = []
     error: ErrorData | None = None
+    batch: BatchData | None = None
+    """`batch.completed` only."""
     workflow_digest: str | None = None
     timing: TimingData | None = None
     tools: list[ToolData] = []

@@ -148,6 +148,16 @@ class OwnPolicy(Incoming):
     """Rules that are not followed."""
 
 
+class Batch(Incoming):
+    """A group of requests of one tenant, told of together when all have ended (`batch.completed`)."""
+
+    id: Label
+    size: Annotated[int, Field(ge=1, le=10_000)]
+    """How many requests it has."""
+    stop_on_failure: bool = False
+    """Once one has failed, those that are not begun are cancelled."""
+
+
 class Priority(StrEnum):
     HIGH = "high"
     NORMAL = "normal"
@@ -180,6 +190,9 @@ class PreservationRequest(Incoming):
     """Rules of the format policy registry for this request alone, where the site allows them."""
     metadata: RequestMetadata = RequestMetadata()
     target: Target = Target()
+    expires_at: Time | None = None
+    """Not begun by then, it is rejected (`request.expired`)."""
+    batch: Batch | None = None
     deadline_seconds: Annotated[float, Field(gt=0)] | None = None
     """How long the whole may take from the time it is accepted."""
     client_context: Context = Field(default_factory=dict)

@@ -41,7 +41,7 @@ async def submit(settings: AmqpSettings, envelope: RequestEnvelope, tenant: str)
     `RequestError` when the request is larger than the bus carries.
     """
     message = mail.request_message(envelope)
-    address = Address(exchange=settings.requests, key=mail.request_key(tenant), kept=True)
+    address = Address(exchange=settings.requests, key=mail.request_key(tenant, envelope.data.priority), kept=True)
     async with connected(settings, "ingestd submit") as connection:
         async with answered():
             channel = await connection.channel()

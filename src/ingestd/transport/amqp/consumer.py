@@ -1,4 +1,4 @@
-"""Requests, taken one at a time and settled at once.
+"""Requests, taken one at a time and settled at once, each in its turn (`turns`).
 
 A delivery is in hand only for as long as it takes to journal it and to park a copy: never while a slot is waited for,
 never while a package is worked on. So the broker stays the queue, no delivery grows old, and a dropped connection
@@ -23,7 +23,8 @@ from ingestd.transport.amqp.connection import Backoff, BrokerError, answered, lo
 from ingestd.transport.amqp.mail import Delivery, Invalid, Unreadable
 from ingestd.transport.amqp.ports import Disposition, Intake
 from ingestd.transport.amqp.posting import Address, publish
-from ingestd.transport.amqp.topology import Topology
+from ingestd.transport.amqp.topology import lanes
+from ingestd.transport.amqp.turns import Priorities, Tenants
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +66,9 @@ class Consumer:
         self._channel = channel
         self._in_hand = in_hand
         self._arrived: asyncio.Queue[Delivery | None] = asyncio.Queue()
-        self._queue = Topology.of(settings).request_queues[0]
+        self._queues = tuple(lanes(settings).values())
+        self._priorities = Priorities(lanes(settings))
+        self._tenants = Tenants()
         self._pauses = pauses or Backoff(min_seconds=1, max_seconds=60)
 
     async def run(self) -> None:
@@ -85,26 +88,39 @@ class Consumer:
         while True:
             await self._intake.wait_for_slot()
             await wire(self._connection).ready()  # waits while the broker says that it is blocked
-            async with answered():
-                consuming = await underlay.basic_consume(self._queue, self._on_message)
-            await self._consume_while_free(underlay, str(consuming.consumer_tag))
+            delivery = await self._fetched(underlay)
+            for one in [delivery] if delivery else await self._awaited(underlay):
+                done = await self._is_done_with(one)
+                async with answered():
+                    if done:
+                        await underlay.basic_ack(one.tag)
+                    else:
+                        await underlay.basic_nack(one.tag, requeue=True)
 
-    async def _consume_while_free(self, underlay: WireChannel, consumer_tag: str) -> None:
-        while True:
-            delivery = await self._arrived.get()
-            if delivery is None:
-                raise BrokerError(f"the broker stopped the delivery of {self._queue!r}: was the queue deleted?")
-            done = await self._is_done_with(delivery)
-            free = self._intake.has_slot()
+    async def _fetched(self, underlay: WireChannel) -> Delivery | None:
+        """The next request of those that wait; None when none does."""
+        for queue in self._priorities.order():
             async with answered():
-                if not free:  # first, for the next one comes as soon as this one is settled
-                    await underlay.basic_cancel(consumer_tag)
-                if done:
-                    await underlay.basic_ack(delivery.tag)
-                else:
-                    await underlay.basic_nack(delivery.tag, requeue=True)
-            if not free:
-                return
+                message = await underlay.basic_get(queue)
+            if isinstance(message.delivery, Basic.GetOk):
+                return Delivery.of(message)
+        return None
+
+    async def _awaited(self, underlay: WireChannel) -> list[Delivery]:
+        """Wait until something comes; it may be one of each priority, rarely."""
+        tags = []
+        for queue in self._queues:
+            async with answered():
+                tags.append(str((await underlay.basic_consume(queue, self._on_message)).consumer_tag))
+        came = [await self._arrived.get()]
+        for tag in tags:
+            async with answered():
+                await underlay.basic_cancel(tag)
+        while not self._arrived.empty():
+            came.append(self._arrived.get_nowait())
+        if None in came:
+            raise BrokerError("the broker stopped the delivery of requests: was a queue deleted?")
+        return [delivery for delivery in came if delivery is not None]
 
     async def _on_message(self, message: DeliveredMessage) -> None:
         self._arrived.put_nowait(Delivery.of(message))
@@ -153,7 +169,12 @@ class Consumer:
             case RequestEnvelope():
                 await self._settle(await self._take(delivery, reading), delivery, reading)
 
-    async def _take(self, delivery: Delivery, envelope: RequestEnvelope) -> Disposition:
+    async def _take(self, delivery: Delivery, envelope: RequestEnvelope) -> Disposition | None:
+        """Take a request, or set it back (None) so that another tenant has its turn."""
+        if not delivery.returning and not self._tenants.takes(envelope.data.tenant, left=delivery.left):
+            message, key = mail.set_back(delivery, envelope)
+            await publish(self._channel, Address(exchange=self._settings.requests, key=key, kept=True), message)
+            return None
         try:
             return await self._intake.take(
                 envelope,
@@ -174,14 +195,16 @@ class Consumer:
             message_id=delivery.message_id,
         )
 
-    async def _settle(self, disposition: Disposition, delivery: Delivery, envelope: RequestEnvelope | None) -> None:
+    async def _settle(
+        self, disposition: Disposition | None, delivery: Delivery, envelope: RequestEnvelope | None
+    ) -> None:
         if disposition in _PARK:
             message, key = mail.parked(delivery, envelope)
             await publish(self._channel, Address(exchange=self._settings.inflight, key=key, kept=True), message)
         if envelope and disposition in {Disposition.TAKEN, Disposition.IN_HAND}:
             self._in_hand.keep(delivery, envelope)
             self._in_hand.of(self._intake)  # forget those that have ended
-        log.debug("request_settled", disposition=disposition.value, message_id=delivery.message_id)
+        log.debug("request_settled", disposition=disposition or "set back", message_id=delivery.message_id)
 
     async def _bury(self, delivery: Delivery, error: IngestError) -> None:
         address = Address(exchange=self._settings.dead_letter_exchange, key=delivery.routing_key, kept=True)

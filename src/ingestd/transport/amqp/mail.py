@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from aio_pika import DeliveryMode, Message
@@ -26,10 +26,11 @@ from ingestd.messages import (
     ControlCommand,
     Event,
     EventType,
+    Priority,
     RequestEnvelope,
     routing_word,
 )
-from ingestd.transport.amqp.topology import REQUEST_KEY
+from ingestd.transport.amqp.topology import REQUEST_KEYS
 
 ATTEMPT: Final = "x-ingestd-attempt"
 PARKED: Final = "x-ingestd-parked"
@@ -62,6 +63,10 @@ class Delivery:
     type: str | None = None
     timestamp: datetime | None = None
     count: int = 0
+    lifetime: timedelta | None = None
+    """How long it was to be kept (the property `expiration`)."""
+    left: int = 0
+    """How many messages were in the queue behind it, where it was fetched."""
     headers: Mapping[str, Any]
 
     @classmethod
@@ -80,8 +85,18 @@ class Delivery:
             type=properties.message_type or None,
             timestamp=properties.timestamp,
             count=_number(headers.get("x-delivery-count"), lowest=0),
+            lifetime=_lifetime(properties.expiration),
+            left=getattr(message.delivery, "message_count", 0) or 0,
             headers=headers,
         )
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When it is too late to begin, by its properties; nobody knows without a time stamp."""
+        if self.lifetime is None or self.timestamp is None or self.returning:
+            return None
+        stamp = self.timestamp
+        return (stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)) + self.lifetime
 
     @property
     def attempt(self) -> int:
@@ -91,6 +106,11 @@ class Delivery:
     def returning(self) -> bool:
         """Whether a worker parked it, or put it back."""
         return bool(self.headers.get(PARKED))
+
+
+def _lifetime(expiration: str | None) -> timedelta | None:
+    """Milliseconds as text; RabbitMQ lets in nothing else, and at most a little over 49 days."""
+    return timedelta(milliseconds=int(expiration)) if expiration and expiration.isdigit() else None
 
 
 def _number(value: object, *, lowest: int) -> int:
@@ -115,14 +135,15 @@ class Invalid:
 def read(delivery: Delivery) -> RequestEnvelope | Invalid | Unreadable:
     """Read a request, or say in what way it is none. Raises nothing: whatever the body is, there is an answer."""
     try:
-        return messages.read_request(
-            delivery.body,
-            message_id=delivery.message_id or "",
-        )
+        envelope = messages.read_request(delivery.body, message_id=delivery.message_id or "")
     except RequestError as error:
         return Invalid(error=error) if _names_itself(delivery) else Unreadable(error=error)
     except RecursionError:
         return Unreadable(error=RequestError("the message is nested too deeply to be a request"))
+    if delivery.expires_at is None or envelope.data.expires_at is not None:
+        return envelope
+    data = envelope.data.model_copy(update={"expires_at": delivery.expires_at})
+    return envelope.model_copy(update={"data": data})
 
 
 def _names_itself(delivery: Delivery) -> bool:
@@ -154,13 +175,20 @@ def parked(delivery: Delivery, envelope: RequestEnvelope | None) -> tuple[Messag
 
 def _way_back(delivery: Delivery, envelope: RequestEnvelope | None) -> str:
     """The key it came with, if the requests queue is bound to it; messages may be put into a queue directly."""
-    if delivery.routing_key == REQUEST_KEY or delivery.routing_key.startswith(f"{REQUEST_KEY}."):
+    if any(f"{delivery.routing_key}.".startswith(f"{words}.") for words in REQUEST_KEYS.values()):
         return delivery.routing_key
     return request_key(envelope.data.tenant if envelope else "default")
 
 
-def request_key(tenant: str) -> str:
-    return f"{REQUEST_KEY}.{routing_word(tenant)}"
+def request_key(tenant: str, priority: Priority = Priority.NORMAL) -> str:
+    return f"{REQUEST_KEYS[priority]}.{routing_word(tenant)}"
+
+
+def set_back(delivery: Delivery, envelope: RequestEnvelope) -> tuple[Message, str]:
+    """Copy a request for the end of its queue, as it came."""
+    message = _copy(delivery, _copied(delivery.headers), _printable(identity(delivery, envelope)))
+    message.expiration = delivery.lifetime
+    return message, _way_back(delivery, envelope)
 
 
 def dead(delivery: Delivery, error: IngestError) -> Message:
@@ -210,7 +238,7 @@ def parked_anew(record: RequestRecord) -> tuple[Message, str]:
     message = request_message(record.envelope)
     message.headers = {ATTEMPT: record.attempt, PARKED: 1}
     message.reply_to, message.correlation_id = record.reply_to, record.correlation
-    return message, request_key(record.envelope.data.tenant)
+    return message, request_key(record.envelope.data.tenant, record.envelope.data.priority)
 
 
 def command_message(command: ControlCommand) -> Message:

@@ -14,7 +14,7 @@ from aio_pika import Message
 from aio_pika.abc import AbstractChannel, AbstractConnection
 
 from ingestd.config import AmqpSettings
-from ingestd.messages import Event
+from ingestd.messages import Event, EventType
 from ingestd.transport.amqp import mail
 from ingestd.transport.amqp.connection import (
     Backoff,
@@ -27,6 +27,7 @@ from ingestd.transport.amqp.connection import (
 )
 from ingestd.transport.amqp.ports import Intake, OutboxItem
 from ingestd.transport.amqp.posting import Address, publish
+from ingestd.transport.amqp.topology import lanes
 
 BATCH = 100
 QUIET_SECONDS = 0.25
@@ -42,6 +43,8 @@ def addresses(event: Event, settings: AmqpSettings) -> tuple[Address, ...]:
     """
     watched = Address(exchange=settings.events, key=mail.progress_key(event), kept=False)
     awaited = Address(exchange=settings.results, key=event.routing_key(), kept=True)
+    if event.kind is EventType.BATCH_COMPLETED:
+        return (watched, awaited)
     if not event.kind.terminal:
         return (watched,)
     return (watched, awaited) if mail.in_progress(event) else (awaited,)
@@ -57,7 +60,7 @@ class Publisher:
         self._settings = settings
         self._connection = connection
         self._channel = channel
-        self._own_queues = {settings.requests, settings.inflight, settings.unrouted, settings.dead}
+        self._own_queues = {*lanes(settings).values(), settings.inflight, settings.unrouted, settings.dead}
         self._backoff = Backoff(min_seconds=settings.reconnect_min_seconds, max_seconds=settings.reconnect_max_seconds)
 
     async def run(self, finishing: asyncio.Event) -> None:

@@ -12,10 +12,15 @@ import aio_pika.abc
 from aio_pika import ExchangeType
 
 from ingestd.config import AmqpSettings
+from ingestd.messages import Priority
 from ingestd.transport.amqp.connection import answered
 
-REQUEST_KEY = "preservation.request"
-"""First words of a request's routing key; the tenant's follows."""
+REQUEST_KEYS = {
+    Priority.HIGH: "preservation.high",
+    Priority.NORMAL: "preservation.request",
+    Priority.LOW: "preservation.low",
+}
+"""First words of a request's routing key, which choose its queue; the tenant's follows."""
 
 UNLIMITED = 1_000_000_000
 """Deliveries of a queue that only people read: RabbitMQ 4 would otherwise drop a message after 20 looks at it."""
@@ -74,10 +79,13 @@ class Topology:
             queues=(
                 Queue(name=settings.dead, arguments=_quorum()),
                 Queue(name=settings.unrouted, arguments=_quorum()),
-                Queue(
-                    name=settings.requests,
-                    arguments=_quorum(delivery_limit=settings.delivery_limit)
-                    | _dead_letters(settings.dead_letter_exchange),
+                *(
+                    Queue(
+                        name=name,
+                        arguments=_quorum(delivery_limit=settings.delivery_limit)
+                        | _dead_letters(settings.dead_letter_exchange),
+                    )
+                    for name in lanes(settings).values()
                 ),
                 Queue(
                     name=settings.inflight,
@@ -89,11 +97,26 @@ class Topology:
             bindings=(
                 Binding(exchange=settings.dead_letter_exchange, queue=settings.dead, key=""),
                 Binding(exchange=settings.unrouted, queue=settings.unrouted, key=""),
-                Binding(exchange=settings.requests, queue=settings.requests, key=f"{REQUEST_KEY}.#"),
+                *(
+                    Binding(exchange=settings.requests, queue=name, key=f"{REQUEST_KEYS[priority]}.#")
+                    for priority, name in lanes(settings).items()
+                ),
                 Binding(exchange=settings.inflight, queue=settings.inflight, key=""),
             ),
-            request_queues=(settings.requests,),
+            request_queues=tuple(lanes(settings).values()),
         )
+
+
+def lanes(settings: AmqpSettings) -> dict[Priority, str]:
+    """The queues of requests by priority, the most urgent first.
+
+    Quorum queues of RabbitMQ 3 know no priorities, those of 4 two: so each priority is a queue.
+    """
+    return {
+        Priority.HIGH: f"{settings.requests}.high",
+        Priority.NORMAL: settings.requests,
+        Priority.LOW: f"{settings.requests}.low",
+    }
 
 
 def _quorum(*, delivery_limit: int = UNLIMITED) -> Arguments:
