@@ -227,6 +227,17 @@ async def test_a_truncated_package_is_said_to_be_one(tmp_path: Path, form: str) 
     assert ("package.readable", path.name) == (found.findings[0].rule, found.findings[0].path)
 
 
+@pytest.mark.parametrize("form", ["folder", "7z", "zip", "tar.gz"])
+async def test_names_are_the_same_however_they_are_composed(tmp_path: Path, form: str) -> None:
+    files = [Sample(path=f"objects/{name}.txt", content=name.encode()) for name in ("cafe\u0301", "na\u00efve")]
+    text = mets(files).replace("ASCII", "UTF-8")
+    folder = archivematica(tmp_path, files=files, text=text)
+
+    found = await aip.verify(folder if form == "folder" else packed(folder, form))
+
+    assert [] == list(found.findings)
+
+
 @pytest.mark.parametrize("form", ["7z", "zip", "tar", "tar.gz"])
 async def test_a_corruption_is_found_in_a_package_too(tmp_path: Path, form: str) -> None:
     folder = archivematica(tmp_path)
