@@ -102,7 +102,12 @@ async def verify_bag(task: Task, services: Services) -> AsyncIterator[Outcome]:
 
 def _no_bag() -> ContentError:
     violation = Violation(path="bagit.txt", rule="declaration", expected="BagIt-Version: 1.0", actual="no such file")
-    return ContentError("the source is no bag", code=Code.CONTENT_BAG_INVALID, violations=(violation,))
+    return ContentError(
+        "the source is no bag",
+        code=Code.CONTENT_BAG_INVALID,
+        violations=(violation,),
+        remediation="Send a bag, or leave the request's `type` out.",
+    )
 
 
 def _structure(task: Task, manifests: Sequence[Manifest]) -> Iterator[Violation]:
