@@ -29,6 +29,7 @@ from ingestd.fpr.commands import CommandRun, Commands
 from ingestd.fpr.records import Command, Purpose, Rule
 from ingestd.fpr.registry import Registry
 from ingestd.fpr.substitution import fill
+from ingestd.fpr.variables import values_for
 from ingestd.oais import File, Package
 from ingestd.premis import Digest, DigestAlgorithm, now
 from ingestd.tools.run import Limits
@@ -157,30 +158,17 @@ class Maker:
         place = PurePosixPath(file.path)
         prefix, stem, postfix = _name(order, id_)
         out = f"{folder}/{prefix}{stem}{postfix}"
-        root = f"{self.root}/"
+        values = values_for(package, self.root, file)
         # Transcription commands write below the objects folder: for them, that is the scratch folder.
-        objects = f"{folder}/" if order.purpose is Purpose.TRANSCRIPTION else f"{root}objects/"
+        objects = f"{folder}/" if order.purpose is Purpose.TRANSCRIPTION else values["SIPObjectsDirectory"]
         return {
-            "SIPUUID": str(package.id),
-            "SIPName": package.name,
-            "sipName": package.name,
-            "SIPDirectory": root,
-            "SIPDirectoryBasename": self.root.name,
-            "SIPLogsDirectory": f"{root}logs/",
+            **values,
             "SIPObjectsDirectory": objects,
-            "currentPath": root,
-            "processingDirectory": f"{self.root.parent}/",
-            "fileUUID": str(file.id),
-            "originalLocation": file.original,
-            "currentLocation": file.path,
-            "relativeLocation": file.path,
+            # What is read may be another file than the one that it is done for, such as its preservation copy.
             "fileFullName": str(order.path),
             "inputFile": str(order.path),
             "fileDirectory": f"{order.path.parent}/",
             "fileName": place.stem[:STEM_CHARACTERS],
-            "fileExtension": place.suffix[1:],
-            "fileExtensionWithDot": place.suffix,
-            "fileGrpUse": str(file.use),
             "outputFileUUID": str(id_),
             "outputDirectory": f"{folder}/",
             "outputFileName": out,
