@@ -7,12 +7,25 @@ import os
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from ingestd.journal import PackageJournal
-from ingestd.oais import Description, Directory, Extension, Facts, File, FileUse, Rename, Totals, Warning_
+from ingestd.oais import (
+    Description,
+    DescriptionStatus,
+    Directory,
+    Extension,
+    Facts,
+    File,
+    FileUse,
+    Rename,
+    Section,
+    Totals,
+    Warning_,
+)
 from ingestd.premis import Event, EventOutcome, EventType, Format
 from tests.fakes import FakeHistory
 from tests.steps import AT, a_file
@@ -288,3 +301,27 @@ async def test_what_is_made_for_a_dip_is_no_part_of_the_totals_of_the_aip(record
 
     assert 2 == (await recorded.history.totals()).files
     assert 2 == (await recorded.history.totals(under="DIP")).files
+
+
+async def test_a_description_comes_back_whole(recorded: Recorded) -> None:
+    said = Description(
+        target=uuid.uuid4(),
+        kind="mods",
+        section=Section.SOURCE,
+        xml="<é/>",
+        reference=uuid.uuid4(),
+        status=DescriptionStatus.UPDATE_SUPERSEDED,
+        created_at=datetime(2020, 1, 2, tzinfo=UTC),
+        group="g",
+    )
+    await recorded.record(descriptions=[said])
+
+    ((_, back),) = (await recorded.history.descriptions([said.target]))[said.target]
+    assert replace(back, pairs=tuple(back.pairs)) == said
+
+
+async def test_files_are_found_by_their_ids_unless_they_were_removed(recorded: Recorded) -> None:
+    here, gone = a_file("objects/a"), a_file("objects/b", removed=True)
+    await recorded.record(files=[here, gone])
+
+    assert [here.id] == list(await recorded.history.files_by_id([here.id, gone.id, uuid.uuid4()]))

@@ -23,7 +23,7 @@ from ingestd.errors import (
     Violation,
 )
 from ingestd.job import Handler, Outcome, Services, Task
-from ingestd.oais import Facts, FileUse, Warning_
+from ingestd.oais import TRANSFER_OPTIONS, Facts, FileUse, Warning_
 from ingestd.premis import Event, EventType
 from ingestd.workflow import Workflow, new_link_id
 from tests.steps import Bench, a_file, a_package, services
@@ -475,3 +475,13 @@ async def test_a_step_whose_outcome_was_recorded_is_not_run_again(world: World) 
 
     assert (await world.preserve()).error is None
     assert world.ran == ["b", "c"]
+
+
+async def test_a_choice_follows_what_the_transfer_itself_asks_for(world: World) -> None:
+    world.links |= {A: link("a", D, start=True), D: choice("normalize", B, C)}
+    world.bench.package = a_package(processing={"normalize": True})
+    await world.bench.journal.record(Facts(package={TRANSFER_OPTIONS: '{"normalize": false}'}))
+
+    await world.preserve()
+
+    assert world.ran == ["a", "c"]
