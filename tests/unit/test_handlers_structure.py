@@ -113,3 +113,20 @@ async def test_files_in_the_folder_license_are_licences(bench: Bench) -> None:
     assert {"objects/license/l.txt": FileUse.LICENSE, "objects/a.txt": FileUse.ORIGINAL} == {
         file.path: file.use for file in await bench.files()
     }
+
+
+async def test_a_file_that_was_mended_after_it_failed_is_recorded_as_it_is_now(bench: Bench) -> None:
+    files = {LABELS: b"a.txt,one, two\n", STRUCT_MAP: b"<a/>", "objects/a.txt": b"1", "objects/ b": b"2"}
+    await bench.receive(files)
+    for step, name, mended in (
+        (load_file_labels, LABELS, b"a.txt,one"),
+        (load_struct_map, STRUCT_MAP, a_mets().encode()),
+    ):
+        with pytest.raises(ContentError):
+            await bench.run(step)
+        (bench.root / name).write_bytes(mended)
+        await bench.run(step)
+
+        file = await bench.journal.file_at(name)
+        assert file is not None
+        assert file.size_bytes == len(mended)

@@ -168,3 +168,14 @@ def test_what_was_written_is_read(
 
     expected = [[cell.strip() for cell in row] for row in written if any(cell.strip() for cell in row)]
     assert [cells for _, cells in told] == expected
+
+
+def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
+    made = table(tmp_path, b"file,note\n" + b"".join(b"objects/%d,%s\n" % (n, b"x" * 400) for n in range(20_000)))
+
+    tracemalloc.start()
+    assert sum(1 for _ in made.rows()) == 20_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 2**20

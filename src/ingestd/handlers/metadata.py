@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,8 @@ async def load_metadata_json(task: Task, services: Services) -> AsyncIterator[Ou
 
 async def load_dublin_core(task: Task, services: Services) -> Outcome:
     """Read `dublincore.xml`, Dublin Core of the package as a whole. What it says in attributes stays in the file."""
-    if await task.history.file_at(DUBLIN_CORE_FILE) is None:
+    file = await task.history.file_at(DUBLIN_CORE_FILE)
+    if file is None:
         return Outcome()
     try:
         document = await asyncio.to_thread(xml.read, task.at(DUBLIN_CORE_FILE))
@@ -94,12 +95,13 @@ async def load_dublin_core(task: Task, services: Services) -> Outcome:
         violation = Violation(path=DUBLIN_CORE_FILE, rule="xml", expected=expected, actual=str(error))
         raise invalid(DUBLIN_CORE_FILE, [violation]) from error
     pairs, lost = xml.dublin_core(document)
-    warnings = []
+    corrected = await mended(task.at(DUBLIN_CORE_FILE), file) or Facts()
+    warnings = [*corrected.warnings]
     if lost:
         detail = f"attributes and elements within elements stand in the file alone: {', '.join(lost)}"
-        warnings = [Warning_(code="content.metadata_reduced", detail=detail, path=DUBLIN_CORE_FILE)]
+        warnings.append(Warning_(code="content.metadata_reduced", detail=detail, path=DUBLIN_CORE_FILE))
     described = [Description(target=task.package.id, kind=DC, pairs=pairs)] if pairs else []
-    return Outcome(facts=Facts(descriptions=described, warnings=warnings))
+    return Outcome(facts=replace(corrected, descriptions=described, warnings=warnings))
 
 
 async def _load(task: Task, file: File, items: Iterator[Line | Violation]) -> AsyncIterator[Outcome]:

@@ -16,7 +16,7 @@ from ingestd.metadata.tables import LISTED, Row, Shape, Table, invalid, read
 from ingestd.mets import unfit
 from ingestd.oais import Description, Directory, Facts, File, Section, Warning_, escape_name
 from ingestd.premis import Event, EventOutcome, EventType, now, program
-from ingestd.references import find
+from ingestd.references import find, mended
 
 FILE = "metadata/source-metadata.csv"
 TRANSFER_FILE = "metadata/transfer_metadata.xml"
@@ -41,12 +41,16 @@ async def load_source_metadata(task: Task, services: Services) -> AsyncIterator[
     a warning, or, with `metadata_xml.fail_on_error`, fails the package. Every row that cannot be used is listed first.
     """
     path = task.at(FILE)
-    if await task.history.file_at(FILE) is None:
+    file = await task.history.file_at(FILE)
+    if file is None:
         return
     table = await asyncio.to_thread(lambda: Table(path=path, shape=_SHAPE))
     violations = await _check(task, table)
     if violations:
         raise invalid(FILE, violations)
+    corrected = await mended(path, file)
+    if corrected is not None:
+        yield Outcome(facts=corrected, cursor=task.cursor)
     if table.warnings():
         yield Outcome(facts=Facts(warnings=table.warnings()), cursor=task.cursor)
     schemas = xml.Schemas({key: path or None for key, path in services.settings.metadata_xml.schemas.items()})

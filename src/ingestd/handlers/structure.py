@@ -14,7 +14,7 @@ from ingestd.job import Outcome, Services, Task
 from ingestd.metadata.tables import LISTED, Row, Shape, Table, invalid, read
 from ingestd.mets import structmap
 from ingestd.oais import Facts, File, FileUse, Warning_, escape_name
-from ingestd.references import find
+from ingestd.references import find, mended
 
 LABELS = "metadata/file_labels.csv"
 STRUCT_MAP = "metadata/mets_structmap.xml"
@@ -25,12 +25,16 @@ _WINDOW = 256
 async def load_file_labels(task: Task, services: Services) -> AsyncIterator[Outcome]:
     """Read `file_labels.csv`, which has no header: a file's path within `objects`, and its label in the structMap."""
     path = task.at(LABELS)
-    if await task.history.file_at(LABELS) is None:
+    file = await task.history.file_at(LABELS)
+    if file is None:
         return
     table = await asyncio.to_thread(lambda: Table(path=path, shape=_SHAPE))
     violations = await asyncio.to_thread(table.faults)
     if violations:
         raise invalid(LABELS, violations)
+    corrected = await mended(path, file)
+    if corrected is not None:
+        yield Outcome(facts=corrected, cursor=task.cursor)
     if table.warnings():
         yield Outcome(facts=Facts(warnings=table.warnings()), cursor=task.cursor)
     rows = (row for row in read(path, _SHAPE) if row.line > task.cursor)
@@ -65,7 +69,8 @@ async def load_struct_map(task: Task, services: Services) -> Outcome:
     structMap, an `fptr` or `area` without CONTENTIDS, or with those of a file that is not in the transfer.
     """
     path = task.at(STRUCT_MAP)
-    if await task.history.file_at(STRUCT_MAP) is None:
+    file = await task.history.file_at(STRUCT_MAP)
+    if file is None:
         return Outcome()
     violations = list(await asyncio.to_thread(structmap.faults, path, STRUCT_MAP))
     kept = task.folder / structmap.KEPT
@@ -76,7 +81,8 @@ async def load_struct_map(task: Task, services: Services) -> Outcome:
         await asyncio.to_thread(partial.replace, kept)
     if violations:
         raise invalid(STRUCT_MAP, violations)
-    return Outcome(facts=Facts(package={structmap.FACT: "yes"}))
+    corrected = await mended(path, file) or Facts()
+    return Outcome(facts=replace(corrected, package={structmap.FACT: "yes"}))
 
 
 async def _cut(task: Task, out: TextIO) -> list[Violation]:
