@@ -49,8 +49,8 @@ async def topology(options: argparse.Namespace, settings: Settings) -> int:
     await client.declare(settings.amqp)
     names = settings.amqp
     print(
-        f"declared: {names.requests}, {names.inflight}, {names.control}, {names.events}, {names.results}, "
-        f"{names.unrouted}, {names.dead_letter_exchange}, {names.dead}"
+        f"declared: {names.requests} (.high, .low), {names.inflight}, {names.control}, {names.events}, "
+        f"{names.results}, {names.unrouted}, {names.dead_letter_exchange}, {names.dead}"
     )
     return OK
 

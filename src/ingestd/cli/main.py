@@ -47,13 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(name: str) -> Command:
-    from ingestd.cli import aip, broker, commands, embedded, fpr, inspect
+    from ingestd.cli import aip, broker, commands, embedded, fpr, inspect, replay
 
     known: dict[str, Command] = {
         "ingest": embedded.ingest,
         "resume": embedded.resume,
         "cancel": commands.cancel,
         "retry": commands.retry,
+        "replay": replay.replay,
         "serve": broker.serve,
         "submit": broker.submit,
         "watch": broker.watch,
@@ -195,6 +196,7 @@ def _broker(commands: Any) -> None:
     watch.add_argument("bindings", nargs="*", default=["#"], metavar="BINDING", help="topic patterns (default: all)")
     watch.add_argument("--json", action="store_true", help="print events as JSON lines")
     _commands(commands)
+    _replay(commands)
     _add(commands, "topology", "declare exchanges, queues and bindings on the broker")
 
 
@@ -222,6 +224,27 @@ that was reached, named by its id or its `execute` (`ingestd workflow graph` sho
         command.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
     cancel.add_argument("--reason", default="", help="why; repeated in the result")
     retry.add_argument("--from", dest="start", default="failed", metavar="LINK|start", help="where to begin")
+
+
+def _replay(commands: Any) -> None:
+    replay = _add(
+        commands,
+        "replay",
+        "look at messages that are kept, and send them on their way once more",
+        more="""
+Dead letters are messages that are no request, that could not be taken, or that expired in their queue; unrouted are
+results that nobody had bound a queue for.
+
+  ingestd replay list                       what is kept, and why
+  ingestd replay show ID                    one message whole
+  ingestd replay one ID                     send one again to where it came from
+  ingestd replay all --code system.bug      send all again, or those with one error code""",
+    )
+    replay.add_argument("action", choices=["list", "show", "one", "all"])
+    replay.add_argument("id", nargs="?", metavar="ID", help="show, one: the message's id, as `list` shows it")
+    replay.add_argument("--queue", choices=["dead", "unrouted"], default="dead", help="which messages (default: dead)")
+    replay.add_argument("--code", help="list, all: only those with this error code")
+    replay.add_argument("--json", action="store_true", help="print as JSON lines")
 
 
 def _inspect(commands: Any) -> None:

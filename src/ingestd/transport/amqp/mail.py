@@ -203,6 +203,13 @@ def dead(delivery: Delivery, error: IngestError) -> Message:
     return _copy(delivery, headers, identity(delivery, None))
 
 
+def replayed(delivery: Delivery) -> Message:
+    """Copy a message that was kept, as it was before: for whoever takes it, it is new."""
+    ours = {REASON, CODE, EXCHANGE, ROUTING_KEY, PARKED}
+    headers = {name: value for name, value in _copied(delivery.headers).items() if name not in ours}
+    return _copy(delivery, headers, _printable(identity(delivery, None)))
+
+
 def _copy(delivery: Delivery, headers: Mapping[str, Header], message_id: str) -> Message:
     return Message(
         delivery.body,
