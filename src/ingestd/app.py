@@ -99,8 +99,10 @@ async def serve(settings: Settings, stop: asyncio.Event | None = None) -> None:
                 drained = asyncio.Event()
                 async with asyncio.TaskGroup() as group:
                     group.create_task(broker.run(stop, drained))
+                    audits = group.create_task(ingest.keep_auditing())
                     await stop.wait()
                     log.info("stopping", in_hand=len(ingest.in_hand()))
+                    audits.cancel()
                     await ingest.halt()
                     drained.set()
     log.info("stopped")

@@ -326,6 +326,11 @@ class Settings(Model):
     """How many workers may die with a request in hand before it fails (`system.crash_loop`)."""
     keep_published_seconds: Annotated[float, Field(gt=0)] = 7 * 86400
     """How long the service's journal keeps copies of results that are published (each request keeps its own)."""
+    audit_every_seconds: Annotated[float, Field(ge=0)] = 0
+    """How often `serve` reads all of archival storage again and publishes what it finds (2592000: every 30 days); 0:
+    never. Set it for one worker of several."""
+    audit_bytes_per_second: Annotated[float, Field(ge=0)] = 0
+    """How fast `serve` reads for its audit, on average; 0: as fast as it can."""
     keep_work: bool = False
     """Keep a package's working folder after its AIP is stored."""
     shutdown_seconds: Annotated[float, Field(gt=0)] = 25

@@ -107,7 +107,7 @@ async def test_doing_it_again_after_a_crash_gives_the_same_dip_once(made: Bench)
     facts = await made.journal.facts()
     place = Path(unquote(urlsplit(facts["dip_stored_url"]).path))
     assert str(dip_id(made.task())) == facts["dip_id"]
-    assert [place.name] == [path.name for path in place.parent.iterdir()]
+    assert [place.name, f"{place.name}.sha256"] == sorted(path.name for path in place.parent.iterdir())
     assert ("2", "2", "1") == (facts["dip_access"], facts["dip_thumbnails"], facts["dip_texts"])
 
 

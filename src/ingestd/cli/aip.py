@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ingestd import aip as aips
+from ingestd.cli import stored
 from ingestd.cli.main import FAILED, OK, REFUSED
 from ingestd.cli.report import print_error, size
 from ingestd.config import Settings
@@ -27,6 +28,11 @@ async def aip(options: argparse.Namespace, settings: Settings) -> int:
     actions: dict[str, Action] = {
         "inspect": inspect,
         "verify": verify,
+        "list": stored.stored_list,
+        "locate": stored.locate,
+        "fetch": stored.fetch,
+        "replicate": stored.replicate,
+        "delete": stored.delete,
         "extract": extract,
         "diff": diff,
         "report": report,
@@ -130,6 +136,9 @@ def _print_table(title: str, rows: Sequence[Sequence[str]]) -> None:
 
 
 async def verify(options: argparse.Namespace, settings: Settings) -> int:
+    if stored.is_id(options.path):
+        options.package = str(options.path)
+        return await stored.verify(options, settings)
     found = await aips.verify(options.path, pointer=options.pointer)
     if options.json:
         print_json(found)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ingestd.cli import stored_parser
+
 _PATH = "the AIP: its folder, or its package (7z, zip, tar, tar.gz/bz2/xz/zst)"
 
 
@@ -21,7 +23,9 @@ def add_actions(command: argparse.ArgumentParser) -> None:
     inspected.add_argument("path", type=Path, metavar="PATH", help=_PATH)
     inspected.add_argument("--files", type=int, default=100, metavar="N", help="list the first N files; -1: all (100)")
     verified = add("verify", "prove an AIP: bag, METS, PREMIS, every digest, every file both ways, the pointer file")
-    verified.add_argument("path", type=Path, metavar="PATH", help=_PATH)
+    verified.add_argument("path", type=Path, metavar="PATH|UUID", help=f"{_PATH}; or a UUID, for every stored copy")
+    verified.add_argument("--dip", action="store_true", help="with a UUID: the DIP of that id")
+    verified.add_argument("--location", metavar="NAME", help="with a UUID: only the copy on this location")
     verified.add_argument(
         "--pointer", type=Path, metavar="FILE", help="the pointer file (default: pointer.UUID.xml beside the package)"
     )
@@ -33,6 +37,7 @@ def add_actions(command: argparse.ArgumentParser) -> None:
     extracted.add_argument(
         "--output", metavar="FILE|DIR|-", help="a new file, a folder, or - for stdout (default: the working folder)"
     )
+    stored_parser.add_actions(actions)
     compared = add("diff", "what is different between two AIPs, or two versions of one")
     compared.add_argument("before", type=Path, metavar="A", help=_PATH)
     compared.add_argument("after", type=Path, metavar="B", help="the other")

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(name: str) -> Command:
-    from ingestd.cli import aip, broker, commands, embedded, fpr, inspect, replay
+    from ingestd.cli import aip, broker, commands, embedded, fpr, inspect, replay, stored
 
     known: dict[str, Command] = {
         "ingest": embedded.ingest,
@@ -65,6 +65,8 @@ def _command(name: str) -> Command:
         "schemas": inspect.schemas,
         "fpr": fpr.fpr,
         "aip": aip.aip,
+        "audit": stored.audit_storage,
+        "reconcile": stored.reconcile,
     }
     return known[name]
 
@@ -261,9 +263,24 @@ def _inspect(commands: Any) -> None:
     )
     config = _add(commands, "config", "print the settings in force, secrets hidden")
     config.add_argument("--describe", action="store_true", help="say what each setting is for")
-    from ingestd.cli import aip_parser, fpr_parser
+    from ingestd.cli import aip_parser, fpr_parser, stored_parser
 
     aip_parser.add_actions(_add(commands, "aip", "look into AIPs, ours and Archivematica's"))
+    stored_parser.add_audit(
+        _add(
+            commands,
+            "audit",
+            "read everything in archival storage again, and hold it against its digests",
+            more="A run that was stopped goes on where it was. Exit code 1 when a copy is damaged or cannot be read.",
+        )
+    )
+    reconcile = _add(
+        commands,
+        "reconcile",
+        "settle requests of which it could not be told whether their AIP is stored",
+        more="Looks whether it is, proves it if so, and stores it if not.",
+    )
+    reconcile.add_argument("--json", action="store_true", help="print results as JSON objects on stdout")
     fpr_parser.add_actions(_add(commands, "fpr", "look into, check, try, import and export the format policy registry"))
     schemas = _add(commands, "schemas", "write the published JSON Schemas and the AsyncAPI document")
     schemas.add_argument("folder", type=Path, help="where to write them")

@@ -26,7 +26,7 @@ from ingestd.workflow import Workflow
 from ingestd.workfolder import FolderBusy, empty, hold_folder
 
 log = structlog.get_logger(__name__)
-_AGAIN = {RequestState.FAILED, RequestState.CANCELLED}
+_AGAIN = {RequestState.FAILED, RequestState.CANCELLED, RequestState.OUTCOME_UNKNOWN}
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from ingestd.batches import Batches
 from ingestd.engine import Engine
 from ingestd.errors import DependencyError, IngestError, ResourceError
 from ingestd.ingest.answers import Answers, Asker, conflict
+from ingestd.ingest.audits import keep_auditing
 from ingestd.ingest.claims import Claims
 from ingestd.ingest.commands import Commands, unknown
 from ingestd.ingest.dispositions import Disposition
@@ -35,6 +36,7 @@ from ingestd.messages import (
     Cancel,
     CancelData,
     ControlCommand,
+    Event,
     EventData,
     RequestEnvelope,
     RequestState,
@@ -64,6 +66,7 @@ class Ingest:
         batches: Batches | None = None,
     ) -> None:
         self.settings = services.settings
+        self._locations = services.locations
         self.observers: list[Observer] = []
         self._journal = journal
         self._running = Running(engine, services, journal, self.observers, batches)
@@ -311,6 +314,20 @@ class Ingest:
             if items:
                 return items
             await self._running.outbox_grew.wait()
+
+    async def ended_as(self, state: RequestState) -> Sequence[RequestRecord]:
+        """The requests that ended so, the oldest first."""
+        return await self._journal.ended_as(state)
+
+    async def keep_auditing(self) -> None:
+        """Read all of archival storage again on the schedule of the settings, and publish what is found."""
+
+        async def announce(event: Event) -> None:
+            await self._journal.publish(event, package=None, reply_to=None, correlation=None)
+            self._running.outbox_grew.set()
+
+        if self.settings.audit_every_seconds:
+            await keep_auditing(self._locations, self.settings, announce)
 
     async def confirm(self, items: Sequence[int]) -> None:
         """These outbox rows are published."""

@@ -186,6 +186,11 @@ class ServiceJournal:
                 parameters.append(value)
         return [_request(row) for row in await self._db.rows(f"{sql} ORDER BY created_at", parameters)]
 
+    async def ended_as(self, state: RequestState) -> Sequence[RequestRecord]:
+        """Requests that ended in this state, the oldest first."""
+        sql = f"SELECT {_COLUMNS} FROM request WHERE state = ? ORDER BY created_at"  # noqa: S608  constant
+        return [_request(row) for row in await self._db.rows(sql, (state,))]
+
     async def next_sequence(self, package: uuid.UUID) -> int:
         """Take the next number of this attempt's events."""
         async with self._db.transaction() as transaction:

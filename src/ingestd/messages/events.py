@@ -74,6 +74,8 @@ class EventType(StrEnum):
     LINK_RETRYING = "link.retrying"
     AIP_CREATED = "aip.created"
     AIP_STORED = "aip.stored"
+    FIXITY_CHECKED = "fixity.checked"
+    FIXITY_FAILED = "fixity.failed"
     CONTROL_REFUSED = "control.refused"
     BATCH_COMPLETED = "batch.completed"
 
@@ -316,6 +318,27 @@ class TimingData(Outgoing):
     links: list[LinkData] = []
 
 
+class FixityData(Outgoing):
+    """What an audit found of one stored copy."""
+
+    location: str
+    package: uuid.UUID
+    kind: str
+    name: str
+    url: str
+    algorithm: str
+    expected: str
+    found: str
+    """The digest that was found, or in words what differs or is gone."""
+    good: bool
+    checked_at: Time
+    seconds: float
+    repaired_from: str = ""
+    """The location whose good copy took the damaged one's place."""
+    error: str = ""
+    """Why the copy could not be read; then nothing is known of it."""
+
+
 class EventData(Outgoing):
     """The `data` of every event and result. What does not apply to the event's type is null."""
 
@@ -348,6 +371,8 @@ class EventData(Outgoing):
     workflow_digest: str | None = None
     timing: TimingData | None = None
     tools: list[ToolData] = []
+    fixity: FixityData | None = None
+    """`fixity.checked` and `fixity.failed` only, whose request is named by the package."""
     program_runs: int | None = None
     """External programs started for this attempt."""
     work_folder: str | None = None
