@@ -91,6 +91,11 @@ class Attempt:
     def folder(self) -> Path:
         return self._settings.work_dir / str(self._record.package)
 
+    @property
+    def retried_at(self) -> datetime | None:
+        """Since when earlier cancellations do not count any more."""
+        return self._lease.claim.retried_at if self._lease else None
+
     def stop(self, why: Cancelled) -> bool:
         """End it with `request.cancelled`, at once; say False when it is too late: storing has begun."""
         return not self.told and self.interruption.stop(why)

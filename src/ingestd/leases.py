@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 import structlog
 from pydantic import BaseModel, ConfigDict
 
 from ingestd.errors import IngestError
+from ingestd.journal import Tombstone
 from ingestd.messages import Event
 from ingestd.premis import now
 from ingestd.storage.conditional import Conditional, DocumentChangedError, DocumentExistsError
@@ -66,6 +68,8 @@ class Claim(BaseModel):
     deaths: int = 0
     """How many leases lapsed since the request came, or was last retried."""
     accepted: bool = False
+    retried_at: datetime | None = None
+    """When it was last attempted again after it had ended: cancellations before that are done with."""
     storing: Storing | None = None
     result: Event | None = None
     """How the attempt ended; then nobody holds it."""
@@ -82,6 +86,24 @@ class Claim(BaseModel):
 
     def live(self, at: datetime) -> bool:
         return bool(self.holder) and not self.ended and at < self.until + timedelta(seconds=SKEW_SECONDS)
+
+
+class _Cancellation(BaseModel):
+    request: str
+    tenant: str | None
+    reason: str
+    at: datetime
+    until: datetime
+
+    @classmethod
+    def of(cls, tombstone: Tombstone, until: datetime) -> Self:
+        return cls(
+            request=tombstone.request, tenant=tombstone.tenant, reason=tombstone.reason, at=tombstone.at, until=until
+        )
+
+    @property
+    def tombstone(self) -> Tombstone:
+        return Tombstone(request=self.request, tenant=self.tenant, reason=self.reason, at=self.at)
 
 
 class Leases:
@@ -144,6 +166,24 @@ class Leases:
                 sure = _bytes(found[0].model_copy(update={"confirmed": True}))
                 await self._documents.replace(_key(package), sure, found[1])
                 return
+
+    async def cancel(self, tombstone: Tombstone, until: datetime) -> None:
+        """Keep a cancellation for workers that did not hear it: they may be started only later."""
+        key, note = _cancellation(tombstone.request), _Cancellation.of(tombstone, until)
+        for _ in range(_TRIES):
+            found = await self._documents.read(key)
+            with contextlib.suppress(DocumentExistsError, DocumentChangedError):
+                if found is None:
+                    await self._documents.create(key, note.model_dump_json().encode())
+                else:
+                    await self._documents.replace(key, note.model_dump_json().encode(), found[1])
+                return
+
+    async def cancellations(self, *names: str) -> Sequence[Tombstone]:
+        """The cancellations of requests or packages of these names."""
+        found = [await self._documents.read(_cancellation(name)) for name in names]
+        notes = [_Cancellation.model_validate_json(one[0]) for one in found if one]
+        return [note.tombstone for note in notes if note.until > now()]
 
     def _until(self) -> datetime:
         return now() + timedelta(seconds=self.seconds)
@@ -237,14 +277,24 @@ def _after(before: Claim, attempt: int) -> dict[str, Any]:
     """What of the document before is still true of the next attempt."""
     after: dict[str, Any] = {"token": before.token + 1, "attempt": max(attempt, before.attempt)}
     if before.ended:
-        return after | {"attempt": max(attempt, before.attempt + 1), "accepted": before.accepted}
+        return after | {
+            "attempt": max(attempt, before.attempt + 1),
+            "accepted": before.accepted,
+            "retried_at": now(),
+        }
     begun = before.accepted
+    after["retried_at"] = before.retried_at
     after |= {"accepted": begun, "storing": before.storing, "deaths": before.deaths + int(bool(before.holder))}
     return after | {"attempt": max(attempt, before.attempt + int(begun))}
 
 
 def _key(package: uuid.UUID) -> str:
     return f"requests/{package.hex[:2]}/{package}.json"
+
+
+def _cancellation(name: str) -> str:
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    return f"cancelled/{digest[:2]}/{digest}.json"
 
 
 def _bytes(claim: Claim) -> bytes:

@@ -15,9 +15,10 @@ import pytest
 from ingestd import leases as leases_module
 from ingestd.errors import Code, ResourceError
 from ingestd.ingest import Disposition, Ingest
+from ingestd.ingest.running import LOOK_SECONDS
 from ingestd.job import Outcome
 from ingestd.leases import Claim, HeldError, LeaseLostError, Leases
-from ingestd.messages import EventType, Retry, RetryData
+from ingestd.messages import Cancel, CancelData, EventType, Retry, RetryData
 from ingestd.messages import Outcome as Result
 from ingestd.oais import Facts
 from ingestd.premis import now
@@ -250,8 +251,44 @@ async def test_a_key_that_another_worker_knows_for_other_content_is_a_conflict(h
     house.gate.clear()
     async with house.open("one") as one, house.open("two") as two:
         await one.take(house.envelope(), returning=False)
+        await house.until(lambda: house.ran == ["a"])
         await lapse(house)
         assert await two.take(house.envelope("s", name="other"), returning=False) is Disposition.REJECTED
+
+
+# --- cancellations
+
+
+async def test_a_worker_that_did_not_hear_a_cancellation_knows_it_all_the_same(house: House) -> None:
+    async with house.open("one") as one:
+        await one.control(Cancel(id="c", source="me", data=CancelData(request="r", reason="no")))
+    async with house.open("two") as two:
+        await two.take(house.envelope(), returning=False)
+
+        assert await ended(house, two) == [("r", 1, Result.CANCELLED)]
+    assert house.ran == []
+
+
+async def test_a_retry_takes_a_cancellation_back_for_every_worker(house: House) -> None:
+    house.held = {"a"}
+    async with house.open("two") as two, dying(house, "one") as one:
+        await one.take(house.envelope(), returning=False)
+        await house.until(lambda: house.ran == ["a"])
+        for worker in (one, two):
+            await worker.control(Cancel(id="c", source="me", data=CancelData(request="r")))
+        assert await ended(house, one) == [("r", 1, Result.CANCELLED)]
+        await one.control(Retry(id="c", source="me", data=RetryData(request="r")))
+        await house.until(lambda: house.ran == ["a", "a"])
+    await lapse(house)
+    house.ran.clear()
+    house.events.clear()
+    async with house.open("two") as two:
+        await two.take(house.envelope(), returning=True)
+        await house.until(lambda: house.ran == ["a"])
+        await asyncio.sleep(LOOK_SECONDS + 0.2)
+        house.held.clear()
+
+        assert await ended(house, two) == [("r", 3, Result.SUCCEEDED)]
 
 
 # --- archival storage is away

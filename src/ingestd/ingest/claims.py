@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import shutil
 import uuid
+from collections.abc import Sequence
+from datetime import datetime
 
 import structlog
 
 from ingestd.config import Settings
-from ingestd.errors import DependencyError
-from ingestd.journal import RequestRecord, ServiceJournal
+from ingestd.errors import DependencyError, IngestError
+from ingestd.journal import RequestRecord, ServiceJournal, Tombstone
 from ingestd.journal.service import EMBEDDED
 from ingestd.leases import Claim, HeldError, Lease, Leases
 from ingestd.messages import RequestEnvelope, RequestState
@@ -92,6 +94,28 @@ class Claims:
         if found is None or found.result is not None:
             raise HeldError(str(record.package))
         return await self.take(found)
+
+    # --- cancellations -----------------------------------------------------------------------------------------------
+
+    async def cancel(self, tombstone: Tombstone, until: datetime) -> None:
+        """Tell workers that cannot hear it now, as far as archival storage is there."""
+        if self._leases is not None:
+            try:
+                await self._leases.cancel(tombstone, until)
+            except IngestError as error:
+                log.warning("cancellation_not_shared", request=tombstone.request, reason=error.detail)
+
+    async def cancellations(self, record: RequestRecord, lease: Lease | None) -> Sequence[Tombstone]:
+        """The cancellations that cover a request, but those that a retry took back."""
+        found = list(await self._journal.tombstones())
+        if self._leases is not None and lease is not None:
+            try:
+                found += await self._leases.cancellations(record.request, str(record.package))
+            except IngestError as error:
+                log.warning("cancellations_not_read", request=record.request, reason=error.detail)
+        retried_at = lease.claim.retried_at if lease else None
+        covering = [tombstone for tombstone in found if tombstone.covers(record)]
+        return [tombstone for tombstone in covering if retried_at is None or tombstone.at > retried_at]
 
     # --- results -----------------------------------------------------------------------------------------------------
 

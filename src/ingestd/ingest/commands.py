@@ -66,9 +66,14 @@ class Commands:
         if found is not None and found.result is not None:
             log.info("cancellation_too_late", request=found.request, state=found.state.value)
             return False
-        tombstone = Tombstone(request=command.request, tenant=command.tenant, reason=command.reason)
-        await self._journal.bury(tombstone, now() + timedelta(seconds=self._settings.keep_cancellations_seconds))
-        return self._running.stop(tombstone)
+        at = now()
+        until = at + timedelta(seconds=self._settings.keep_cancellations_seconds)
+        tombstone = Tombstone(request=command.request, tenant=command.tenant, reason=command.reason, at=at)
+        await self._journal.bury(tombstone, until)
+        stopped = self._running.stop(tombstone)
+        if found is None:
+            await self._claims.cancel(tombstone, until)
+        return stopped
 
     async def retry(self, command: RetryData) -> Ready | None:
         """Make a request ready for its next attempt, if it is known here; else it is another worker's to do."""

@@ -14,6 +14,7 @@ from ingestd.attempt import Attempt
 from ingestd.batches import Batches
 from ingestd.engine import Engine
 from ingestd.errors import Cancelled, IngestError, SystemFault
+from ingestd.ingest.claims import Claims
 from ingestd.ingest.grouping import Grouping
 from ingestd.ingest.handles import Observer, Preservation
 from ingestd.job import Services
@@ -41,11 +42,13 @@ class Running:
         journal: ServiceJournal,
         observers: Sequence[Observer],
         batches: Batches | None,
+        claims: Claims,
     ) -> None:
         self._engine = engine
         self._services = services
         self._journal = journal
         self._observers = observers
+        self._claims = claims
         self._most = services.settings.concurrent_packages
         self._slots = asyncio.Semaphore(self._most)
         self._group = asyncio.TaskGroup()
@@ -120,7 +123,8 @@ class Running:
         stopped = False
         for package, attempt in list(self._attempts.items()):
             record = self._records.get(package)
-            if record is not None and tombstone.covers(record):
+            meant = attempt.retried_at is None or tombstone.at > attempt.retried_at
+            if record is not None and tombstone.covers(record) and meant:
                 stopped = attempt.stop(cancelled_by(tombstone)) or stopped
         return stopped
 
@@ -167,7 +171,7 @@ class Running:
             record = await self._numbered(record, lease)
             attempt = Attempt(record, self._engine, self._services, advance, glance, lease=lease)
             self._attempts[package] = attempt
-            if (refusal := await self._refusal(record)) is not None:
+            if (refusal := await self._refusal(record, lease)) is not None:
                 attempt.stop(refusal)
             async with self._kept(lease), self._slot(attempt):
                 with bound(package=str(package)):
@@ -185,11 +189,10 @@ class Running:
                 await lease.release()
             await self._let_go(package, ended)
 
-    async def _refusal(self, record: RequestRecord) -> Cancelled | None:
+    async def _refusal(self, record: RequestRecord, lease: Lease | None) -> Cancelled | None:
         """Why a request that was taken is not to be worked on."""
-        for tombstone in await self._journal.tombstones():
-            if tombstone.covers(record):
-                return cancelled_by(tombstone)
+        for tombstone in await self._claims.cancellations(record, lease):
+            return cancelled_by(tombstone)
         return await self.grouping.refusal(record)
 
     async def _numbered(self, record: RequestRecord, lease: Lease | None) -> RequestRecord:

@@ -69,9 +69,9 @@ class Ingest:
         self._locations = services.locations
         self.observers: list[Observer] = []
         self._journal = journal
-        self._running = Running(engine, services, journal, self.observers, batches)
-        self._answers = Answers(journal, self._running)
         self._claims = Claims(services.settings, journal, leases)
+        self._running = Running(engine, services, journal, self.observers, batches, self._claims)
+        self._answers = Answers(journal, self._running)
         self._commands = Commands(
             engine.workflow, services.settings, journal, self._running, self._answers, self._claims
         )

@@ -19,7 +19,7 @@ _COLUMNS = (
     "package, request, origin, content_digest, envelope, state, attempt, sequence, reply_to, correlation,"
     " created_at, started_at, finished_at, result, reopened_at"
 )
-_ADDED_LATER = {"request": {"reopened_at": "TEXT"}}
+_ADDED_LATER = {"request": {"reopened_at": "TEXT"}, "tombstone": {"at": "TEXT"}}
 """Columns that journals of earlier versions do not have."""
 
 
@@ -57,6 +57,8 @@ class Tombstone:
     request: str
     tenant: str | None
     reason: str
+    at: datetime
+    """When it was asked for: a retry that came later takes it back."""
 
     def covers(self, record: RequestRecord) -> bool:
         named = self.request in {record.request, str(record.package)}
@@ -273,15 +275,24 @@ class ServiceJournal:
         async with self._db.transaction(durable=True) as transaction:
             await transaction.execute("DELETE FROM tombstone WHERE until < ?", (now().isoformat(),))
             await transaction.execute(
-                "INSERT OR REPLACE INTO tombstone (request, tenant, reason, until) VALUES (?, ?, ?, ?)",
-                (tombstone.request, tombstone.tenant or "", tombstone.reason, until.isoformat()),
+                "INSERT OR REPLACE INTO tombstone (request, tenant, reason, until, at) VALUES (?, ?, ?, ?, ?)",
+                (
+                    tombstone.request,
+                    tombstone.tenant or "",
+                    tombstone.reason,
+                    until.isoformat(),
+                    tombstone.at.isoformat(),
+                ),
             )
 
     async def tombstones(self) -> Sequence[Tombstone]:
         rows = await self._db.rows(
-            "SELECT request, tenant, reason FROM tombstone WHERE until >= ?", (now().isoformat(),)
+            "SELECT request, tenant, reason, coalesce(at, until) FROM tombstone WHERE until >= ?", (now().isoformat(),)
         )
-        return [Tombstone(request=request, tenant=tenant or None, reason=reason) for request, tenant, reason in rows]
+        return [
+            Tombstone(request=request, tenant=tenant or None, reason=reason, at=datetime.fromisoformat(at))
+            for request, tenant, reason, at in rows
+        ]
 
     async def publish(
         self, event: Event, *, package: uuid.UUID | None, reply_to: str | None, correlation: str | None

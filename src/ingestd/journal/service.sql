@@ -66,5 +66,6 @@ CREATE TABLE IF NOT EXISTS tombstone (
     tenant       TEXT NOT NULL,       -- empty: of any
     reason       TEXT NOT NULL,
     until        TEXT NOT NULL,
+    at           TEXT,
     PRIMARY KEY (request, tenant)
 );
