@@ -11,6 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from ingestd.config import Settings
+from ingestd.storage import Locations
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KUBERNETES = REPOSITORY / "deploy" / "kubernetes"
@@ -41,7 +42,9 @@ def test_every_setting_in_compose_exists_and_is_valid() -> None:
     settings = Settings.load(environ={name: without_defaults(value) for name, value in service["environment"].items()})
 
     assert settings.amqp.url.get_secret_value() == "amqp://ingestd:ingestd@rabbitmq:5672/"
-    assert settings.all_locations == {"primary": "file:///srv/aips"}
+    assert settings.all_locations["primary"] == "file:///srv/aips"
+    opened = Locations.open(settings.all_locations, settings.default_location, settings.credentials)
+    assert ["both", "copies", "primary"] == opened.names
     assert settings.sources.roots == (Path("/srv/transfers"),)
     assert settings.shutdown_seconds < int(service["stop_grace_period"].removesuffix("s"))
 
