@@ -275,5 +275,5 @@ def test_a_package_that_is_stored_cannot_be_resumed(ingestd: Program, tmp_path: 
     run = ingestd("resume", done.result["package_id"])
 
     assert run.code == 2, run.err
-    assert "nothing to go on with" in run.err
+    assert "nothing to attempt again" in run.err
     assert len(stored_below(output)) == 1
