@@ -112,3 +112,14 @@ def test_an_audit_that_was_stopped_goes_on_where_it_was(house: Path, capsys: pyt
 def test_reconciling_nothing_is_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
     assert 0 == main(["reconcile"])
     assert "no request" in capsys.readouterr().err
+
+
+def test_locations_are_shown_as_they_were_set_and_credentials_without_secrets(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INGESTD_CREDENTIALS__ACME__SECRET_ACCESS_KEY", "s3cret")
+    assert 0 == main(["config"])
+    shown = dict(line.split(" = ", 1) for line in capsys.readouterr().out.splitlines())
+
+    assert "ocfl" == json.loads(shown["locations"])["two"]["layout"]
+    assert {"acme": {"secret_access_key": "**********"}} == json.loads(shown["credentials"])

@@ -134,7 +134,14 @@ def _shown(value: object) -> str:
         return '"**********"'
     if isinstance(value, Path):
         return json.dumps(str(value))
-    return json.dumps(value, default=str, ensure_ascii=False)
+    return json.dumps(value, default=_plain, ensure_ascii=False)
+
+
+def _plain(value: object) -> object:
+    """Make what stands in a list or table JSON: of a table only what was set, its secrets hidden."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_unset=True)
+    return str(value)
 
 
 async def schemas(options: argparse.Namespace, settings: Settings) -> int:
