@@ -27,8 +27,8 @@ FROM ${BASE}
 # The programs that rules and packing call; `ingestd doctor` lists them with their versions.
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
-        7zip bzip2 ca-certificates clamdscan ffmpeg flac fonts-dejavu-core fonts-liberation ghostscript imagemagick \
-        inkscape jhove libarchive13t64 libimage-exiftool-perl libraw-bin libreoffice-calc-nogui \
+        7zip bzip2 ca-certificates clamdscan ffmpeg flac fonts-dejavu-core fonts-liberation ghostscript gpg \
+        imagemagick inkscape jhove libarchive13t64 libimage-exiftool-perl libraw-bin libreoffice-calc-nogui \
         libreoffice-draw-nogui libreoffice-impress-nogui libreoffice-writer-nogui librsvg2-bin libxml2-utils \
         mediaconch mediainfo pbzip2 pigz poppler-utils pst-utils python3 qpdf sleuthkit tesseract-ocr \
         tesseract-ocr-eng tini unar xz-utils zstd \

@@ -43,6 +43,8 @@ log = structlog.get_logger(__name__)
 
 HEARTBEAT_SECONDS = 30
 GLANCE_SECONDS = 0.1
+PACKED = "write_pointer_file"
+"""The step after which the AIP is made: packed, verified, encrypted if that was asked for."""
 STORE = "store_aip"
 """The step from which on nothing is cancelled: the AIP may be stored already."""
 _ARCHIVE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".zip", ".tar", ".7z", ".rar")
@@ -346,7 +348,7 @@ class Attempt:
             await self._say(EventType.LINK_FAILED, state, link=link, error=error)
         elif step.ended:
             await self._say(EventType.LINK_COMPLETED, state, link=link)
-            if step.link.execute == "verify_aip":
+            if step.link.execute == PACKED:
                 aip = await aip_data(journal, package, self._settings.digest_algorithm)
                 await self._say(EventType.AIP_CREATED, state, aip=aip)
         elif self._at != step.id:

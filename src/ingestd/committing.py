@@ -9,12 +9,12 @@ from typing import Any
 
 from ingestd.journal import PackageJournal
 from ingestd.leases import Storing
-from ingestd.messages import CompressionAlgorithm, EventData, RequestState
+from ingestd.messages import EventData, RequestState
 from ingestd.oais import Package
 from ingestd.premis import DigestAlgorithm
-from ingestd.results import result_data, stored_data
+from ingestd.results import record_with_pointer, result_data, stored_data
 from ingestd.storage import Locations
-from ingestd.tools.packing import suffix
+from ingestd.tools.packing import stored_name
 from ingestd.workflow import Workflow
 
 
@@ -24,10 +24,9 @@ async def about_to_store(
     """What the store is about to be given, and everything that the result will say but where it is."""
     said = await result_data(journal, package, workflow, algorithm, started_at)
     data = EventData(request_id="", sequence=0, state=RequestState.STORING, **said)
-    packed = CompressionAlgorithm(str(package.processing["aip_compression_algorithm"]))
     facts = await journal.facts()
     return Storing(
-        name=package.label if packed is CompressionAlgorithm.UNCOMPRESSED else f"{package.label}{suffix(packed)}",
+        name=stored_name(package.as_told(facts)),
         size_bytes=int(facts["aip_size"]),
         algorithm=algorithm,
         digest=facts["aip_digest"],
@@ -53,6 +52,6 @@ async def found_stored(storing: Storing, package: Package, target: str, location
     )
     said = EventData.model_validate({"request_id": "", "sequence": 0, "state": RequestState.STORING, **storing.data})
     assert said.aip is not None  # noqa: S101  it was packed
-    stored = [stored_data(one.record()) for one in copies.stored]
+    stored = [stored_data(await record_with_pointer(store, one, package.id)) for one in copies.stored]
     told = {name: getattr(said, name) for name in storing.data}
     return told | {"aip": said.aip.model_copy(update={"stored": stored})}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
@@ -29,6 +30,13 @@ class Model(BaseModel):
 
 def _absolute(path: Path) -> Path:
     return path.expanduser().absolute()
+
+
+def _fingerprint(value: str) -> str:
+    digits = value.replace(" ", "").removeprefix("0x").upper()
+    if not re.fullmatch(r"[0-9A-F]{40}|[0-9A-F]{64}", digits):
+        raise ValueError("a fingerprint has 40 or 64 hexadecimal digits; shorter names may be somebody else's")
+    return digits
 
 
 LocalPath = Annotated[Path, AfterValidator(_absolute)]
@@ -240,6 +248,15 @@ class CredentialSettings(Model):
     """Key file of a service account (Google Cloud)."""
 
 
+class EncryptionSettings(Model):
+    """Encryption of AIPs with GnuPG, for requests with `encrypt_aip`. Only public keys are ever needed here."""
+
+    recipients: tuple[Annotated[str, AfterValidator(_fingerprint)], ...] = ()
+    """Fingerprints of the keys that AIPs are encrypted to; whoever has one of them can decrypt."""
+    keys: LocalPath | None = None
+    """A file with these public keys, as `gpg --export` writes it, with `--armor` or without."""
+
+
 class Layout(StrEnum):
     """How AIPs lie in archival storage."""
 
@@ -348,6 +365,7 @@ class Settings(Model):
     sources: SourceSettings = SourceSettings()
     metadata: MetadataSettings = MetadataSettings()
     metadata_xml: MetadataXmlSettings = MetadataXmlSettings()
+    encryption: EncryptionSettings = EncryptionSettings()
     http_host: str = "127.0.0.1"
     """Address of the health and metrics port."""
     http_port: Annotated[int, Field(ge=0, le=65535)] = 9464

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
@@ -17,15 +18,19 @@ from ingestd.messages import (
     CompressionAlgorithm,
     CountsData,
     DipData,
+    EncryptionData,
     LinkData,
     NormalizationData,
+    PointerData,
     StoredData,
     TimingData,
     ToolData,
     WarningData,
 )
+from ingestd.mets import pointer_name
 from ingestd.oais import FileUse, Package
 from ingestd.premis import SYSTEM_AGENT, Agent, AgentType, DigestAlgorithm, now
+from ingestd.storage import Stored, Target
 from ingestd.workflow import Workflow
 
 _SAMPLE_CHARACTERS = 300
@@ -109,6 +114,9 @@ async def aip_data(journal: PackageJournal, package: Package, algorithm: DigestA
         format=format_,
         mets_path=mets,
         mets_checksum=Checksum(algorithm=algorithm, value=facts["mets_digest"]),
+        verified_at=datetime.fromisoformat(facts["verified_at"]) if "verified_at" in facts else None,
+        verified_by=facts.get("verified_by", ""),
+        encryption=EncryptionData(**json.loads(facts["encryption"])) if "encryption" in facts else None,
         stored=[stored_data(copy) for copy in json.loads(facts.get("stored", "[]"))],
     )
 
@@ -132,6 +140,17 @@ def dip_data(facts: Mapping[str, str], package: Package, algorithm: DigestAlgori
     )
 
 
+async def record_with_pointer(target: Target, copy: Stored, package: uuid.UUID) -> dict[str, Any]:
+    """Say in JSON of a stored copy where it is, and where its pointer file is, read back from the store."""
+    name = pointer_name(package)
+    content = await target.companion(copy, package, name)
+    if content is None:
+        return dict(copy.record())
+    digest = hashlib.new(copy.algorithm, content, usedforsecurity=False).hexdigest()
+    pointer = {"url": copy.beside(name), "algorithm": copy.algorithm, "digest": digest}
+    return {**copy.record(), "pointer": pointer}
+
+
 def stored_data(copy: Mapping[str, Any]) -> StoredData:
     """A stored copy, from its record (`Stored.record`)."""
     return StoredData(
@@ -144,7 +163,14 @@ def stored_data(copy: Mapping[str, Any]) -> StoredData:
         verified_by=copy["verified_by"],
         version=copy["version"],
         store_checksum=copy["store_checksum"],
+        pointer=_pointer(copy.get("pointer")),
     )
+
+
+def _pointer(said: Mapping[str, Any] | None) -> PointerData | None:
+    if said is None:
+        return None
+    return PointerData(url=said["url"], checksum=Checksum(algorithm=said["algorithm"], value=said["digest"]))
 
 
 def _normalization(facts: Mapping[str, str]) -> list[NormalizationData]:

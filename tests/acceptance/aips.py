@@ -45,16 +45,22 @@ def stored_path(result: Mapping[str, Any]) -> Path:
 
 
 def stored_below(folder: Path) -> list[Path]:
-    """AIPs, packed or not, and whatever else there is that is no folder of the layout, nor the workers' own."""
+    """AIPs, packed or not, and whatever else there is that the layout does not put beside them."""
     if not folder.exists():
         return []
     found = []
     for path in sorted(folder.iterdir()):
         if path.is_dir() and (len(path.name) == 4 or path.name == "dip"):
             found += stored_below(path)
-        elif path.name != ".ingestd" and not (path.suffix == ".sha256" and path.with_suffix("").exists()):
+        elif not _beside(path):
             found.append(path)
     return found
+
+
+def _beside(path: Path) -> bool:
+    """The workers' own folder, and the digest and the pointer file of an AIP."""
+    digest = path.suffix == ".sha256" and path.with_suffix("").exists()
+    return digest or path.name == ".ingestd" or path.match("pointer.*.xml")
 
 
 def open_aip(path: Path, into: Path) -> Aip:

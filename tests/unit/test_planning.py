@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from ingestd.config import Settings
-from ingestd.errors import Code, RequestError, ToolError
+from ingestd.errors import Code, IngestError, RequestError, ToolError
 from ingestd.fpr.records import Purpose, Rule
 from ingestd.fpr.registry import Registry
 from ingestd.messages import PreservationRequest, ProcessingConfig
@@ -113,3 +113,18 @@ def test_rules_of_a_request_are_part_of_what_it_asks_for() -> None:
 def test_a_misspelt_word_in_the_rules_of_a_request_is_not_lost() -> None:
     with pytest.raises(ValueError, match="rules"):
         request(fpr={"rules": []})
+
+
+@pytest.mark.parametrize(
+    ("packed", "code"),
+    [("s7_copy", Code.SYSTEM_CONFIGURATION), ("uncompressed", Code.REQUEST_SCHEMA_INVALID)],
+)
+async def test_encryption_without_a_key_or_of_a_folder_is_refused_before_any_work(
+    bench: Bench, packed: str, code: Code
+) -> None:
+    processing = ProcessingConfig.resolve({"encrypt_aip": True, "aip_compression_algorithm": packed})
+
+    with pytest.raises(IngestError) as caught:
+        await planned(bench.services, request(), processing)
+
+    assert caught.value.code is code

@@ -62,7 +62,12 @@ def _print_aip(aip: AipData, counts: CountsData | None, timing: TimingData | Non
     print(f"METS      {aip.mets_path}")
     files = counts.files if counts else 0
     for stored in aip.stored:
-        print(f"Verified  every file of the packed bag ({files} in the METS) by digest; {stored.verified_by}")
+        how = ", before it was encrypted" if aip.encryption else ""
+        print(f"Verified  every file of the packed bag ({files} in the METS) by digest{how}; {stored.verified_by}")
+        if stored.pointer:
+            print(f"Pointer   {_place(stored.pointer.url)}")
+    if aip.encryption:
+        print(f"Encrypted with {aip.encryption.program} {aip.encryption.version} to {', '.join(aip.encryption.keys)}")
     if timing:
         print(f"Took      {timing.seconds:.1f} s")
 

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
+from functools import partial
 from importlib import resources
 from itertools import islice
 from pathlib import Path
@@ -24,11 +25,13 @@ from ingestd.errors import Code, StorageError, SystemFault, Violation
 from ingestd.fixity import digest_file, digest_many
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.messages import CompressionAlgorithm
-from ingestd.mets import structmap, validate, write
+from ingestd.mets import pointer_name, structmap, validate, with_event, write
 from ingestd.oais import Facts, File, Warning_, escape_name
-from ingestd.premis import DigestAlgorithm, now
+from ingestd.premis import DigestAlgorithm, Event, EventOutcome, EventType, now, program
+from ingestd.results import record_with_pointer
+from ingestd.storage import Stored
 from ingestd.tools.packed import Member, digests
-from ingestd.tools.packing import pack, suffix
+from ingestd.tools.packing import algorithm_of, pack, packed_name, stored_name
 
 _LISTED = 100
 
@@ -188,34 +191,35 @@ def _same_sizes(files: Mapping[str, File], sizes: Mapping[str, int]) -> None:
 # --- package ---------------------------------------------------------------------------------------------------------
 
 
-def _algorithm(task: Task) -> CompressionAlgorithm:
-    return CompressionAlgorithm(str(task.package.processing["aip_compression_algorithm"]))
-
-
 def packed_path(task: Task) -> Path:
-    """Where the AIP is before it is stored: the packed file, or the bag's folder."""
-    algorithm = _algorithm(task)
-    if algorithm is CompressionAlgorithm.UNCOMPRESSED:
-        return bag_folder(task)
-    return task.folder / "aip" / f"{task.package.label}{suffix(algorithm)}"
+    """Where the AIP is once it is packed: the packed file, or the bag's folder."""
+    return task.folder / "aip" / packed_name(task.package)
 
 
 async def compress_aip(task: Task, services: Services) -> Outcome:
     """Pack the bag as the request asks, or leave it a folder."""
-    algorithm = _algorithm(task)
+    algorithm = algorithm_of(task.package)
     path = packed_path(task)
     if algorithm is CompressionAlgorithm.UNCOMPRESSED:
         facts = await task.history.facts()
         size = await asyncio.to_thread(_folder_size, path)
-        packed = {"aip_digest": facts["bag_digest"], "aip_size": str(size), "packed_with": ""}
-        return Outcome(facts=Facts(package=packed))
+        return Outcome(facts=Facts(package={"aip_digest": facts["bag_digest"], "aip_size": str(size)}))
     await asyncio.to_thread(path.unlink, missing_ok=True)
     made = await pack(services.pool, bag_folder(task), path, algorithm, int(task.options["level"]))
+    packed_at = now()
     digest_algorithm = services.settings.digest_algorithm
     digest = (await digest_file(path, [digest_algorithm]))[digest_algorithm]
     size = (await asyncio.to_thread(path.stat)).st_size
+    package = {
+        "aip_digest": digest,
+        "aip_size": str(size),
+        "packed_by": made.program,
+        "packed_by_version": made.version,
+        "packed_at": packed_at.isoformat(),
+    }
+    packed = Event(object=task.package.id, type=EventType.COMPRESSION, at=packed_at, detail=made.detail)
     return Outcome(
-        facts=Facts(package={"aip_digest": digest, "aip_size": str(size), "packed_with": made.detail}),
+        facts=Facts(package=package, events=[packed]),
         tools=[ToolUse(name=made.program, version=made.version, used_for="packing")],
         now_with=made.program,
     )
@@ -233,7 +237,7 @@ async def verify_aip(task: Task, services: Services) -> Outcome:
     algorithm = services.settings.digest_algorithm
     bag = bag_folder(task)
     expected = await _Expected.of(task, bag, algorithm)
-    unpacked = _algorithm(task) is CompressionAlgorithm.UNCOMPRESSED
+    unpacked = algorithm_of(task.package) is CompressionAlgorithm.UNCOMPRESSED
     members = _folder_members(bag, algorithm) if unpacked else digests(packed_path(task), algorithm)
     async for window in members:
         await expected.meet(window)
@@ -244,7 +248,17 @@ async def verify_aip(task: Task, services: Services) -> Outcome:
             code=Code.STORAGE_VERIFY_MISMATCH,
             violations=tuple(violations),
         )
-    return Outcome(facts=Facts(package={"verified_at": now().isoformat(), "verified_files": str(expected.met)}))
+    verified_at = now()
+    how = f"each of {expected.met} files read from the package, by {algorithm}"
+    checked = Event(
+        object=task.package.id,
+        type=EventType.FIXITY_CHECK,
+        at=verified_at,
+        detail=program("ingestd", __version__, method=how),
+        outcome=EventOutcome.PASS,
+    )
+    package = {"verified_at": verified_at.isoformat(), "verified_files": str(expected.met), "verified_by": how}
+    return Outcome(facts=Facts(package=package, events=[checked]))
 
 
 async def _folder_members(bag: Path, algorithm: DigestAlgorithm) -> AsyncIterator[Sequence[Member]]:
@@ -335,9 +349,10 @@ def _other_files(bag: Path, algorithm: DigestAlgorithm) -> dict[str, str]:
 async def store_aip(task: Task, services: Services) -> Outcome:
     """Hand the AIP to archival storage, which proves that it has it; then the working copy may go."""
     facts = await task.history.facts()
-    path = packed_path(task)
+    path = task.folder / "aip" / stored_name(task.package)
+    target = services.locations.get(task.target, trusted=task.trusted)
     await task.fence()
-    copies = await services.locations.get(task.target, trusted=task.trusted).store(
+    copies = await target.store(
         path,
         package=task.package.id,
         name=path.name,
@@ -345,20 +360,34 @@ async def store_aip(task: Task, services: Services) -> Outcome:
         algorithm=services.settings.digest_algorithm,
         digest=facts["aip_digest"],
         companions=await asyncio.to_thread(_companions, task.folder / "companions"),
+        of_copy=partial(_of_replica, task),
     )
     await asyncio.to_thread(shutil.rmtree, bag_folder(task), ignore_errors=True)
     warnings = [
         Warning_(code=error.code, detail=f"not stored on {place}: {error.detail}") for place, error in copies.failed
     ]
-    package = {"stored_url": copies.stored[0].url, "stored": json.dumps([one.record() for one in copies.stored])}
+    records = [await record_with_pointer(target, one, task.package.id) for one in copies.stored]
+    package = {"stored_url": copies.stored[0].url, "stored": json.dumps(records)}
     return Outcome(facts=Facts(package=package, warnings=warnings))
 
 
 def _companions(folder: Path) -> dict[str, bytes]:
-    """Small files that are to lie beside the AIP: a pointer file, for instance."""
+    """Small files that are to lie beside the AIP: its pointer file."""
     if not folder.is_dir():
         return {}
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+async def _of_replica(
+    task: Task, place: str, before: Sequence[Stored], companions: Mapping[str, bytes]
+) -> Mapping[str, bytes]:
+    """Say in the pointer file of another copy that it is one, and of which."""
+    name = pointer_name(task.package.id)
+    if not before or name not in companions:
+        return companions
+    detail = f'source="{before[0].location}"; target="{place}"'
+    copied = Event(object=task.package.id, type=EventType.REPLICATION, at=now(), detail=detail)
+    return {**companions, name: await asyncio.to_thread(with_event, companions[name], copied)}
 
 
 async def keep_failed_package(task: Task, services: Services) -> Outcome:

@@ -216,6 +216,21 @@ class ToolData(Outgoing):
     used_for: str = ""
 
 
+class PointerData(Outgoing):
+    """The pointer file beside a packed AIP: a METS that says what the package is, and how it was packed."""
+
+    url: str
+    checksum: Checksum
+
+
+class EncryptionData(Outgoing):
+    """How an AIP was encrypted: to which keys, by their fingerprints."""
+
+    program: str
+    version: str = ""
+    keys: list[str]
+
+
 class StoredData(Outgoing):
     """One stored copy of the AIP or the DIP, and how it is known to be intact."""
 
@@ -231,6 +246,8 @@ class StoredData(Outgoing):
     """Of the object, where the layout or the store keeps versions."""
     store_checksum: str = ""
     """What the store itself says of it, in its own terms (an ETag)."""
+    pointer: PointerData | None = None
+    """Of an AIP that is packed."""
 
 
 class AipData(Outgoing):
@@ -245,6 +262,10 @@ class AipData(Outgoing):
     format: CompressionAlgorithm
     mets_path: str
     mets_checksum: Checksum
+    verified_at: Time | None = None
+    verified_by: str = ""
+    """How the packed AIP was verified here, before it was stored."""
+    encryption: EncryptionData | None = None
     stored: list[StoredData] = []
 
 

@@ -90,6 +90,8 @@ class ProcessingConfig(BaseModel):
         CompressionAlgorithm.S7_COPY
     )
     """How the AIP is packed."""
+    encrypt_aip: bool = False
+    """Encrypt the packed AIP with GnuPG to the keys of the setting `encryption`."""
 
     @classmethod
     def resolve(cls, *layers: Mapping[str, Any]) -> ProcessingConfig:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ingestd.mets.dip import place_in_dip, write_dip
 from ingestd.mets.fitting import unfit
+from ingestd.mets.pointer import Pointer, pointer_name, with_event, write_pointer
 from ingestd.mets.reader import read
 from ingestd.mets.records import ReadAgent, ReadDescription, ReadEntity, ReadEvent, ReadFile, Record, Summary
 from ingestd.mets.transforms import Transform, read_transforms
@@ -14,6 +15,7 @@ from ingestd.mets.validation import validate
 from ingestd.mets.writer import Written, write
 
 __all__ = [
+    "Pointer",
     "ReadAgent",
     "ReadDescription",
     "ReadEntity",
@@ -24,10 +26,13 @@ __all__ = [
     "Transform",
     "Written",
     "place_in_dip",
+    "pointer_name",
     "read",
     "read_transforms",
     "unfit",
     "validate",
+    "with_event",
     "write",
     "write_dip",
+    "write_pointer",
 ]

@@ -38,6 +38,11 @@ def text(value: str) -> str:
     return _SPECIAL.sub(_reference, value)
 
 
+def plain(value: str) -> str:
+    """Give a value without what XML does not allow, for whoever hands it to an XML library."""
+    return _SPECIAL.sub(lambda match: match[0] if match[0] in _REFERENCES else _reference(match), value)
+
+
 def attribute(value: str) -> str:
     """Write a value between double quotes, so that line breaks and tabs survive the reader's normalization."""
     return text(value).replace('"', "&quot;").replace("\t", "&#9;").replace("\n", "&#10;")

@@ -19,11 +19,12 @@ _MOST = 100
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Transform:
-    """One step that undoes the packing, e.g. `decompression` by `bzip2`, in the order `order`."""
+    """One step that undoes the packing, e.g. `decompression` by `bzip2`, in the order `order`; `key` decrypts."""
 
     kind: str
     algorithm: str
     order: str
+    key: str = ""
 
 
 def read_transforms(path: Path) -> Sequence[Transform]:
@@ -44,6 +45,7 @@ def read_transforms(path: Path) -> Sequence[Transform]:
             kind=element.get("TRANSFORMTYPE", ""),
             algorithm=element.get("TRANSFORMALGORITHM", ""),
             order=element.get("TRANSFORMORDER", ""),
+            key=element.get("TRANSFORMKEY", ""),
         )
         for element in found
     ]

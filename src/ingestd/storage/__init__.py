@@ -7,10 +7,10 @@ message digest, on as many locations as the target asks. Locations are named in 
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from ingestd.config import CredentialSettings, Layout, LocationSettings
@@ -42,6 +42,10 @@ class Copies:
     failed: Sequence[tuple[str, IngestError]] = ()
 
 
+CompanionsOfCopy: TypeAlias = Callable[[str, Sequence[Stored], Mapping[str, bytes]], Awaitable[Mapping[str, bytes]]]
+"""From a place, the copies that are stored already, and the companions of all, those of the copy there."""
+
+
 class Target:
     """What a request may name: one place, or several that each get a copy."""
 
@@ -58,6 +62,12 @@ class Target:
                 return url
         return None
 
+    async def companion(self, copy: Stored, package: uuid.UUID, name: str) -> bytes | None:
+        """Give a small file that lies beside a copy of an AIP; `copy.beside(name)` says where."""
+        archive = self.places.get(copy.location)
+        held = await archive.find(package) if archive else None
+        return await archive.companion(held, name) if archive and held else None
+
     async def store(
         self,
         source: Path,
@@ -69,9 +79,11 @@ class Target:
         digest: str,
         kind: PackageKind = PackageKind.AIP,
         companions: Mapping[str, bytes] = NO_COMPANIONS,
+        of_copy: CompanionsOfCopy | None = None,
         supersedes: str = "",
     ) -> Copies:
-        """Store a package on every place; `Archive.store` says how and what it raises.
+        """Store a package on every place; `Archive.store` says how and what it raises. `of_copy` gives companions of
+        their own to the copies, from those of all.
 
         With fewer copies than asked for: the error of the only place, or `storage.insufficient_copies` with a
         violation for every place that failed, and the same again when it is tried again.
@@ -90,7 +102,7 @@ class Target:
                     digest=digest,
                     kind=kind,
                     take=take,
-                    companions=companions,
+                    companions=await of_copy(place, stored, companions) if of_copy else companions,
                     supersedes=supersedes,
                 )
             except IngestError as error:

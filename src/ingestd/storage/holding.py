@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
+from urllib.parse import quote
 
 from ingestd.errors import Code, StorageError
 from ingestd.fixity import digest_now
@@ -46,6 +47,10 @@ class Stored:
     """Of the object, where the layout or the store keeps versions."""
     store_checksum: str = ""
     """What the store itself says of it, in its own terms."""
+
+    def beside(self, name: str) -> str:
+        """Where a small file is that was stored with this copy (`Archive.store`, companions), as a URL."""
+        return f"{self.url.rpartition('/')[0]}/{quote(name)}"
 
     def record(self) -> dict[str, str | int]:
         """Say it in JSON."""

@@ -56,6 +56,7 @@ PROGRAMS = (
     _p("pbzip2", "pbzip2 --version", "Compresses tar.bz2 on all processors.", "pbzip2", "speed of tar_bzip2"),
     _p("bzip2", "bzip2 --help", "Compresses tar.bz2.", "bzip2", "aip_compression_algorithm: tar_bzip2"),
     _p("zstd", "zstd --version", "Compresses tar.zst.", "zstd", "aip_compression_algorithm: tar_zstd"),
+    _p("GnuPG", "gpg --version", "Encrypts AIPs.", "gpg", "encrypt_aip"),
     _p(
         "ExifTool", "exiftool -ver", "Reads technical metadata of images, documents and media.",
         "libimage-exiftool-perl", "characterization",

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from ingestd import premis
 from ingestd.messages import CompressionAlgorithm
+from ingestd.oais import Package
 from ingestd.tools.pool import Argument, Limits, Pool
 
+ENCRYPTED = ".gpg"
 _SUFFIXES = {
     CompressionAlgorithm.UNCOMPRESSED: "",
     CompressionAlgorithm.TAR: ".tar",
@@ -57,6 +59,21 @@ def suffix(algorithm: CompressionAlgorithm) -> str:
     return _SUFFIXES[algorithm]
 
 
+def algorithm_of(package: Package) -> CompressionAlgorithm:
+    """How a package asks for its AIP to be packed."""
+    return CompressionAlgorithm(str(package.processing["aip_compression_algorithm"]))
+
+
+def packed_name(package: Package) -> str:
+    """Give the name of a packed AIP, or of its folder."""
+    return f"{package.label}{suffix(algorithm_of(package))}"
+
+
+def stored_name(package: Package) -> str:
+    """Give the name under which an AIP is stored: of what was packed, and encrypted if that was asked for."""
+    return f"{packed_name(package)}{ENCRYPTED if package.processing.get('encrypt_aip') else ''}"
+
+
 async def pack(pool: Pool, folder: Path, into: Path, algorithm: CompressionAlgorithm, level: int) -> Packed:
     """Pack `folder`, under its own name, into the file `into`, which is replaced and is on disk when this returns.
 
@@ -71,7 +88,7 @@ async def pack(pool: Pool, folder: Path, into: Path, algorithm: CompressionAlgor
             if method
             else _tar(pool, folder, partial, algorithm, level)
         )
-        await asyncio.to_thread(_keep, partial, into)
+        await asyncio.to_thread(keep, partial, into)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -130,7 +147,8 @@ def _patient(pool: Pool) -> Limits:
     return replace(pool.limits, wall_seconds=max(pool.limits.wall_seconds, _PATIENCE_SECONDS), memory_bytes=0)
 
 
-def _keep(partial: Path, into: Path) -> None:
+def keep(partial: Path, into: Path) -> None:
+    """Give a file that is whole its name, when it is on disk; blocks."""
     descriptor = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
