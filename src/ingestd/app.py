@@ -48,6 +48,20 @@ def load_workflow(settings: Settings) -> Workflow:
 
 
 @contextlib.asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """Open what steps work with."""
+    async with Toolbox(settings) as tools:
+        registry = await asyncio.to_thread(Registry.load, settings.fpr_folders)
+        yield Services(
+            settings=settings,
+            tools=tools,
+            registry=registry,
+            commands=Commands(registry, tools.pool, tools.pool.home()),
+            locations=Locations.open(settings.all_locations, settings.default_location, settings.credentials),
+        )
+
+
+@contextlib.asynccontextmanager
 async def open_ingest(settings: Settings | None = None, *, shared: bool = False) -> AsyncIterator[Ingest]:
     """Open ingest in this process, with no broker. Leaving stops what is in hand; it can be resumed.
 
@@ -59,15 +73,7 @@ async def open_ingest(settings: Settings | None = None, *, shared: bool = False)
     workflow = load_workflow(settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     async with contextlib.AsyncExitStack() as stack:
-        tools = await stack.enter_async_context(Toolbox(settings))
-        registry = await asyncio.to_thread(Registry.load, settings.fpr_folders)
-        services = Services(
-            settings=settings,
-            tools=tools,
-            registry=registry,
-            commands=Commands(registry, tools.pool, tools.pool.home()),
-            locations=Locations.open(settings.all_locations, settings.default_location, settings.credentials),
-        )
+        services = await stack.enter_async_context(open_services(settings))
         journal = await ServiceJournal.open(settings.journal_path)
         stack.push_async_callback(journal.close)
         engine = Engine(workflow, HANDLERS, services)

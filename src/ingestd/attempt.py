@@ -15,7 +15,7 @@ import structlog
 
 from ingestd.committing import about_to_store, found_stored
 from ingestd.engine import Ended, Engine, Step
-from ingestd.errors import Cancelled, Code, IngestError, RequestError, ResourceError, SystemFault
+from ingestd.errors import Cancelled, Code, IngestError, ResourceError, SystemFault
 from ingestd.interruption import Interruption
 from ingestd.job import Services, Task
 from ingestd.journal import PackageJournal, RequestRecord, RuleCount
@@ -32,9 +32,10 @@ from ingestd.messages import (
     RequestState,
     end_of,
 )
-from ingestd.oais import Facts, Package, Warning_, escape_name
+from ingestd.oais import Facts, Package, Warning_
 from ingestd.planning import planned
-from ingestd.premis import now, rfc3339
+from ingestd.preflight import Preflight, Report, name_of
+from ingestd.premis import now
 from ingestd.results import agents, aip_data, result_data
 from ingestd.sources import Checked, check, source_of
 from ingestd.workfolder import hold_folder
@@ -47,7 +48,6 @@ PACKED = "write_pointer_file"
 """The step after which the AIP is made: packed, verified, encrypted if that was asked for."""
 STORE = "store_aip"
 """The step from which on nothing is cancelled: the AIP may be stored already."""
-_ARCHIVE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".zip", ".tar", ".7z", ".rar")
 
 
 class Advance(Protocol):
@@ -134,15 +134,15 @@ class Attempt:
 
     async def _accept(self) -> tuple[Package, str]:
         """Find out everything that can be known before anything is done; accept the request, once."""
+        if self._fresh:
+            report = await self._look()
+            self._name = report.name
         processing = ProcessingConfig.resolve(self._settings.processing, self._request.processing)
         self._services = await planned(self._services, self._request, processing)
         self._engine = self._engine.using(self._services)
         target = self._request.target.location or self._services.locations.default
         self._services.locations.get(target, trusted=self._trusted)
         if self._fresh:
-            self._must_not_be_expired()
-            checked = await self._check()
-            self._name = self._request.name or _name_of(checked)
             await self._say(EventType.REQUEST_ACCEPTED, RequestState.ACCEPTED)
             if self._lease is not None:
                 await self._lease.accept()
@@ -150,10 +150,15 @@ class Attempt:
             self._name = self._request.name or await self._recorded_name()
         return self._package(processing), target
 
-    def _must_not_be_expired(self) -> None:
-        expires_at = self._request.expires_at
-        if expires_at is not None and expires_at < now():
-            raise RequestError(f"it expired at {rfc3339(expires_at)}", code=Code.REQUEST_EXPIRED)
+    async def _look(self) -> Report:
+        """Find out everything that is wrong, and raise it as one error."""
+        preflight = Preflight(self._services, self._engine.workflow)
+        report = await preflight.look(self._request, trusted=self._trusted)
+        error = report.error()
+        log.info("preflight", files=report.files, size_bytes=report.size_bytes, limits=report.limits)
+        if error is not None:
+            raise error
+        return report
 
     async def _ended_before(self, package: Package, target: str) -> bool:
         """Say what is known without any work: that its workers died too often, or that its AIP is stored already."""
@@ -179,10 +184,10 @@ class Attempt:
 
     async def _recorded_name(self) -> str:
         if not (self.folder / "journal.db").exists():
-            return _name_of(await self._check())
+            return name_of(await self._check())
         journal = await PackageJournal.open(self.folder / "journal.db")
         try:
-            return (await journal.facts()).get("name", "") or _name_of(await self._check())
+            return (await journal.facts()).get("name", "") or name_of(await self._check())
         finally:
             await journal.close()
 
@@ -401,16 +406,6 @@ class Attempt:
                 **data,
             ),
         )
-
-
-def _name_of(checked: Checked) -> str:
-    """A package's name from its source: without an archive's suffix, and as the contract wants names."""
-    name = escape_name(checked.name)
-    for suffix in _ARCHIVE_SUFFIXES:
-        if checked.kind != "folder" and name.lower().endswith(suffix) and len(name) > len(suffix):
-            name = name[: -len(suffix)]
-            break
-    return name.strip()[:200] or "transfer"
 
 
 def _fault(error: Exception) -> IngestError:

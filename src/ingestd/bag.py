@@ -33,7 +33,7 @@ _VERSION = re.compile(r"BagIt-Version: ?(\d+\.\d+)[ \t]*")
 _ENCODING = re.compile(r"Tag-File-Character-Encoding: ?([A-Za-z0-9._:\-]+)[ \t]*")
 _MANIFEST = re.compile(r"(tag)?manifest-([A-Za-z0-9\-_]+)\.txt")
 _FETCH = re.compile(r"(\S+)[ \t]+(\d+|-)[ \t]+(.+)", re.DOTALL)
-_INFO_FILES = ("bag-info.txt", "package-info.txt")
+INFO_FILES = ("bag-info.txt", "package-info.txt")
 """The second is what 0.93 to 0.95 call it."""
 _MOST_INFO_CHARACTERS = 2**20
 
@@ -139,10 +139,21 @@ def is_bag(root: Path) -> bool:
         return b"BagIt-Version" in file.read(64) or (root / "data").is_dir()
 
 
-def read_declaration(root: Path) -> Declaration:
-    """Read `bagit.txt`: two lines, UTF-8 without a byte-order mark (2.1.1)."""
+def no_bag() -> ContentError:
+    """The error for what should be a bag and is none."""
+    violation = Violation(path="bagit.txt", rule="declaration", expected="BagIt-Version: 1.0", actual="no such file")
+    return ContentError(
+        "the source is no bag",
+        code=Code.CONTENT_BAG_INVALID,
+        violations=(violation,),
+        remediation="Send a bag, or leave the request's `type` out.",
+    )
+
+
+def read_declaration(path: Path) -> Declaration:
+    """Read a `bagit.txt`: two lines, UTF-8 without a byte-order mark (2.1.1)."""
     try:
-        with (root / "bagit.txt").open("rb") as file:
+        with path.open("rb") as file:
             raw = file.read(4096)
         text = raw.decode("utf-8")
     except (OSError, UnicodeDecodeError):
@@ -166,19 +177,25 @@ def _declared(rule: str, expected: str, actual: str) -> Violation:
 def manifests_in(root: Path) -> list[Manifest]:
     """Give the bag's manifests, those of the payload first."""
     with os.scandir(root) as entries:
-        matches = [_MANIFEST.fullmatch(entry.name) for entry in entries if entry.is_file(follow_symlinks=False)]
-    return sorted((_manifest(match) for match in matches if match), key=lambda found: (found.of_tags, found.name))
+        found = [manifest_of(entry.name) for entry in entries if entry.is_file(follow_symlinks=False)]
+    return sorted((one for one in found if one), key=lambda found: (found.of_tags, found.name))
 
 
-def _manifest(match: re.Match[str]) -> Manifest:
-    return Manifest(name=match[0], word=word_of(match[2]), of_tags=bool(match[1]))
+def manifest_of(name: str) -> Manifest | None:
+    """What a file of this name at the top of a bag is a manifest of; None where it is none."""
+    match = _MANIFEST.fullmatch(name)
+    return Manifest(name=match[0], word=word_of(match[2]), of_tags=bool(match[1])) if match else None
 
 
-def read_info(root: Path, encoding: str) -> Iterator[tuple[str, str] | Violation]:
+def info_of(root: Path) -> str:
+    """The name of the bag's own description; empty where it has none."""
+    return next((name for name in INFO_FILES if (root / name).is_file()), "")
+
+
+def read_info(path: Path, encoding: str, *, name: str) -> Iterator[tuple[str, str] | Violation]:
     """Read the bag's own description (2.2.2): (label, value), values on several lines joined by a space."""
-    name = next((name for name in _INFO_FILES if (root / name).is_file()), "")
     label, value, read = "", "", 0
-    for number, text in numbered_lines(root / name, name=name, encoding=encoding) if name else ():
+    for number, text in numbered_lines(path, name=name, encoding=encoding):
         read += 0 if isinstance(text, Violation) else len(text)
         if isinstance(text, Violation) or read > _MOST_INFO_CHARACTERS:
             expected = f"at most {_MOST_INFO_CHARACTERS} characters"
@@ -199,10 +216,9 @@ def read_info(root: Path, encoding: str) -> Iterator[tuple[str, str] | Violation
         yield label, value
 
 
-def read_fetch(root: Path, encoding: str) -> Iterator[ToFetch | Violation]:
-    """Read `fetch.txt` (2.2.3), line by line: what the bag lacks and where it can be had."""
-    path = root / "fetch.txt"
-    for number, text in numbered_lines(path, name=path.name, encoding=encoding) if path.is_file() else ():
+def read_fetch(path: Path, encoding: str) -> Iterator[ToFetch | Violation]:
+    """Read a `fetch.txt` (2.2.3), line by line, if there is one: what the bag lacks and where it can be had."""
+    for number, text in numbered_lines(path, name="fetch.txt", encoding=encoding) if path.is_file() else ():
         if isinstance(text, Violation):
             yield text
         elif text.strip():

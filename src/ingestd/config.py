@@ -213,6 +213,19 @@ class SourceSettings(Model):
     """How often an interrupted download is taken up again."""
 
 
+class PreflightSettings(Model):
+    """How much of a source is looked at before its request is accepted; what was not is said in the result."""
+
+    max_seconds: Annotated[float, Field(gt=0)] = 30
+    """Longest look."""
+    max_entries: Annotated[int, Field(ge=1)] = 100_000
+    """Most files and folders that are looked at."""
+    max_metadata_bytes: Annotated[int, Field(ge=1)] = 64 * 2**20
+    """Largest metadata file or manifest that is read."""
+    max_checksum_bytes: Annotated[int, Field(ge=0)] = 256 * 2**20
+    """Largest source that is held against its checksum beforehand; any other is when it is received."""
+
+
 class OrganizationSettings(Model):
     """The organization that runs the repository: a PREMIS agent in every AIP, and the bag's Source-Organization."""
 
@@ -363,6 +376,7 @@ class Settings(Model):
     clamav: ClamAVSettings = ClamAVSettings()
     normalization: NormalizationSettings = NormalizationSettings()
     sources: SourceSettings = SourceSettings()
+    preflight: PreflightSettings = PreflightSettings()
     metadata: MetadataSettings = MetadataSettings()
     metadata_xml: MetadataXmlSettings = MetadataXmlSettings()
     encryption: EncryptionSettings = EncryptionSettings()

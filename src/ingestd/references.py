@@ -35,7 +35,7 @@ async def find(history: History, package: uuid.UUID, names: Sequence[Sequence[st
     Files that were removed are found as well: what was said of them is no mistake. What was not received by a name is
     looked for by the name that it has now. None for what is not there.
     """
-    wanted = [_paths(paths) for paths in names]
+    wanted = [paths_of(paths) for paths in names]
     asked = list(dict.fromkeys(path for paths in wanted for path in paths))
     files = {**await history.files_received_as(asked, removed=True), **await history.files_received_as(asked)}
     present = await history.files_at([path for path in asked if path not in files])
@@ -56,7 +56,7 @@ async def _one(history: History, package: uuid.UUID, paths: Sequence[str], files
     return None
 
 
-def _paths(names: Sequence[str]) -> list[str]:
+def paths_of(names: Sequence[str]) -> list[str]:
     """Where a name may lead: what a bag's payload was becomes the objects, or has `objects` of its own."""
     paths = [name.removeprefix("./").removeprefix("/").rstrip("/") for name in names]
     moved = [_OBJECTS + path.removeprefix(_BAG_PAYLOAD) for path in paths if path.startswith(_BAG_PAYLOAD)]

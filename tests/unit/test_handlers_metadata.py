@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from ingestd.errors import Code, ContentError
-from ingestd.handlers.metadata import FILE, as_pairs, load_metadata_csv
+from ingestd.handlers.metadata import as_pairs, load_metadata_csv
+from ingestd.metadata.descriptions import FILE
 from tests.steps import PACKAGE_ID, Bench, a_package, file_id
 
 

@@ -8,8 +8,9 @@ import pytest
 from ingestd.config import MetadataXmlSettings
 from ingestd.errors import Code, ContentError, SystemFault
 from ingestd.handlers.metadata import load_dublin_core, load_metadata_json
-from ingestd.handlers.source_metadata import FILE, describe_disk_image, load_source_metadata, load_transfer_metadata
+from ingestd.handlers.source_metadata import describe_disk_image, load_source_metadata, load_transfer_metadata
 from ingestd.messages import PreservationRequest
+from ingestd.metadata.source_documents import FILE
 from ingestd.oais import Section, TransferType
 from tests.steps import PACKAGE_ID, Bench, a_package, file_id, services
 

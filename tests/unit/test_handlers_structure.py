@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from ingestd.errors import Code, ContentError
-from ingestd.handlers.structure import LABELS, STRUCT_MAP, load_file_labels, load_struct_map, mark_license_files
+from ingestd.handlers.structure import STRUCT_MAP, load_file_labels, load_struct_map, mark_license_files
+from ingestd.metadata.labels import LABELS
 from ingestd.mets import structmap, validate, write
 from ingestd.oais import FileUse
 from tests.mets_samples import AGENTS, AT

@@ -29,7 +29,7 @@ async def ingest(options: argparse.Namespace, settings: Settings) -> int:
         fields["target"] = {"location": options.output.absolute().as_uri()}
     async with open_ingest(settings) as service:
         preservation = await service.begin(
-            _location(options.source), again=options.again, requester=_requester(), **fields
+            location_of(options.source), again=options.again, requester=_requester(), **fields
         )
         return await see_through(preservation, as_json=options.json)
 
@@ -85,7 +85,8 @@ def _pair(text: str, option: str) -> tuple[str, str]:
     return name, value
 
 
-def _location(source: str) -> str:
+def location_of(source: str) -> str:
+    """A path is made absolute; a URL is as it is."""
     return source if "://" in source else str(Path(source).absolute())
 
 

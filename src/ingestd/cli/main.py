@@ -47,11 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(name: str) -> Command:
-    from ingestd.cli import aip, broker, commands, embedded, fpr, inspect, replay, stored
+    from ingestd.cli import aip, broker, commands, embedded, fpr, inspect, replay, stored, validate
 
     known: dict[str, Command] = {
         "ingest": embedded.ingest,
         "resume": embedded.resume,
+        "validate": validate.validate,
         "cancel": commands.cancel,
         "retry": commands.retry,
         "replay": replay.replay,
@@ -113,6 +114,18 @@ An ingest that was interrupted goes on when the same command is run again.
     ingest.add_argument("--output", type=Path, metavar="DIR", help="store the AIP below this folder")
     ingest.add_argument("--again", action="store_true", help="do not go on with an interrupted ingest; start anew")
     ingest.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
+    validate = _add(
+        commands,
+        "validate",
+        "look at a source, or a request, as ingest would before it begins; nothing is written",
+        more="""
+Tells everything that would reject it, and what to do: names, sizes, structure, bags (without digests), metadata files,
+options, target. Exit codes: 0 nothing is wrong, 2 something is. A --request is judged as one from the broker is: its
+source must lie where the settings `sources` allow.""",
+    )
+    _source(validate, optional=True)
+    validate.add_argument("--request", type=Path, metavar="FILE", help="a request as JSON, as sent to the broker")
+    validate.add_argument("--json", action="store_true", help="print what was found as one JSON object on stdout")
     resume = _add(
         commands,
         "resume",
@@ -123,8 +136,8 @@ An ingest that was interrupted goes on when the same command is run again.
     resume.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
 
 
-def _source(command: argparse.ArgumentParser) -> None:
-    command.add_argument("source", metavar="SOURCE", help="what to preserve")
+def _source(command: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    command.add_argument("source", metavar="SOURCE", nargs="?" if optional else None, help="what to preserve")
     command.add_argument("--name", help="the package's name (default: the source's)")
     command.add_argument(
         "--set",

@@ -26,7 +26,7 @@ def print_result(data: EventData, *, as_json: bool) -> None:
     if as_json:
         print(data.model_dump_json(indent=2, exclude_none=True))
         if data.error is not None:
-            _print_error(data.error)
+            print_error_data(data.error)
         return
     if data.aip is not None and data.error is None:
         _print_aip(data.aip, data.counts, data.timing)
@@ -37,7 +37,7 @@ def print_result(data: EventData, *, as_json: bool) -> None:
     if data.warnings:
         _print_warnings(data.warnings)
     if data.error is not None:
-        _print_error(data.error)
+        print_error_data(data.error)
         if data.work_folder:
             print(f"\nKept: {data.work_folder}\nWhen mended: ingestd resume {data.package_id}", file=sys.stderr)
 
@@ -47,7 +47,7 @@ def print_error(error: IngestError, *, as_json: bool = False) -> None:
     data = ErrorData.of(error)
     if as_json:
         print(data.model_dump_json(indent=2, exclude_none=True))
-    _print_error(data)
+    print_error_data(data)
 
 
 def _print_aip(aip: AipData, counts: CountsData | None, timing: TimingData | None) -> None:
@@ -123,7 +123,8 @@ def _print_warnings(warnings: list[WarningData]) -> None:
             print(f"    {sample}")
 
 
-def _print_error(error: ErrorData) -> None:
+def print_error_data(error: ErrorData) -> None:
+    """Print an error on stderr: what happened, every violation, what to do."""
     print(f"\nerror: {error.title} ({error.code})\n  {error.detail}", file=sys.stderr)
     for violation in error.violations[:_SHOWN_VIOLATIONS]:
         expected = f", expected {violation.expected}" if violation.expected else ""

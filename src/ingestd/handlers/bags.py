@@ -39,10 +39,10 @@ async def fetch_bag_files(task: Task, services: Services) -> AsyncIterator[Outco
     bagged = not (await task.history.facts()).get(BAG) and await asyncio.to_thread(is_bag, task.root)
     if not bagged or not settings.fetch_txt or task.package.type is TransferType.STANDARD:
         return
-    declared = await asyncio.to_thread(read_declaration, task.root)
+    declared = await asyncio.to_thread(read_declaration, task.at("bagit.txt"))
     words = [manifest.word for manifest in await asyncio.to_thread(manifests_in, task.root) if manifest.word]
     names = [HASHES[word] for word in {*words, services.settings.digest_algorithm.value}]
-    lines = read_fetch(task.root, declared.encoding)
+    lines = read_fetch(task.at("fetch.txt"), declared.encoding)
     while window := await asyncio.to_thread(lambda: list(islice(lines, _WINDOW))):
         for line in (line for line in window if isinstance(line, ToFetch)):
             path = _place_of(line)

@@ -17,8 +17,10 @@ from ingestd.bag import (
     BagState,
     Declaration,
     Manifest,
+    info_of,
     is_bag,
     manifests_in,
+    no_bag,
     read_declaration,
     read_fetch,
     read_info,
@@ -74,9 +76,9 @@ async def verify_bag(task: Task, services: Services) -> AsyncIterator[Outcome]:
         return
     if not await asyncio.to_thread(is_bag, task.root):
         if task.package.type is TransferType.BAG:
-            raise _no_bag()
+            raise no_bag()
         return
-    declared = await asyncio.to_thread(read_declaration, task.root)
+    declared = await asyncio.to_thread(read_declaration, task.at("bagit.txt"))
     manifests = await asyncio.to_thread(manifests_in, task.root)
     wrong = Wrong()
     for violation in (*declared.faults, *await asyncio.to_thread(lambda: _structure(task, manifests))):
@@ -100,16 +102,6 @@ async def verify_bag(task: Task, services: Services) -> AsyncIterator[Outcome]:
     yield Outcome(facts=Facts(warnings=warnings, descriptions=descriptions, package={BAG: BagState.VERIFIED}))
 
 
-def _no_bag() -> ContentError:
-    violation = Violation(path="bagit.txt", rule="declaration", expected="BagIt-Version: 1.0", actual="no such file")
-    return ContentError(
-        "the source is no bag",
-        code=Code.CONTENT_BAG_INVALID,
-        violations=(violation,),
-        remediation="Send a bag, or leave the request's `type` out.",
-    )
-
-
 def _structure(task: Task, manifests: Sequence[Manifest]) -> Iterator[Violation]:
     if not task.at("data").is_dir():
         yield Violation(path="data", rule="payload", expected="a folder", actual="nothing of this name")
@@ -123,13 +115,15 @@ async def _tags(task: Task, declared: Declaration, wrong: Wrong) -> list[tuple[s
     """Hold the bag's own counts, and what it says is yet to be fetched, against what is here. Gives its description."""
     totals = await task.history.totals(under="data")
     here = f"{totals.bytes}.{totals.files}"
-    info = await asyncio.to_thread(lambda: list(read_info(task.root, declared.encoding)))
+    name = await asyncio.to_thread(info_of, task.root)
+    lines_of_info = read_info(task.at(name), declared.encoding, name=name) if name else iter(())
+    info = await asyncio.to_thread(list, lines_of_info)
     for item in info:
         if isinstance(item, Violation):
             wrong.add(item)
         elif item[0].lower() == _OXUM.lower() and item[1] != here:
             wrong.add(Violation(path="bag-info.txt", rule=_OXUM, expected=item[1][:200], actual=here))
-    lines = read_fetch(task.root, declared.encoding)
+    lines = read_fetch(task.at("fetch.txt"), declared.encoding)
     while window := await asyncio.to_thread(lambda: list(islice(lines, _WINDOW))):
         names = {line.path: spellings(line.path) for line in window if not isinstance(line, Violation)}
         there = await task.history.taken([name for some in names.values() for name in some])

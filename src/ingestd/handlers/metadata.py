@@ -8,46 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ingestd.errors import Violation
 from ingestd.job import Outcome, Services, Task
-from ingestd.metadata import objects, xml
-from ingestd.metadata.tables import LISTED, Shape, Table, invalid
+from ingestd.metadata import xml
+from ingestd.metadata.descriptions import CUSTOM, DC, FILE, JSON_FILE, SHAPE, Line, entries, rows
+from ingestd.metadata.tables import LISTED, Table, invalid
 from ingestd.oais import Description, Directory, Facts, File, Warning_, escape_name
 from ingestd.references import find, mended
 
-FILE = "metadata/metadata.csv"
-JSON_FILE = "metadata/metadata.json"
 DUBLIN_CORE_FILE = "metadata/dublincore.xml"
-DC, CUSTOM = "DC", "CUSTOM"
 UNMATCHED = "content.metadata_unmatched"
-_DC_ELEMENT = re.compile(r"(?P<prefix>dc|dcterms)\.(?:[A-Za-z]+\.)*(?P<element>[A-Za-z]+)")
-_NOT_WORD = re.compile(r"\W+", re.ASCII)
-_SHAPE = Shape(
-    name=FILE,
-    example="filename,dc.title,dc.creator / objects/letter.txt,A letter,Ann Keeper",
-    first=("filename", "parts"),
-    repeatable=True,
-)
-_JSON_EXAMPLE = '[{"filename": "objects/letter.txt", "dc.title": "A letter", "dc.creator": ["Ann", "Bob"]}]'
 _WINDOW = 256
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Line:
-    """What is said of one thing: its place in the file, for messages, and its number, which is the cursor; the names
-    that it may be meant by, likeliest first; and (kind, element, value) for each text.
-    """
-
-    number: int
-    place: str
-    names: Sequence[str]
-    cells: Sequence[tuple[str, str, str]]
 
 
 async def load_metadata_csv(task: Task, services: Services) -> AsyncIterator[Outcome]:
@@ -66,7 +41,7 @@ async def load_metadata_csv(task: Task, services: Services) -> AsyncIterator[Out
         raise invalid(FILE, violations)
     if warnings:
         yield Outcome(facts=Facts(warnings=warnings), cursor=task.cursor)
-    async for outcome in _load(task, file, _lines(Table(path=path, shape=_SHAPE))):
+    async for outcome in _load(task, file, rows(Table(path=path, shape=SHAPE))):
         yield outcome
 
 
@@ -76,10 +51,10 @@ async def load_metadata_json(task: Task, services: Services) -> AsyncIterator[Ou
     file = await task.history.file_at(JSON_FILE)
     if file is None:
         return
-    violations = await asyncio.to_thread(_faults, _entries(path))
+    violations = await asyncio.to_thread(_faults, entries(path))
     if violations:
         raise invalid(JSON_FILE, violations)
-    async for outcome in _load(task, file, _entries(path)):
+    async for outcome in _load(task, file, entries(path)):
         yield outcome
 
 
@@ -134,75 +109,14 @@ async def _describe(task: Task, lines: Sequence[Line]) -> Outcome:
     return Outcome(facts=facts, cursor=lines[-1].number)
 
 
-# --- metadata.csv ----------------------------------------------------------------------------------------------------
-
-
 def _check(path: Path) -> tuple[Sequence[Violation], Sequence[Warning_]]:
     """Every fault of the file, up to as many as are told, and what is to be told of one that can be read."""
-    table = Table(path=path, shape=_SHAPE)
-    return _faults(_lines(table)), table.warnings()
+    table = Table(path=path, shape=SHAPE)
+    return _faults(rows(table)), table.warnings()
 
 
 def _faults(items: Iterator[Line | Violation]) -> Sequence[Violation]:
     return list(itertools.islice((item for item in items if isinstance(item, Violation)), LISTED))
-
-
-def _lines(table: Table) -> Iterator[Line | Violation]:
-    columns: Sequence[tuple[str, str]] = ()
-    for row in table.rows():
-        if isinstance(row, Violation):
-            yield row
-            continue
-        columns = columns or [_column(name) for name in table.header[1:]]
-        if not row.cells[0]:
-            yield table.violation(row, 1, "filename", "what the row describes, such as objects/letter.txt")
-            continue
-        cells = [(kind, element, value) for (kind, element), value in zip(columns, row.cells[1:], strict=True) if value]
-        yield Line(number=row.line, place=f"line {row.line}", names=table.names(row.cells[0]), cells=cells)
-
-
-def _column(name: str) -> tuple[str, str]:
-    """A column's kind and element: `dc.title` → DC; anything else → CUSTOM, as a plain XML name."""
-    match = _DC_ELEMENT.fullmatch(name)
-    if match:
-        return DC, f"{match['prefix']}.{match['element']}"
-    plain = _NOT_WORD.sub("_", name).lower()
-    return CUSTOM, plain if re.match(r"[a-z_]", plain) else f"_{plain}"
-
-
-# --- metadata.json ---------------------------------------------------------------------------------------------------
-
-
-def _entries(path: Path) -> Iterator[Line | Violation]:
-    for entry in objects.entries(path, JSON_FILE, _JSON_EXAMPLE):
-        yield entry if isinstance(entry, Violation) else _said(entry)
-
-
-def _said(entry: objects.Entry) -> Line | Violation:
-    name = next((entry.values[key] for key in ("filename", "parts") if key in entry.values), None)
-    if not isinstance(name, str) or not name.strip():
-        actual = "none" if name is None else str(name)[:100]
-        return Violation(path=f"{JSON_FILE}:{entry.line}", rule="filename", expected=_JSON_EXAMPLE, actual=actual)
-    cells = []
-    for key, value in entry.values.items():
-        for one in value if isinstance(value, list) else [value]:
-            text = _text(one)
-            if text is None:
-                expected, actual = "a text, or a list of texts", f"{key}: {str(one)[:100]}"
-                return Violation(path=f"{JSON_FILE}:{entry.line}", rule="value", expected=expected, actual=actual)
-            if key not in {"filename", "parts"} and text:
-                cells.append((*_column(key.strip()), text))
-    place = f"object {entry.number}, line {entry.line},"
-    return Line(number=entry.number, place=place, names=[name.strip()], cells=cells)
-
-
-def _text(value: Any) -> str | None:
-    """A value as text: null is empty, what is no single value is None."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str | int | float):
-        return str(value).strip()
-    return "" if value is None else None
 
 
 def as_pairs(metadata: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:

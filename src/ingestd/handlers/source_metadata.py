@@ -12,23 +12,15 @@ from pathlib import Path
 from ingestd.errors import Violation
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.metadata import xml
-from ingestd.metadata.tables import LISTED, Row, Shape, Table, invalid, read
+from ingestd.metadata.source_documents import FILE, SHAPE, row_faults
+from ingestd.metadata.tables import LISTED, Row, Table, invalid, read
 from ingestd.mets import unfit
 from ingestd.oais import Description, Directory, Facts, File, Section, Warning_, escape_name
 from ingestd.premis import Event, EventOutcome, EventType, now, program
 from ingestd.references import find, mended
 
-FILE = "metadata/source-metadata.csv"
 TRANSFER_FILE = "metadata/transfer_metadata.xml"
 FOLDER = "metadata/sourceMD"
-RESERVED = "CUSTOM"
-"""The type of other columns of `metadata.csv`; no document may have it."""
-_SHAPE = Shape(
-    name=FILE,
-    example="filename,metadata,type / objects/letter.txt,letter-mods.xml,mods",
-    required=("filename", "metadata", "type"),
-    allowed=("filename", "metadata", "type"),
-)
 _WINDOW = 16
 """Rows at once: their documents are in memory meanwhile."""
 
@@ -44,7 +36,7 @@ async def load_source_metadata(task: Task, services: Services) -> AsyncIterator[
     file = await task.history.file_at(FILE)
     if file is None:
         return
-    table = await asyncio.to_thread(lambda: Table(path=path, shape=_SHAPE))
+    table = await asyncio.to_thread(lambda: Table(path=path, shape=SHAPE))
     violations = await _check(task, table)
     if violations:
         raise invalid(FILE, violations)
@@ -55,7 +47,7 @@ async def load_source_metadata(task: Task, services: Services) -> AsyncIterator[
         yield Outcome(facts=Facts(warnings=table.warnings()), cursor=task.cursor)
     schemas = xml.Schemas({key: path or None for key, path in services.settings.metadata_xml.schemas.items()})
     strict = services.settings.metadata_xml.fail_on_error
-    rows = (row for row in read(path, _SHAPE) if row.line > task.cursor)
+    rows = (row for row in read(path, SHAPE) if row.line > task.cursor)
     while window := await asyncio.to_thread(lambda: list(itertools.islice(rows, _WINDOW))):
         loading = _Loading(task=task, table=table, schemas=schemas)
         await loading.load(window)
@@ -73,26 +65,10 @@ async def _check(task: Task, table: Table) -> Sequence[Violation]:
         found += [item for item in window if isinstance(item, Violation)]
         documents = await _documents(task, table, rows)
         for row in rows:
-            found += _row_faults(table, row, documents)
+            found += row_faults(table, row, documents)
         if len(found) >= LISTED:
             break
     return found[:LISTED]
-
-
-def _row_faults(table: Table, row: Row, documents: dict[str, File]) -> list[Violation]:
-    def fault(name: str, expected: str) -> Violation:
-        return table.violation(row, row.column(name), name, expected)
-
-    found = []
-    if not row.get("filename"):
-        found.append(fault("filename", "what the document describes, such as objects/letter.txt or objects"))
-    if not row.get("type"):
-        found.append(fault("type", "a type, such as mods"))
-    if row.get("type") == RESERVED:
-        found.append(fault("type", f"another type than {RESERVED}, which the columns of metadata.csv have"))
-    if row.get("metadata") and row.get("metadata") not in documents:
-        found.append(fault("metadata", "a file within the folder metadata"))
-    return found
 
 
 async def _documents(task: Task, table: Table, rows: Sequence[Row]) -> dict[str, File]:

@@ -11,14 +11,13 @@ from urllib.parse import unquote
 
 from ingestd.errors import Violation
 from ingestd.job import Outcome, Services, Task
-from ingestd.metadata.tables import LISTED, Row, Shape, Table, invalid, read
+from ingestd.metadata.labels import LABELS, SHAPE
+from ingestd.metadata.tables import LISTED, Row, Table, invalid, read
 from ingestd.mets import structmap
 from ingestd.oais import Facts, File, FileUse, Warning_, escape_name
 from ingestd.references import find, mended
 
-LABELS = "metadata/file_labels.csv"
 STRUCT_MAP = "metadata/mets_structmap.xml"
-_SHAPE = Shape(name=LABELS, example="letters/first.txt,The first letter", header=False, columns=2)
 _WINDOW = 256
 
 
@@ -28,7 +27,7 @@ async def load_file_labels(task: Task, services: Services) -> AsyncIterator[Outc
     file = await task.history.file_at(LABELS)
     if file is None:
         return
-    table = await asyncio.to_thread(lambda: Table(path=path, shape=_SHAPE))
+    table = await asyncio.to_thread(lambda: Table(path=path, shape=SHAPE))
     violations = await asyncio.to_thread(table.faults)
     if violations:
         raise invalid(LABELS, violations)
@@ -37,7 +36,7 @@ async def load_file_labels(task: Task, services: Services) -> AsyncIterator[Outc
         yield Outcome(facts=corrected, cursor=task.cursor)
     if table.warnings():
         yield Outcome(facts=Facts(warnings=table.warnings()), cursor=task.cursor)
-    rows = (row for row in read(path, _SHAPE) if row.line > task.cursor)
+    rows = (row for row in read(path, SHAPE) if row.line > task.cursor)
     while window := await asyncio.to_thread(lambda: list(itertools.islice(rows, _WINDOW))):
         yield await _label(task, table, window)
 

@@ -101,6 +101,58 @@ def forget_download(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Head:
+    """What a server says of a file before it is fetched. `size_bytes` is None where it does not say."""
+
+    name: str
+    size_bytes: int | None = None
+
+
+async def ask_head(location: str, *, settings: SourceSettings, trusted: bool, seconds: float) -> Head | None:
+    """Ask for a URL's head; None where the answer says nothing for sure, as when a server knows GET alone.
+
+    Raises `SourceError` (`source.not_found`), `RequestError` for a URL or redirect that may not be followed, and
+    `PolicyError` (`policy.size_over_limit`).
+    """
+    limited = settings.model_copy(update={"http_timeout_seconds": min(seconds, settings.http_timeout_seconds)})
+    return await Worker().run(lambda: _head(location, limited, trusted=trusted))
+
+
+def _head(location: str, settings: SourceSettings, *, trusted: bool) -> Head | None:
+    url = parse_url(location, settings, trusted=trusted)
+    try:
+        for _ in range(REDIRECTS + 1):
+            with (
+                contextlib.closing(_connect(url, settings, trusted=trusted)) as connection,
+                _ask(connection, url, 0, "", method="HEAD") as response,
+            ):
+                if response.status not in _MOVED:
+                    return _told(response, url, settings)
+                to = response.headers.get("Location")
+                if not to:
+                    return None
+                url = parse_url(urllib.parse.urljoin(url.text, to), settings, trusted=trusted)
+    except (OSError, http.client.HTTPException) as error:
+        found = _lost(error)
+        if isinstance(found, IngestError):
+            raise found from error
+    return None
+
+
+def _told(response: http.client.HTTPResponse, url: Url, settings: SourceSettings) -> Head | None:
+    """Read a head. Only what is gone is sure: a link that was signed for GET is refused when it is asked by HEAD."""
+    if response.status in _GONE:
+        raise SourceError(f"{url.host} answered with status {response.status}", code=Code.SOURCE_NOT_FOUND)
+    if response.status != 200:
+        return None
+    said = response.headers.get("Content-Length", "")
+    size = int(said) if said.isdecimal() and len(said) < 19 else None
+    if size is not None and size > settings.max_bytes:
+        raise too_large(settings, size)
+    return Head(name=_name(response.headers, url), size_bytes=size)
+
+
 class _Fetch:
     """One file to be fetched, in as many attempts as it takes. Everything here blocks."""
 
@@ -230,11 +282,13 @@ def _connect(url: Url, settings: SourceSettings, *, trusted: bool) -> http.clien
     raise failure or OSError("no address")
 
 
-def _ask(connection: http.client.HTTPConnection, url: Url, have: int, validator: str) -> http.client.HTTPResponse:
+def _ask(
+    connection: http.client.HTTPConnection, url: Url, have: int, validator: str, *, method: str = "GET"
+) -> http.client.HTTPResponse:
     headers = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": f"ingestd/{ingestd.__version__}"}
     if have:
         headers |= {"Range": f"bytes={have}-", "If-Range": validator}
-    connection.request("GET", url.target, headers=headers)
+    connection.request(method, url.target, headers=headers)
     return connection.getresponse()
 
 

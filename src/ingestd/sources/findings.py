@@ -18,6 +18,7 @@ from ingestd.errors import (
     Violation,
 )
 from ingestd.oais import escape_name
+from ingestd.sources.records import Checksum
 
 LISTED = 100
 """How many violations are listed; all are counted."""
@@ -90,3 +91,17 @@ class Findings:
     def raise_any(self) -> None:
         if error := self.error():
             raise error
+
+
+def compare(checksum: Checksum, value: str) -> None:
+    """Hold a source's digest against what the request says. Raises `SourceError` (`source.checksum_mismatch`)."""
+    if checksum.value.lower() == value:
+        return
+    violation = Violation(
+        path="source.checksum", rule=Code.SOURCE_CHECKSUM_MISMATCH.value, expected=checksum.value, actual=value
+    )
+    raise SourceError(
+        f"the source's {checksum.algorithm} is {value}, not {checksum.value}",
+        code=Code.SOURCE_CHECKSUM_MISMATCH,
+        violations=(violation,),
+    )

@@ -43,7 +43,7 @@ _STEP = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Found:
+class Found:
     """One thing in the folder. `real` is where its content is: another path for a link to a file inside."""
 
     path: str
@@ -74,7 +74,7 @@ class _Survey:
     def trace(self) -> str:
         return self._trace.hexdigest()
 
-    def add(self, found: _Found) -> None:
+    def add(self, found: Found) -> None:
         seen = found.stat
         size = 0 if found.directory else seen.st_size
         line = (os.fsencode(found.path), os.fsencode(found.real), seen.st_mode, size, seen.st_mtime_ns)
@@ -102,7 +102,7 @@ async def receive_folder(
         else:
             await worker.run(lambda: reserve(survey.size_bytes, str(into)))
         again = _Survey()
-        walk = _walk(tree, None)
+        walk = walk_folder(tree, None)
         more = await worker.run(lambda: _asked_for(tree))
         while window := await worker.run(lambda: _window(walk, again)):
             skipped = await known([found.path for found in window])
@@ -134,7 +134,7 @@ def _asked_for(tree: Tree) -> list[str]:
 def _survey(tree: Tree, settings: SourceSettings, worker: Worker) -> _Survey:
     """Look at everything once. Raises all that is wrong, as one error."""
     survey, findings = _Survey(), Findings()
-    for found in _walk(tree, findings):
+    for found in walk_folder(tree, findings):
         worker.breathe()
         survey.add(found)
         if len(os.fsencode(found.path)) > PATH_BYTES:
@@ -151,7 +151,7 @@ def _survey(tree: Tree, settings: SourceSettings, worker: Worker) -> _Survey:
     return survey
 
 
-def _walk(tree: Tree, findings: Findings | None) -> Iterator[_Found]:
+def walk_folder(tree: Tree, findings: Findings | None) -> Iterator[Found]:
     """Everything in the folder, parents before children, in the order of the names' bytes.
 
     What cannot be received goes to `findings`; in the second walk, which has none, it means that the source changed.
@@ -193,17 +193,17 @@ class _Level:
             raise changed(self.path or "the source")
 
 
-def _look(tree: Tree, path: str, findings: Findings | None) -> _Found | None:
+def _look(tree: Tree, path: str, findings: Findings | None) -> Found | None:
     try:
         seen = tree.lstat(path)
         if stat.S_ISLNK(seen.st_mode):
             return _link(tree, path, seen, findings)
         if stat.S_ISDIR(seen.st_mode):
-            return _Found(path=path, stat=seen, real=path)
+            return Found(path=path, stat=seen, real=path)
         if stat.S_ISREG(seen.st_mode):
             if findings is not None:
                 os.close(tree.open_file(path))
-            return _Found(path=path, stat=seen, real=path)
+            return Found(path=path, stat=seen, real=path)
     except OSError as error:
         _cannot(error, path, findings)
         return None
@@ -211,7 +211,7 @@ def _look(tree: Tree, path: str, findings: Findings | None) -> _Found | None:
     return None
 
 
-def _link(tree: Tree, path: str, seen: os.stat_result, findings: Findings | None) -> _Found | None:
+def _link(tree: Tree, path: str, seen: os.stat_result, findings: Findings | None) -> Found | None:
     target = tree.readlink(path)
     real = os.path.realpath(os.path.join(tree.root, path))
     if real != tree.root and not real.startswith(tree.root.rstrip("/") + "/"):
@@ -230,10 +230,10 @@ def _link(tree: Tree, path: str, seen: os.stat_result, findings: Findings | None
     said = escape_name(inside) or "."
     if stat.S_ISDIR(there.st_mode):
         note = Note(code=NoteCode.LINK_LEFT_OUT, detail=f"a symbolic link to the folder {said}: left out")
-        return _Found(path=path, stat=seen, real=inside, note=note)
+        return Found(path=path, stat=seen, real=inside, note=note)
     if stat.S_ISREG(there.st_mode):
         note = Note(code=NoteCode.LINK_COPIED, detail=f"a symbolic link to {said}: received as a copy of it")
-        return _Found(path=path, stat=there, real=inside, note=note)
+        return Found(path=path, stat=there, real=inside, note=note)
     # Also a link that leads round in a circle ends here: what is at its end is still a link.
     _refuse(findings, Code.CONTENT_STRUCTURE_INVALID, path, "a link to a file or folder", target)
     return None
@@ -261,8 +261,8 @@ def _refuse(findings: Findings | None, code: Code, path: str, expected: str, act
     findings.add(code, path, expected=expected, actual=actual)
 
 
-def _window(walk: Iterator[_Found], survey: _Survey) -> list[_Found]:
-    window: list[_Found] = []
+def _window(walk: Iterator[Found], survey: _Survey) -> list[Found]:
+    window: list[Found] = []
     size = 0
     for found in islice(walk, WINDOW):
         survey.add(found)
@@ -273,7 +273,7 @@ def _window(walk: Iterator[_Found], survey: _Survey) -> list[_Found]:
     return window
 
 
-def _is_there(found: _Found, into: Path) -> bool:
+def _is_there(found: Found, into: Path) -> bool:
     """Whether an earlier run brought this to its end."""
     if found.left_out:
         return True
@@ -287,7 +287,7 @@ def _is_there(found: _Found, into: Path) -> bool:
 
 
 def _take(
-    tree: Tree, window: Sequence[_Found], into: Path, algorithm: DigestAlgorithm, more: Sequence[str], worker: Worker
+    tree: Tree, window: Sequence[Found], into: Path, algorithm: DigestAlgorithm, more: Sequence[str], worker: Worker
 ) -> list[Received]:
     received = []
     for found in window:
@@ -302,7 +302,7 @@ def _take(
 
 
 def _take_one(
-    tree: Tree, found: _Found, into: Path, algorithm: DigestAlgorithm, more: Sequence[str], worker: Worker
+    tree: Tree, found: Found, into: Path, algorithm: DigestAlgorithm, more: Sequence[str], worker: Worker
 ) -> Received:
     dated = modified_at(found.stat.st_mtime_ns)
     if found.left_out:

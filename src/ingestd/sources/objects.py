@@ -117,8 +117,8 @@ async def receive_objects(
     await worker.run(partial(_same_as_before, scratch / _TRACE, survey.trace))
     await worker.run(partial(reserve, survey.size_bytes - await worker.run(partial(_used, into)), str(into)))
     more = asked_for(survey.names)
-    again = _Survey()
-    entries = _entries(store, again, None)
+    again = Survey()
+    entries = entries_of(store, again, None)
     while window := await _translated(worker, lambda: list(islice(entries, WINDOW))):
         paths = [path for path, _ in window]
         parents = list(dict.fromkeys(parent for path in paths for parent in _parents(path)))
@@ -142,7 +142,7 @@ async def receive_objects(
 # --- looking ---------------------------------------------------------------------------------------------------------
 
 
-class _Survey:
+class Survey:
     """What one listing saw: counts, a digest over keys and tags that the next must repeat, the names at the top."""
 
     def __init__(self) -> None:
@@ -163,9 +163,9 @@ class _Survey:
             self.names.append(path)
 
 
-def _survey(store: Store, settings: SourceSettings, worker: Worker) -> _Survey:
-    survey, findings = _Survey(), Findings()
-    for _ in _entries(store, survey, findings):
+def _survey(store: Store, settings: SourceSettings, worker: Worker) -> Survey:
+    survey, findings = Survey(), Findings()
+    for _ in entries_of(store, survey, findings):
         worker.breathe()
         if survey.files > settings.max_files:
             expected = f"at most {settings.max_files} files (sources.max_files)"
@@ -178,7 +178,7 @@ def _survey(store: Store, settings: SourceSettings, worker: Worker) -> _Survey:
     return survey
 
 
-def _entries(store: Store, survey: _Survey, findings: Findings | None) -> Iterator[tuple[str, ObjectInfo]]:
+def entries_of(store: Store, survey: Survey, findings: Findings | None) -> Iterator[tuple[str, ObjectInfo]]:
     """Give every object below the prefix, by its path there."""
     below = f"{store.url.key}/" if store.url.key else ""
     for info in store.bucket.list(store.url.key):

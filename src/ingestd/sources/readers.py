@@ -106,7 +106,7 @@ def read_zip(file: IO[bytes], writer: Taker, *, foretell: Callable[[Sequence[str
 
 
 def _take_zipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo, writer: Taker) -> None:
-    parts = writer.admit(_zip_name(info))
+    parts = writer.admit(zip_name(info))
     if parts is None or not parts:
         return
     mode = info.external_attr >> 16 if info.create_system == 3 else 0
@@ -125,7 +125,7 @@ def _take_zipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo, writer: Taker)
         writer.special(parts, kind)
 
 
-def _zip_name(info: zipfile.ZipInfo) -> bytes:
+def zip_name(info: zipfile.ZipInfo) -> bytes:
     """The name's own bytes: `zipfile` reads them as UTF-8 or as code page 437, and both can be undone.
 
     Some programs for Windows write backslashes between parts, against the specification.

@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ingestd.errors import Code, SourceError, Violation
 from ingestd.premis import Digest, DigestAlgorithm, now
 from ingestd.sources.archives import NotAnArchive, receive_archive
 from ingestd.sources.copying import Worker, changed, copy, digest_of, no_room, reserve, same
 from ingestd.sources.downloads import download, forget_download
+from ingestd.sources.findings import compare
 from ingestd.sources.folders import Known, receive_folder
 from ingestd.sources.kinds import Archive, archive_in
 from ingestd.sources.locations import (
@@ -168,7 +168,7 @@ def _verify(file: _File, checksum: Checksum, worker: Worker) -> None:
         value = digest_of(fd, checksum.algorithm, name=file.name, breathe=worker.breathe)
     finally:
         os.close(fd)
-    _compare(checksum, value)
+    compare(checksum, value)
 
 
 def _still(file: _File) -> None:
@@ -178,19 +178,6 @@ def _still(file: _File) -> None:
     except OSError:
         pass
     raise changed(file.name)
-
-
-def _compare(checksum: Checksum, value: str) -> None:
-    if checksum.value.lower() == value:
-        return
-    violation = Violation(
-        path="source.checksum", rule=Code.SOURCE_CHECKSUM_MISMATCH.value, expected=checksum.value, actual=value
-    )
-    raise SourceError(
-        f"the source's {checksum.algorithm} is {value}, not {checksum.value}",
-        code=Code.SOURCE_CHECKSUM_MISMATCH,
-        violations=(violation,),
-    )
 
 
 def _take(file: _File, checksum: Checksum | None, into: Path, algorithm: DigestAlgorithm, worker: Worker) -> Received:
@@ -213,7 +200,7 @@ def _take(file: _File, checksum: Checksum | None, into: Path, algorithm: DigestA
         finally:
             os.close(fd)
         if checksum:
-            _compare(checksum, digests[checksum.algorithm])
+            compare(checksum, digests[checksum.algorithm])
     except OSError as error:
         to.unlink(missing_ok=True)
         raise no_room(error, str(into)) or error from error

@@ -1,0 +1,103 @@
+"""A source as the transfer that it will become: where it lies that a path of the transfer means."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ingestd.errors import Code, IngestError, Violation
+from ingestd.manifests import Wrong
+from ingestd.references import PACKAGE, paths_of
+from ingestd.sources.findings import failure
+from ingestd.sources.overview import Overview
+
+TOP_LEVEL = ("logs", "metadata", "objects")
+PAYLOAD = "data/"
+
+
+class OutOfTimeError(Exception):
+    """The time for the look is over."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Transfer:
+    """What a source holds, seen as a transfer. `bag`: it is one. `system_names`: files that will be removed."""
+
+    overview: Overview
+    bag: bool
+    system_names: Collection[str]
+    most_bytes: int
+    watch: Callable[[], None]
+    """Raises `OutOfTimeError` when the look must end; to be called now and then."""
+    errors: list[IngestError] = field(default_factory=list)
+    limits: list[str] = field(default_factory=list)
+
+    @property
+    def standard(self) -> bool:
+        """Whether a bag's payload has the folders of a transfer; then they are the transfer's."""
+        return any(self.overview.is_folder(f"{PAYLOAD}{name}") for name in TOP_LEVEL)
+
+    @property
+    def base(self) -> str:
+        """Where the transfer's own top is in the source."""
+        return PAYLOAD if self.bag else ""
+
+    def has(self, names: Sequence[str]) -> bool:
+        """Whether one of the names that something may be called by is that of a file, a folder or the package."""
+        paths = paths_of(names)
+        return PACKAGE in paths or any(place in self.overview.entries for path in paths for place in self.places(path))
+
+    def has_file(self, names: Sequence[str]) -> bool:
+        return any(self.overview.is_file(place) for path in paths_of(names) for place in self.places(path))
+
+    def places(self, path: str) -> list[str]:
+        """Where a path of the transfer may be in the source: `objects` is made of all that is not the transfer's."""
+        inside = path.removeprefix("objects/")
+        if self.bag and not self.standard:
+            return [f"{PAYLOAD}{inside}", path] if inside != path else [path]
+        moved = inside != path and inside.partition("/")[0] not in TOP_LEVEL
+        return [self.base + path, *([self.base + inside] if moved else []), path]
+
+    @contextlib.contextmanager
+    def opened(self, path: str) -> Iterator[Path | None]:
+        """Give a file of the source; None, with a word to the limits, where it is not to be looked into."""
+        size = self.overview.entries.get(path)
+        if size is None or self.overview.opened is None:
+            yield None
+            return
+        if size > self.most_bytes:
+            self.limits.append(f"{path} is longer than {self.most_bytes} bytes (preflight.max_metadata_bytes)")
+            yield None
+            return
+        self.watch()
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(self.overview.opened(path))
+            except OSError as error:
+                self.limits.append(f"{path} could not be read: {error.strerror or error}")
+                yield None
+                return
+            yield file
+
+    def objects(self) -> Iterator[str]:
+        """The files that will be objects, by their paths in the source; not those that will be removed."""
+        below = f"{self.base}objects/"
+        for path, size in self.overview.entries.items():
+            top = path.removeprefix(self.base).partition("/")[0]
+            among = path.startswith(below) or top not in TOP_LEVEL
+            if size is not None and path.startswith(self.base) and among and not self.removed(path):
+                yield path
+
+    def removed(self, path: str) -> bool:
+        """Whether it will be removed: hidden, or left behind by an operating system."""
+        *_, name = parts = path.split("/")
+        return name in self.system_names or any(part.startswith(".") or part.endswith("~") for part in parts)
+
+    def refuse(self, code: Code, detail: str, wrong: Wrong | Sequence[Violation]) -> None:
+        """Note an error with everything that was found wrong, if anything was."""
+        violations = wrong.listed if isinstance(wrong, Wrong) else tuple(wrong)
+        if violations:
+            said = f"{detail}: {wrong}" if isinstance(wrong, Wrong) else detail
+            self.errors.append(failure(code, said, violations=violations))
