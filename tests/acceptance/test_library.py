@@ -87,7 +87,7 @@ async def test_what_cannot_be_preserved_is_a_result_and_no_exception(ingest: Ing
     assert (missing.outcome, missing.state) == (Outcome.REJECTED, RequestState.REJECTED)
     assert missing.error is not None
     assert missing.error.code == "source.not_found"
-    assert empty.outcome is Outcome.FAILED
+    assert empty.outcome is Outcome.REJECTED
     assert empty.error is not None
     assert empty.error.code == "content.empty"
 
