@@ -40,6 +40,13 @@ test: ## install everything that the tests need, then check and test everything
 	@$(BIN)/python -m pytest --quiet --numprocesses=auto --dist=loadfile $(PYTEST)
 	$(call say,Next: see it work with  make demo  or read CONTRIBUTING.md and add a step of your own)
 
+.PHONY: chaos
+chaos: ## kill workers, lose machines, trouble the broker, flood: minutes long (CHAOS_SEED=N repeats a run)
+	$(call say,Setting up)
+	@PYTHON='$(PYTHON)' scripts/setup test
+	$(call say,Chaos)
+	@CHAOS=long $(BIN)/python -m pytest --quiet --capture=no --show-capture=no --durations=0 tests/chaos $(PYTEST)
+
 .PHONY: check
 check: $(BIN)/ruff ## lint, format, types and import floors
 	$(call say,Checks)

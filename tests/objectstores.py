@@ -8,11 +8,13 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -54,6 +56,39 @@ def moto() -> Iterator[Server]:
         yield Server(endpoint=endpoint)
     finally:
         server.stop()
+
+
+Watcher = Callable[[str, str, bool], None]
+"""Told of method and path, before a request is handled (False) and before it is answered (True)."""
+
+
+@contextlib.contextmanager
+def watched_moto(watcher: Watcher) -> Iterator[Server]:
+    """An S3 server that tells of each request, from one of its threads; the request waits meanwhile."""
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    backend = DomainDispatcherApplication(create_backend_app)
+
+    def told(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        method, path = str(environ["REQUEST_METHOD"]), str(environ["PATH_INFO"])
+        watcher(method, path, False)
+        answer: Iterable[bytes] = backend(environ, start_response)
+        watcher(method, path, True)
+        return answer
+
+    server = make_server("127.0.0.1", 0, told, threaded=True)
+    serving = threading.Thread(target=server.serve_forever, daemon=True)
+    serving.start()
+    try:
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{BUCKET}", method="PUT")).close()
+        yield Server(endpoint=endpoint)
+    finally:
+        server.shutdown()
+        serving.join()
+        server.server_close()
 
 
 @contextlib.contextmanager

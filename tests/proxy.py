@@ -23,6 +23,8 @@ class Proxy:
         """How long each chunk waits, each way."""
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._answering = asyncio.Event()
+        self._answering.set()
         self._writers: set[asyncio.StreamWriter] = set()
 
     @property
@@ -39,9 +41,14 @@ class Proxy:
         """Let no byte through, in either way, while every connection stays open."""
         self._flowing.clear()
 
+    def hold_answers(self) -> None:
+        """Let through what clients send, and nothing of what they are answered."""
+        self._answering.clear()
+
     def resume(self) -> None:
         """End a stall: what was held back goes through."""
         self._flowing.set()
+        self._answering.set()
 
     async def serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry one connection until either end closes it."""
@@ -58,17 +65,18 @@ class Proxy:
         self._writers |= pair
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._carry(reader, far_writer))
-                group.create_task(self._carry(far_reader, writer))
+                group.create_task(self._carry(reader, far_writer, self._flowing))
+                group.create_task(self._carry(far_reader, writer, self._flowing, self._answering))
         finally:
             self._writers -= pair
             for each in pair:
                 each.transport.abort()
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *gates: asyncio.Event) -> None:
         with suppress(OSError):
             while chunk := await reader.read(CHUNK_BYTES):
-                await self._flowing.wait()
+                for gate in gates:
+                    await gate.wait()
                 if self.delay_seconds:
                     await asyncio.sleep(self.delay_seconds)
                 writer.write(chunk)
