@@ -48,6 +48,7 @@ class TransferType(StrEnum):
     STANDARD = "standard"
     BAG = "bag"
     DISK_IMAGE = "disk_image"
+    DSPACE = "dspace"
 
 
 TRANSFER_OPTIONS = "transfer_options"
@@ -198,8 +199,9 @@ class Description:
     `dcterms.created` for the kind DC, plain names for any other. `xml` is one element, as `mets.embeddable` gives it.
     `reference` is the id of a file of the package, which is named by its path (METS mdRef).
 
-    `kind` is `DC`, or the OTHERMDTYPE. `created_at` is when the metadata were made, where that was not with this METS.
-    Descriptions of one `group` are versions of one another.
+    `kind` is `DC`, or the OTHERMDTYPE; with `standard`, an MDTYPE that METS itself knows, such as `MODS`. `created_at`
+    is when the metadata were made, where that was not with this METS. Descriptions of one `group` are versions of one
+    another.
     """
 
     target: uuid.UUID
@@ -211,6 +213,7 @@ class Description:
     status: DescriptionStatus = DescriptionStatus.ORIGINAL
     created_at: datetime | None = None
     group: str = ""
+    standard: bool = False
 
 
 NOWHERE = uuid.UUID(int=0)

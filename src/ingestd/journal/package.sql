@@ -75,7 +75,8 @@ CREATE TABLE IF NOT EXISTS description (
     reference  BLOB,
     status     TEXT NOT NULL,
     created_at TEXT,
-    "group"    TEXT NOT NULL
+    "group"    TEXT NOT NULL,
+    standard   INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS description_target ON description (target);
 

@@ -35,8 +35,8 @@ UPSERT_FILE = (
     " format_version = excluded.format_version, puid = excluded.puid, mime = excluded.mime,"
     " derived_from = excluded.derived_from, label = excluded.label, removed = excluded.removed"
 )
-DESCRIPTION_COLUMNS = 'target, kind, pairs, section, xml, reference, status, created_at, "group"'
-INSERT_DESCRIPTION = f"INSERT INTO description ({DESCRIPTION_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  constant
+DESCRIPTION_COLUMNS = 'target, kind, pairs, section, xml, reference, status, created_at, "group", standard'
+INSERT_DESCRIPTION = f"INSERT INTO description ({DESCRIPTION_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  constant
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,11 +66,12 @@ def description_values(said: Description) -> tuple[Any, ...]:
         said.status,
         said.created_at.isoformat() if said.created_at else None,
         said.group,
+        said.standard,
     )
 
 
 def description_of(columns: Row) -> Description:
-    target, kind, pairs, section, xml, reference, status, created_at, group = columns
+    target, kind, pairs, section, xml, reference, status, created_at, group, standard = columns
     return Description(
         target=uuid.UUID(bytes=target),
         kind=kind,
@@ -81,6 +82,7 @@ def description_of(columns: Row) -> Description:
         status=DescriptionStatus(status),
         created_at=datetime.fromisoformat(created_at) if created_at else None,
         group=group,
+        standard=bool(standard),
     )
 
 

@@ -69,7 +69,7 @@ class DiskImaging(Incoming):
 
 
 def _transfer_type(value: Any) -> Any:
-    """Accept Archivematica's spellings too: `unzipped bag`, `zipfile`, `disk image`."""
+    """Accept Archivematica's spellings too: `unzipped bag`, `zipfile`, `disk image`, `DSpace`, `Dataverse`."""
     if not isinstance(value, str):
         return value
     plain = value.strip().lower().replace(" ", "_")
@@ -170,7 +170,8 @@ class PreservationRequest(Incoming):
     source: RequestSource
     type: Annotated[TransferType, BeforeValidator(_transfer_type)] = TransferType.AUTO
     """What the source is. `auto`: a bag where it is one, else `standard`; `standard`: no bag, whatever it looks like;
-    `bag`: refused where it is none; `disk_image`: as standard, with `metadata.disk_image`."""
+    `bag`: refused where it is none; `disk_image`: as standard, with `metadata.disk_image`; `dspace`: an export with the
+    `mets.xml` of DSpace, refused without (`auto` reads it, too)."""
     name: Name | None = None
     """The package's name; by default the source's."""
     tenant: Label = "default"

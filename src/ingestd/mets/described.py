@@ -67,7 +67,8 @@ class Descriptions:
         if said.reference is not None:
             return self._reference(identifier, said)
         if said.xml:
-            return wrap("OTHER", self._element(identifier, said), other=said.kind)
+            kind, other = (said.kind, "") if said.standard else ("OTHER", said.kind)
+            return wrap(kind, self._element(identifier, said), other=other)
         if said.kind == DC_KIND:
             return _dublin_core(said.pairs)
         return wrap("OTHER", _elements(said.pairs), other=said.kind)

@@ -34,7 +34,8 @@ from ingestd.oais import Description, Extension, File, FileUse, Package, Section
 from ingestd.premis import Agent, AgentLink, Event, EventType, Format, Identifier, RightsStatement
 from ingestd.pronom import REGISTRY_NAME
 
-_MADE_BY = {FileUse.TEXT_OCR: EventType.TRANSCRIPTION}
+_MADE_BY: Mapping[FileUse, str] = {FileUse.TEXT_OCR: EventType.TRANSCRIPTION, FileUse.DERIVATIVE: "derivation"}
+_CAME_IN = frozenset({EventType.INGESTION, EventType.UNPACKING})
 _UNKNOWN = Format(name="Unknown")
 
 
@@ -298,17 +299,19 @@ def _relationships(file: File, window: Window) -> str:
 
 
 def _made_by(derivative: File, source: uuid.UUID, window: Window) -> Event | None:
-    """The event that made the derivative: the one whose note names it, or the only one there is of its source.
+    """The event that made the derivative: the one whose note names it, or, where it was made here, the only one there
+    is of its source.
 
     What is made for a DIP has that event itself: it is nothing that happened to the original in the AIP.
     """
     kind = _MADE_BY.get(derivative.use, EventType.NORMALIZATION)
     own, events = window.events.get(derivative.id, ()), window.events.get(source, ())
-    candidates = [event for event in (*own, *events) if event.type is kind]
+    candidates = [event for event in (*own, *events) if event.type == kind]
     named = [e for e in candidates if str(derivative.id) in e.note or derivative.path in e.note]
     if named:
         return named[-1]
-    return candidates[0] if len(candidates) == 1 else None
+    received = any(event.type in _CAME_IN for event in own)
+    return candidates[0] if len(candidates) == 1 and not received else None
 
 
 def _relationship(subtype: str, related: uuid.UUID, made: Event | None) -> str:

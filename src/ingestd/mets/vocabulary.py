@@ -29,7 +29,7 @@ SIP = "%SIPDirectory%"
 """What original names begin with: the root of the transfer, or of the SIP for what was made or put there later."""
 NORMATIVE_LABEL = "Normative Directory Structure"
 
-RECEIVED_USES = frozenset({FileUse.ORIGINAL, FileUse.SERVICE, FileUse.LICENSE})
+RECEIVED_USES = frozenset({FileUse.ORIGINAL, FileUse.SERVICE, FileUse.LICENSE, FileUse.DERIVATIVE})
 """Uses whose original names begin with `TRANSFER`."""
 DERIVED_USES = frozenset(
     {
