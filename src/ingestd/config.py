@@ -83,6 +83,14 @@ class AmqpSettings(Model):
     """AMQP heartbeat."""
 
 
+class Sandbox(StrEnum):
+    """Whether programs are confined."""
+
+    AUTO = "auto"
+    OFF = "off"
+    REQUIRED = "required"
+
+
 class ToolSettings(Model):
     """Limits of the external programs."""
 
@@ -98,6 +106,9 @@ class ToolSettings(Model):
     """Most that one program may write to its standard output."""
     file_bytes: Annotated[int, Field(ge=2**20)] = 2**40
     """Largest file that one program may write (RLIMIT_FSIZE)."""
+    sandbox: Sandbox = Sandbox.AUTO
+    """Run programs without network, and let them write nowhere but where their result is to be (Landlock and seccomp).
+    `auto`: as far as the kernel can; `required`: or not at all; `off`: for rules whose programs need the network."""
 
 
 class UnpackSettings(Model):

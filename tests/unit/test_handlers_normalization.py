@@ -236,7 +236,7 @@ class TestACommandThat:
 
 ONCE = command(
     "once",
-    "if [ -e %SIPDirectory%../seen ]; then exit 1; fi; touch %SIPDirectory%../seen; echo x > %OUT%.txt",
+    "if [ -e $HOME/seen ]; then exit 1; fi; touch $HOME/seen; echo x > %OUT%.txt",
 ) + rule("once")
 
 

@@ -124,7 +124,7 @@ async def make_with_7z(
     for name, data in files.items():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_bytes(data)
-    run = await pool.run(["7z", "a", *options, str(folder / archive), "."], cwd=tree)
+    run = await pool.run(["7z", "a", *options, str(folder / archive), "."], cwd=tree, writes=[folder])
     run.check()
     return folder / archive
 

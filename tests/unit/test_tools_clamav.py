@@ -257,9 +257,9 @@ exit 1
 
 
 @pytest.fixture
-def clamscan(tmp_path: Path) -> Path:
+def clamscan(pool: Pool, tmp_path: Path) -> Path:
     program = tmp_path / "clamscan"
-    program.write_text(CLAMSCAN.replace("COUNT", str(tmp_path / "count")))
+    program.write_text(CLAMSCAN.replace("COUNT", str(pool.home() / "count")))
     program.chmod(0o755)
     return program
 
@@ -279,7 +279,7 @@ async def test_clamscan_scans_many_files_in_one_run(pool: Pool, clamscan: Path, 
     assert [CLEAN, Scanned(verdict=Verdict.INFECTED, note="Win.Evil-1"), CLEAN] == list(found[:3])
     assert [Verdict.NOT_SCANNED] * 3 + [Verdict.CLEAN, Verdict.NOT_SCANNED] == [one.verdict for one in found[3:]]
     assert "WARNING: something" in found[3].note
-    assert (tmp_path / "count").read_text() == "run\n"
+    assert (pool.home() / "count").read_text() == "run\n"
 
 
 async def test_the_real_clamscan_finds_and_names_what_it_may_not_read(pool: Pool, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from ingestd.fpr.records import Rule, Tool
 from ingestd.fpr.registry import Registry
 from ingestd.schemas import documents
 from ingestd.tools import Toolbox, ToolInfo
+from ingestd.tools.inventory import confinement
 from ingestd.tools.pool import Pool
 
 
@@ -32,10 +33,12 @@ async def doctor(options: argparse.Namespace, settings: Settings) -> int:
         names = {tool.name.lower() for tool in known}
         called = await _called_by_rules(settings, tools.pool)
         found = [*known, *(tool for tool in called if tool.name.lower() not in names)]
+        confined = await confinement(tools.pool)
     if options.json:
         print(json.dumps([asdict(tool) for tool in found], indent=2))
     else:
         _print_tools(found)
+        print(f"Sandbox: {confined}")
     return FAILED if any(not tool.found and tool.needed_for == "core" for tool in found) else OK
 
 

@@ -45,6 +45,7 @@ class Runs(Protocol):
         limits: Limits | None = None,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
+        writes: Sequence[Path] = (),
         name: str = "",
     ) -> Run: ...
 
@@ -175,7 +176,8 @@ class Commands:
         version = await self.version(tool)
         values = self._values(variables, tool, version)
         async with self._alone(command):
-            done = await self._run(command, values, purpose, limits)
+            writes = [Path(values["outputDirectory"])] if values.get("outputDirectory") else []
+            done = await self._run(command, values, purpose, limits, writes)
         if done.ok and command.verification:
             done = await self._verify(done, values)
         detail = program(tool.name, version)
@@ -194,17 +196,29 @@ class Commands:
             told = arguments(command.script, {**dict.fromkeys(VARIABLES, ""), **values, "tmpDirectory": f"{folder}/"})
             argv = [word for part in told for word in (map(str, paths) if part == _EACH else (part,))]
             env = {"TMPDIR": str(folder)}
-            return await self._pool.run(argv, limits=self._limits(command, limits), cwd=folder, env=env, name=tool.name)
+            return await self._pool.run(
+                argv,
+                limits=self._limits(command, limits),
+                cwd=folder,
+                env=env,
+                writes=[folder],
+                name=tool.name,
+            )
 
     async def identify(self, command: IdentificationCommand, path: Path) -> Run:
         """Run an identification command on one file, which is its one argument."""
         with_path = dict.fromkeys(VARIABLES, "") | {"inputFile": str(path), "fileFullName": str(path)}
         async with self._folder() as folder:
             call = await _invocation(command, with_path, folder, [str(path)])
-            return await self._pool.run(call.argv, cwd=folder, env=call.env, name=command.id)
+            return await self._pool.run(call.argv, cwd=folder, env=call.env, writes=[folder], name=command.id)
 
     async def _run(
-        self, command: Command, values: Mapping[str, str], purpose: Purpose | None, limits: Limits | None
+        self,
+        command: Command,
+        values: Mapping[str, str],
+        purpose: Purpose | None,
+        limits: Limits | None,
+        writes: Sequence[Path] = (),
     ) -> CommandRun:
         tool = self._tool(command)
         async with self._folder() as folder:
@@ -215,7 +229,12 @@ class Commands:
             if output:
                 await asyncio.to_thread(output.parent.mkdir, parents=True, exist_ok=True)
             run = await self._pool.run(
-                call.argv, limits=self._limits(command, limits), cwd=folder, env=env, name=tool.name
+                call.argv,
+                limits=self._limits(command, limits),
+                cwd=folder,
+                env=env,
+                writes=[folder, *writes, *([output.parent] if output else [])],
+                name=tool.name,
             )
             there = output is not None and await asyncio.to_thread(os.path.lexists, output)
         return CommandRun(

@@ -69,7 +69,7 @@ class _Examination:
             # From the transfer's folder on, so that no path of this server gets into a report.
             root = self.task.root.absolute()
             argv = [NAME, "-M", str(_DEPTH), "-j", "1", "-o", self._told_place(), f"./{self.file.path}"]
-            done = await self.services.pool.run(argv, cwd=root, name=NAME)
+            done = await self.services.pool.run(argv, cwd=root, writes=[self.passing.parent], name=NAME)
             done.check(NAME)
         except ToolError as error:
             await asyncio.to_thread(shutil.rmtree, self.passing, ignore_errors=True)

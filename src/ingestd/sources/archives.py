@@ -110,7 +110,7 @@ async def _unpack(
     argv += ["--", path, str(into), str(listing)]
     # The child finds this very package, also where it is not installed.
     env = {"PYTHONPATH": str(Path(ingestd.__file__).parent.parent)}
-    run = await pool.run(argv, limits=limits_for(pool, path), env=env, name="unpack")
+    run = await pool.run(argv, limits=limits_for(pool, path), env=env, writes=[into, listing.parent], name="unpack")
     answer = _answer(run)
     code = answer.get("code")
     if code == _NOT_AN_ARCHIVE:

@@ -122,7 +122,7 @@ async def _extract(program: str, path: str, aside: Path, meter: Meter, pool: Poo
     try:
         async with asyncio.TaskGroup() as group:
             watch = group.create_task(_watch(aside, meter))
-            run = await pool.run(argv, limits=limits, name=program)
+            run = await pool.run(argv, limits=limits, writes=[aside], name=program)
             watch.cancel()
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from errors

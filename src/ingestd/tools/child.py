@@ -258,6 +258,7 @@ class Child(asyncio.SubprocessProtocol):
 class Start:
     cwd: Path | None
     env: Mapping[str, str] | None
+    writes: Sequence[Path] = ()
     name: str = ""
     feed: bool = False
     sink: IO[bytes] | None = None

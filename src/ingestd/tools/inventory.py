@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
+from pathlib import Path
 
+from ingestd.config import Sandbox
 from ingestd.errors import ToolError
+from ingestd.tools.confine import landlock_abi
 from ingestd.tools.pool import Pool
 
 CORE = "core"
@@ -86,6 +91,35 @@ async def inventory(pool: Pool) -> Sequence[ToolInfo]:
     """Ask every program for its version, and the Python environment for the libraries'."""
     programs = await asyncio.gather(*(_ask(pool, program) for program in PROGRAMS))
     return [*programs, *(_library(*library) for library in LIBRARIES)]
+
+
+_PROBE = """
+import os, socket, sys
+def works(attempt, *values):
+    try:
+        attempt(*values)
+    except OSError:
+        return False
+    return True
+print(int(works(os.mkdir, sys.argv[1])), int(works(socket.socket, socket.AF_INET)))
+"""
+
+
+async def confinement(pool: Pool) -> str:
+    """Say in a sentence how programs are confined here, as one of them has just found out."""
+    settings = f"tools.sandbox is `{pool.settings.sandbox}`"
+    if not pool.confined:
+        why = "" if pool.settings.sandbox is Sandbox.OFF else ", but this kernel has no Landlock that may be used"
+        return f"programs are not confined ({settings}{why})"
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as outside:
+        try:
+            run = await pool.run([sys.executable, "-I", "-S", "-c", _PROBE, str(Path(outside, "new"))], name="Python")
+            writes, connects = (word != b"0" for word in run.check().stdout.split())
+        except ToolError as error:
+            return f"programs cannot be run ({settings}): {error.detail}: {error.stderr_tail.strip()}"
+    files = "can write ANYWHERE" if writes else "write only where their result is to be"
+    network = "HAVE the network" if connects else "have no network"
+    return f"programs {files}, and {network} ({settings}; Landlock ABI {landlock_abi()})"
 
 
 async def _ask(pool: Pool, program: _Program) -> ToolInfo:

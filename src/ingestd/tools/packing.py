@@ -101,7 +101,8 @@ async def _seven_zip(pool: Pool, folder: Path, into: Path, method: str, level: i
         "7z", "a", "-bd", "-y", "-t7z", f"-m0={method}", f"-mx={level}", "-mtc=on", "-mtm=on", "-mta=on", "-mmt=on",
         "-mf=off", "-spd", "--", into, folder.name,
     ]  # fmt: skip
-    run = (await pool.run(argv, cwd=folder.parent, limits=_patient(pool), name="7-Zip")).check("7-Zip")
+    run = await pool.run(argv, cwd=folder.parent, limits=_patient(pool), writes=[into.parent], name="7-Zip")
+    run.check("7-Zip")
     version = _version(run.stdout)
     detail = premis.program("7-Zip", version, algorithm=method)
     return Packed(path=into, program="7-Zip", version=version, detail=detail, seconds=run.seconds)
@@ -118,9 +119,9 @@ async def _tar(pool: Pool, folder: Path, into: Path, algorithm: CompressionAlgor
         more = {"algorithm": name, "compressor": f"{compressor} {number}".strip()}
     version = await _version_of(pool, "tar")
     # `--add-file` takes a name that starts with a dash for a name.
-    run = (await pool.run([*argv, f"--add-file={folder.name}"], limits=_patient(pool), name="tar")).check(
-        "tar", version
-    )
+    argv.append(f"--add-file={folder.name}")
+    run = await pool.run(argv, limits=_patient(pool), writes=[into.parent], name="tar")
+    run.check("tar", version)
     return Packed(
         path=into, program="tar", version=version, detail=premis.program("tar", version, **more), seconds=run.seconds
     )

@@ -1,9 +1,10 @@
 """The one place where external programs are started, bounded and stopped.
 
 Every program runs in its own session with a small fixed environment, under limits of time, silence, memory and
-output. When it is stopped, and also when it ends by itself, whatever it started is killed with it; what it started
-cannot keep us waiting by holding a pipe open. When this service dies, its programs die too (`setpriv --pdeathsig`),
-so that nothing writes into the folder of a package that is being resumed.
+output; where the kernel can, without network and unable to write anywhere but where it is told (`confine`). When it is
+stopped, and also when it ends by itself, whatever it started is killed with it; what it started cannot keep us waiting
+by holding a pipe open. When this service dies, its programs die too (`setpriv --pdeathsig`), so that nothing writes
+into the folder of a package that is being resumed.
 
 No `preexec_fn`, no uvloop: both make every spawn copy the page tables of the whole service.
 """
@@ -23,8 +24,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self, TypeAlias
 
-from ingestd.config import ToolSettings
-from ingestd.errors import Code, ToolError, ToolFailure
+from ingestd.config import Sandbox, ToolSettings
+from ingestd.errors import Code, SystemFault, ToolError, ToolFailure
+from ingestd.tools import confine
 from ingestd.tools.child import MARK, Child, Pipe, Start, Stream, spawn, wrapped
 from ingestd.tools.run import Limits, Run, Stop
 
@@ -134,6 +136,12 @@ class Pool:
     def __init__(self, settings: ToolSettings, *, scratch: Path | None = None) -> None:
         self.settings = settings
         self.limits = Limits.from_settings(settings)
+        self.confined = settings.sandbox is not Sandbox.OFF and confine.landlock_abi() > 0
+        if settings.sandbox is Sandbox.REQUIRED and not self.confined:
+            raise SystemFault(
+                "tools.sandbox is `required`, and this kernel has no Landlock, or does not let this process use it",
+                code=Code.SYSTEM_CONFIGURATION,
+            )
         self.spawned = 0
         self._slots = asyncio.Semaphore(settings.processes)
         self._children: set[Child] = set()
@@ -164,12 +172,14 @@ class Pool:
         stdin: bytes | None = None,
         stdout_to: Path | None = None,
         env: Mapping[str, str] | None = None,
+        writes: Sequence[Path] = (),
         name: str = "",
     ) -> Run:
         """Run a program to its end and say how it went; a failing program is no exception (`Run.check` makes it one).
 
         `stdout_to` sends its standard output to a new or emptied file instead of to memory. `env` is added to the fixed
-        environment. `name` is what the program is called in errors.
+        environment. `writes` are the folders that it may write to where it is confined, besides the pool's own `home`;
+        they must be there. `name` is what the program is called in errors.
 
         Raises `ToolError` `tool.not_installed`, or `tool.crashed` when it cannot even be started.
         """
@@ -181,7 +191,9 @@ class Pool:
                     if sink is None:
                         child.output = Pipe(child, keep=child.limits.output_bytes, tail=False)
                     await self._start(
-                        child, argv, Start(cwd=cwd, env=env, feed=stdin is not None, sink=sink, name=name)
+                        child,
+                        argv,
+                        Start(cwd=cwd, env=env, writes=writes, feed=stdin is not None, sink=sink, name=name),
                     )
                 if child.input and stdin is not None:
                     child.input[0].write(stdin)
@@ -199,6 +211,7 @@ class Pool:
         limits: Limits | None = None,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
+        writes: Sequence[Path] = (),
         name: str = "",
     ) -> AsyncIterator[Lines]:
         """Run a program whose standard output is read line by line while it runs.
@@ -217,7 +230,7 @@ class Pool:
             child.output = Stream(child, reader, child.limits.output_bytes)
             lines = Lines(child, reader)
             try:
-                await self._start(child, argv, Start(cwd=cwd, env=env, name=name))
+                await self._start(child, argv, Start(cwd=cwd, env=env, writes=writes, name=name))
                 child.reading = False
                 child.watch()
                 yield lines
@@ -232,6 +245,7 @@ class Pool:
         limits: Limits | None = None,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
+        writes: Sequence[Path] = (),
         name: str = "",
     ) -> Process:
         """Start a program that stays and is spoken to. One answer of it may be `output_bytes` long. Raises as `run`."""
@@ -239,7 +253,7 @@ class Pool:
         reader = asyncio.StreamReader(limit=child.limits.output_bytes)
         child.output = Stream(child, reader, None)
         try:
-            await self._start(child, argv, Start(cwd=cwd, env=env, feed=True, name=name))
+            await self._start(child, argv, Start(cwd=cwd, env=env, writes=writes, feed=True, name=name))
         except BaseException:
             await child.close()
             raise
@@ -313,13 +327,21 @@ class Pool:
         prlimit = self.which("prlimit")
         child.limit_from_outside = prlimit is None
         wrapper = wrapped(child.limits, prlimit, self.which("setpriv"))
-        command = [os.fsencode(part) for part in (*wrapper, program, *argv[1:])]
+        command = [os.fsencode(part) for part in (*self._confinement(start), *wrapper, program, *argv[1:])]
         self._children.add(child)
         try:
             await spawn(child, command, replace(start, env=env))
         except (OSError, ValueError) as error:
             raise ToolError(f"{name} cannot be started: {error}", tool=ToolFailure(name=name)) from error
         self.spawned += 1
+
+    def _confinement(self, start: Start) -> Sequence[Argument]:
+        if not self.confined:
+            return ()
+        places = [self.home(), *start.writes, *([Path(os.fsdecode(start.sink.name))] if start.sink else [])]
+        program = Path(confine.__file__)
+        absolute = (place.absolute() for place in places)
+        return [sys.executable, "-I", "-S", program, self.settings.sandbox.value, *absolute, "--"]
 
 
 def _locked(folder: Path) -> int | None:
