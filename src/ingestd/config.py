@@ -270,6 +270,9 @@ class CredentialSettings(Model):
     """Shared access signature (Azure)."""
     service_account: LocalPath | None = None
     """Key file of a service account (Google Cloud)."""
+    anonymous: bool = False
+    """Ask without any credentials, as sources are asked whose requests name none. Otherwise what is not set here is
+    what the environment offers: variables of the vendor, a role of the machine."""
 
 
 class EncryptionSettings(Model):

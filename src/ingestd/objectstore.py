@@ -285,6 +285,7 @@ def _open_s3(bucket: str, prefix: str, credentials: CredentialSettings, endpoint
 
     endpoint = endpoint or credentials.endpoint
     values: dict[str, Any] = {"endpoint": endpoint, "region": credentials.region}
+    values["skip_signature"] = credentials.anonymous or None
     values["disable_bulk_delete"] = True  # not every compatible store has it
     if credentials.folder is not None:
         values["credential_provider"] = _reread(credentials, _s3_keys)
@@ -308,6 +309,7 @@ def _open_azure(
 
     endpoint = endpoint or credentials.endpoint
     values: dict[str, Any] = {"endpoint": endpoint, "account_name": credentials.account_name}
+    values["skip_signature"] = credentials.anonymous or None
     if credentials.folder is not None:
         values["credential_provider"] = _reread(credentials, _azure_keys)
     else:
@@ -330,7 +332,7 @@ def _open_google(
     from obstore.store import GCSStore
 
     endpoint = endpoint or credentials.endpoint
-    values: dict[str, Any] = {"base_url": endpoint}
+    values: dict[str, Any] = {"base_url": endpoint, "skip_signature": credentials.anonymous or None}
     if credentials.service_account is not None:
         values["service_account"] = str(credentials.service_account)
     return GCSStore(bucket, prefix=prefix or None, config=_given(values), **_client(endpoint, patience))  # type: ignore[arg-type]

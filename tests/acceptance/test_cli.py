@@ -347,7 +347,7 @@ def test_a_source_that_is_not_there_is_refused(ingestd: Program, output: Path) -
     assert ingestd.work_folders == []
 
 
-@pytest.mark.parametrize("location", ["s3://bucket/a.zip", "ftp://example.org/a.zip", "http://", "file://elsewhere/a"])
+@pytest.mark.parametrize("location", ["rsync://host/a.zip", "ftp://example.org/a.zip", "http://", "file://elsewhere/a"])
 def test_a_url_that_cannot_be_a_source_is_refused(location: str, ingestd: Program, output: Path) -> None:
     run = ingestd("ingest", location, "--output", output)
 

@@ -29,6 +29,7 @@ CHARACTERIZATION: dict[str, Case] = {
     "mediainfo": ("a.wav", samples.sound),
     "ffprobe": ("a.wav", samples.sound),
     "fiwalk": ("a.img", samples.disk),
+    "jhove-describe": ("a.tif", samples.picture),
 }
 NORMALIZATION: dict[str, tuple[str, samples.Maker, frozenset[str]]] = {
     "imagemagick-tiff": ("a.bmp", samples.picture, frozenset({"fmt/353"})),

@@ -4,7 +4,9 @@ import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from pydantic import SecretStr
@@ -135,3 +137,26 @@ def test_calls_leave_the_interpreter_to_others() -> None:
             found = threads.submit(lambda: list(bucket.list())).result(20)
 
         assert ["a"] == [info.key for info in found]
+
+
+def test_who_names_no_credentials_asks_without_any() -> None:
+    asked: list[str | None] = []
+
+    class Store(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            asked.append(self.headers["Authorization"])
+            self.send_response(404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Store) as server:
+        Thread(target=server.serve_forever).start()
+        nobody = CredentialSettings(anonymous=True, endpoint=f"http://127.0.0.1:{server.server_port}")
+
+        try:
+            assert open_bucket("s3://bucket", nobody).head("a") is None
+        finally:
+            server.shutdown()
+
+    assert [None] == asked

@@ -493,7 +493,7 @@ class TestCheck:
         assert Code.SOURCE_NOT_FOUND == caught.value.code
 
     @pytest.mark.parametrize(
-        "location", ["/dev/null", "s3://bucket/a", "ftp://host/a", "file://elsewhere/a", "", "a\0b"]
+        "location", ["/dev/null", "rsync://bucket/a", "ftp://host/a", "file://elsewhere/a", "", "a\0b"]
     )
     async def test_what_is_no_source_is_refused(self, location: str) -> None:
         with pytest.raises(RequestError) as caught:

@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from ingestd.config import CredentialSettings
 from ingestd.errors import Code, DependencyError, IngestError, SourceError
 from ingestd.manifests import HASHES, asked_for
 from ingestd.oais import escape_name
@@ -33,7 +34,7 @@ from ingestd.sources.names import NameRefused, split
 from ingestd.sources.records import WINDOW, Received
 
 if TYPE_CHECKING:
-    from ingestd.config import CredentialSettings, SourceSettings
+    from ingestd.config import SourceSettings
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ async def look(url: ObjectUrl, credentials: CredentialSettings | None) -> Store:
     """See whether a URL names an object or a folder of them. Raises `SourceError` (`source.not_found`, …)."""
 
     def ask() -> Store:
-        bucket = open_bucket(url.bucket, _with_account(url, credentials))
+        bucket = open_bucket(url.bucket, _account(url, credentials))
         if url.key and not url.folder and (info := bucket.head(url.key)):
             return Store(bucket=bucket, url=url, info=info)
         if next(iter(bucket.list(url.key)), None) is None:
@@ -72,13 +73,13 @@ async def look(url: ObjectUrl, credentials: CredentialSettings | None) -> Store:
         raise SourceError(f"there is no such bucket: {url.bucket}", code=Code.SOURCE_NOT_FOUND) from error
 
 
-def _with_account(url: ObjectUrl, credentials: CredentialSettings | None) -> CredentialSettings | None:
-    """Azure's longer URLs name the storage account."""
-    if not url.account:
-        return credentials
-    from ingestd.config import CredentialSettings as Given
+def _account(url: ObjectUrl, credentials: CredentialSettings | None) -> CredentialSettings:
+    """Who asks: nobody, where the request names no credentials. What a role of this machine may read is not theirs.
 
-    return (credentials or Given()).model_copy(update={"account_name": url.account})
+    Azure's longer URLs name the storage account.
+    """
+    given = credentials or CredentialSettings(anonymous=True)
+    return given.model_copy(update={"account_name": url.account}) if url.account else given
 
 
 async def fetch_object(
