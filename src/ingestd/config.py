@@ -323,6 +323,21 @@ class RightsRules(StrEnum):
     STRICT = "strict"
 
 
+class MetsProfile(StrEnum):
+    """How an AIP's METS is written."""
+
+    ARCHIVEMATICA = "archivematica"
+    COMPACT = "compact"
+
+
+class MetsSettings(Model):
+    """The METS of AIPs."""
+
+    profile: MetsProfile = MetsProfile.ARCHIVEMATICA
+    """`archivematica`: valid by the rules of Archivematica's own tools (its schematron); `compact`: agents once in a
+    document, no empty elements, a third smaller; METS and PREMIS all the same, and metsrw reads it."""
+
+
 class MetadataSettings(Model):
     """Metadata files that come with a transfer."""
 
@@ -393,6 +408,7 @@ class Settings(Model):
     preflight: PreflightSettings = PreflightSettings()
     metadata: MetadataSettings = MetadataSettings()
     metadata_xml: MetadataXmlSettings = MetadataXmlSettings()
+    mets: MetsSettings = MetsSettings()
     encryption: EncryptionSettings = EncryptionSettings()
     http_host: str = "127.0.0.1"
     """Address of the health and metrics port."""

@@ -100,6 +100,9 @@ def test_a_folder_becomes_an_aip_that_bagit_and_metsrw_read(transfer: Path, outp
     assert (aip.folder / "data" / "README.html").is_file()
     assert (aip.folder / "data" / "logs").is_dir()
     assert ingestd.work_folders == []
+    assert [] == [
+        path for path in aip.folder.rglob("*") if path.is_file() and os.fsencode(output.parent) in path.read_bytes()
+    ]
 
 
 @pytest.mark.tool

@@ -20,6 +20,7 @@ from lxml import etree
 
 from ingestd.errors import SystemFault
 from ingestd.mets import ReadDescription, ReadFile, Written, read, validate, write
+from ingestd.mets.vocabulary import COMPACT
 from ingestd.oais import Description, Directory, Extension, Facts, File, FileUse, Package, unescape_name
 from ingestd.premis import DigestAlgorithm, EventType
 from tests.fakes import FakeHistory
@@ -36,10 +37,20 @@ ROOT = Path(__file__).parents[2]
 
 
 async def written(
-    path: Path, history: FakeHistory, package: Package | None = None, *, empty_directories: bool = True
+    path: Path,
+    history: FakeHistory,
+    package: Package | None = None,
+    *,
+    empty_directories: bool = True,
+    compact: bool = False,
 ) -> Written:
     return await write(
-        history, package or a_package(), path, created_at=AT, document_empty_directories=empty_directories
+        history,
+        package or a_package(),
+        path,
+        created_at=AT,
+        document_empty_directories=empty_directories,
+        compact=compact,
     )
 
 
@@ -211,11 +222,50 @@ class TestWhatIsWritten:
 
         assert ["objects/a"] == found(tree, "//m:FLocat/@xlink:href")
 
+    async def test_what_was_removed_keeps_its_object_and_its_events(self, tmp_path: Path) -> None:
+        tree = await document(tmp_path / "METS.xml", a_rich_history())
+        trace = "m:amdSec[.//p:originalName = '%transferDirectory%objects/Thumbs.db']"
+
+        assert ["file removed"] == found(tree, f"{trace}//p:eventType/text()")
+        assert 3 == len(found(tree, f"{trace}//p:agentName"))
+        assert [] == found(tree, f"//m:file[@ADMID = //{trace}/@ID]")
+
     async def test_a_package_without_files_is_still_a_document(self, tmp_path: Path) -> None:
         result = await written(tmp_path / "METS.xml", FakeHistory(agents=AGENTS))
 
         assert 0 == result.files
         assert [] == found(etree.parse(str(tmp_path / "METS.xml")), "m:fileSec")
+
+
+class TestCompact:
+    async def test_says_the_same_in_less(self, tmp_path: Path) -> None:
+        full, small = tmp_path / "full.xml", tmp_path / "small.xml"
+        await written(full, a_rich_history())
+        await written(small, a_rich_history(), compact=True)
+
+        records = [[record async for window in read(path) for record in window] for path in (full, small)]
+        tree = etree.parse(str(small))
+        assert records[0] == records[1]
+        assert len(AGENTS) == len(found(tree, "//p:agent"))
+        assert [] == found(tree, "//p:event//*[not(node())]")
+        assert small.stat().st_size < 0.8 * full.stat().st_size
+
+    async def test_is_valid_by_the_schemas_and_names_its_profile(self, tmp_path: Path) -> None:
+        await written(tmp_path / "METS.xml", a_rich_history(), compact=True)
+
+        assert () == await validate(tmp_path / "METS.xml")
+        assert [COMPACT] == found(etree.parse(str(tmp_path / "METS.xml")), "/m:mets/@PROFILE")
+
+    async def test_metsrw_finds_the_events_of_every_file(self, tmp_path: Path) -> None:
+        await written(tmp_path / "full.xml", a_rich_history())
+        await written(tmp_path / "small.xml", a_rich_history(), compact=True)
+
+        full, small = (
+            {entry.path: [event.type for event in entry.get_premis_events()] for entry in it.all_files() if entry.path}
+            for it in (metsrw_document(tmp_path / "full.xml"), metsrw_document(tmp_path / "small.xml"))
+        )
+        assert full == small
+        assert any(full.values())
 
 
 class TestToolOutput:

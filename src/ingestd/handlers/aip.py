@@ -21,6 +21,7 @@ import aiofiles
 
 from ingestd import __version__
 from ingestd.bag import WINDOW, Payload, read_manifest, walk, walked, write_tags
+from ingestd.config import MetsProfile
 from ingestd.errors import Code, StorageError, SystemFault, Violation
 from ingestd.fixity import digest_file, digest_many
 from ingestd.job import Outcome, Services, Task, ToolUse
@@ -54,6 +55,7 @@ async def generate_mets(task: Task, services: Services) -> Outcome:
         document_empty_directories=task.options["normative-structmap"] == "yes",
         algorithm=services.settings.digest_algorithm,
         struct_map=task.folder / structmap.KEPT if structmap.FACT in known else None,
+        compact=services.settings.mets.profile is MetsProfile.COMPACT,
     )
     violations = await validate(path, event_types=await task.history.imported_event_types())
     if violations:

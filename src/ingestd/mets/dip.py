@@ -49,6 +49,12 @@ class _Dip(Document):
             async for files in walk:
                 yield files
 
+    async def removed(self) -> AsyncIterator[Sequence[File]]:
+        """Nothing: that is the AIP's history."""
+        nothing: Sequence[Sequence[File]] = ()
+        for files in nothing:
+            yield files
+
     def holds(self, file: File) -> bool:
         return file.path.startswith(f"{DIP}/") or file.use is FileUse.TEXT_OCR
 

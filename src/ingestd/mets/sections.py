@@ -31,7 +31,7 @@ from ingestd.mets.vocabulary import (
     mets_time,
 )
 from ingestd.oais import Description, Extension, File, FileUse, Package, Section, escape_name
-from ingestd.premis import Agent, AgentLink, Event, EventType, Format, Identifier, RightsStatement
+from ingestd.premis import SYSTEM_AGENT, Agent, AgentLink, Event, EventType, Format, Identifier, RightsStatement
 from ingestd.pronom import REGISTRY_NAME
 
 _MADE_BY: Mapping[FileUse, str] = {FileUse.TEXT_OCR: EventType.TRANSCRIPTION, FileUse.DERIVATIVE: "derivation"}
@@ -56,11 +56,13 @@ class Window:
     references: Mapping[uuid.UUID, File] = field(default_factory=dict)
 
 
-def head(created_at: datetime) -> str:
+def head(created_at: datetime, profile: str = "") -> str:
+    """Begin the document; `profile` is the PROFILE that it follows, if it names one."""
+    named = f' PROFILE="{profile}"' if profile else ""
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f'<mets:mets xmlns:mets="{METS}" xmlns:premis="{PREMIS}" xmlns:xsi="{XSI}" xmlns:xlink="{XLINK}"'
-        f' xmlns:dc="{DC}" xmlns:dcterms="{DCTERMS}" xsi:schemaLocation="{METS_LOCATION}">\n'
+        f' xmlns:dc="{DC}" xmlns:dcterms="{DCTERMS}" xsi:schemaLocation="{METS_LOCATION}"{named}>\n'
         f'  <mets:metsHdr CREATEDATE="{mets_time(created_at)}"/>\n'
     )
 
@@ -94,7 +96,8 @@ def _entity(identifier: uuid.UUID, more: Sequence[Identifier], name: str) -> str
 
 class AmdSecs:
     """Writes amdSecs one after the other; the numbers of their rightsMDs and digiprovMDs, which nothing refers to, run
-    through. The first amdSec has the rights of the whole package.
+    through. The first amdSec has the rights of the whole package. With `compact`, it alone has the package's agents,
+    events but ingestions are linked to the software alone, no element is empty, and schemas are located once.
     """
 
     def __init__(
@@ -104,11 +107,19 @@ class AmdSecs:
         problems: Problems,
         package_rights: Sequence[RightsStatement] = (),
         rights_agents: Mapping[AgentLink, Agent] | None = None,
+        *,
+        compact: bool = False,
     ) -> None:
         self._created_at = created_at
+        self._compact = compact
+        self._said: set[AgentLink] = set()
+        self._located = "" if compact else f' xsi:schemaLocation="{PREMIS_LOCATION}"'
         self._problems = problems
-        self._agents = [wrap("PREMIS:AGENT", _agent(agent)) for agent in agents]
+        self._agents = agents
+        self._wrapped = {agent.link: self._agent(agent) for agent in agents}
         self._linking = linking_agents([agent.link for agent in agents])
+        own = [agent.link for agent in agents if agent.identifier_type == SYSTEM_AGENT]
+        self._linking_own = linking_agents(own) if compact and own else self._linking
         self._package_rights = package_rights
         self._rights_agents = rights_agents or {}
         self._number = 0
@@ -129,7 +140,7 @@ class AmdSecs:
         events = window.events.get(file.id, ())
         known = {**self._rights_agents, **window.agents}
         linked = [known[link] for link in links_of(events, rights) if link in known]
-        agents = [*self._agents, *(wrap("PREMIS:AGENT", _agent(agent)) for agent in linked)]
+        agents = self._not_said_yet([*self._agents, *linked])
         return (
             f'  <mets:amdSec ID="amdSec_{file.row}">\n'
             f'    <mets:techMD ID="techMD_{file.row}">\n'
@@ -142,6 +153,16 @@ class AmdSecs:
             "  </mets:amdSec>\n"
         )
 
+    def _not_said_yet(self, agents: Sequence[Agent]) -> Sequence[str]:
+        """Give the agents of an amdSec; of a compact document, those that none before has."""
+        if self._compact:
+            agents = [agent for agent in agents if agent.link not in self._said]
+            self._said |= {agent.link for agent in agents}
+        return [self._wrapped.get(agent.link) or self._agent(agent) for agent in agents]
+
+    def _agent(self, agent: Agent) -> str:
+        return wrap("PREMIS:AGENT", _agent(agent, self._located))
+
     def _rights_md(self, said: RightsStatement) -> str:
         self._rights += 1
         wrapped = wrap("PREMIS:RIGHTS", rights_statement(said))
@@ -153,7 +174,7 @@ class AmdSecs:
 
     def _object(self, file: File, window: Window) -> str:
         return (
-            f'<premis:object xsi:type="premis:file" xsi:schemaLocation="{PREMIS_LOCATION}" version="3.0">\n'
+            f'<premis:object xsi:type="premis:file"{self._located} version="3.0">\n'
             f"{_object_identifiers(file.id, window.identifiers.get(file.id, ()))}"
             "<premis:objectCharacteristics>\n"
             "<premis:compositionLevel>0</premis:compositionLevel>\n"
@@ -185,25 +206,50 @@ class AmdSecs:
 
     def _event(self, event: Event) -> str:
         return (
-            f'<premis:event xsi:schemaLocation="{PREMIS_LOCATION}" version="3.0">\n'
+            f'<premis:event{self._located} version="3.0">\n'
             "<premis:eventIdentifier>\n"
             "<premis:eventIdentifierType>UUID</premis:eventIdentifierType>\n"
             f"<premis:eventIdentifierValue>{event.id}</premis:eventIdentifierValue>\n"
             "</premis:eventIdentifier>\n"
             f"<premis:eventType>{text(event.type)}</premis:eventType>\n"
             f"<premis:eventDateTime>{text(event.said_at) or _event_time(event.at)}</premis:eventDateTime>\n"
-            "<premis:eventDetailInformation>\n"
-            f"<premis:eventDetail>{text(event.detail)}</premis:eventDetail>\n"
-            "</premis:eventDetailInformation>\n"
-            "<premis:eventOutcomeInformation>\n"
-            f"<premis:eventOutcome>{text(event.outcome)}</premis:eventOutcome>\n"
-            "<premis:eventOutcomeDetail>\n"
-            f"<premis:eventOutcomeDetailNote>{text(event.note)}</premis:eventOutcomeDetailNote>\n"
-            "</premis:eventOutcomeDetail>\n"
-            "</premis:eventOutcomeInformation>\n"
-            f"{linking_agents(event.agents) if event.agents else self._linking}"
+            f"{_what_was_found(event) if self._compact else _all_that_was_found(event)}"
+            f"{linking_agents(event.agents) if event.agents else self._links(event)}"
             "</premis:event>\n"
         )
+
+    def _links(self, event: Event) -> str:
+        """The agents of an event of ours; in a compact document, only an ingestion names who asked and who keeps it."""
+        return self._linking if event.type == EventType.INGESTION else self._linking_own
+
+
+def _all_that_was_found(event: Event) -> str:
+    """Archivematica's readers look for each of these elements, whether there is something in it or not."""
+    return (
+        "<premis:eventDetailInformation>\n"
+        f"<premis:eventDetail>{text(event.detail)}</premis:eventDetail>\n"
+        "</premis:eventDetailInformation>\n"
+        "<premis:eventOutcomeInformation>\n"
+        f"<premis:eventOutcome>{text(event.outcome)}</premis:eventOutcome>\n"
+        "<premis:eventOutcomeDetail>\n"
+        f"<premis:eventOutcomeDetailNote>{text(event.note)}</premis:eventOutcomeDetailNote>\n"
+        "</premis:eventOutcomeDetail>\n"
+        "</premis:eventOutcomeInformation>\n"
+    )
+
+
+def _what_was_found(event: Event) -> str:
+    outcome = f"<premis:eventOutcome>{text(event.outcome)}</premis:eventOutcome>" if event.outcome else ""
+    note = f"<premis:eventOutcomeDetailNote>{text(event.note)}</premis:eventOutcomeDetailNote>" if event.note else ""
+    detailed = f"<premis:eventOutcomeDetail>{note}</premis:eventOutcomeDetail>" if note else ""
+    parts = [
+        (
+            "eventDetailInformation",
+            f"<premis:eventDetail>{text(event.detail)}</premis:eventDetail>" * bool(event.detail),
+        ),
+        ("eventOutcomeInformation", f"{outcome}{detailed}"),
+    ]
+    return "".join(f"<premis:{name}>{content}</premis:{name}>\n" for name, content in parts if content)
 
 
 def links_of(events: Iterable[Event], rights: Iterable[RightsStatement]) -> list[AgentLink]:
@@ -221,10 +267,10 @@ def original_name(file: File) -> str:
     return (TRANSFER if file.use in RECEIVED_USES else SIP) + escape_name(file.original)
 
 
-def _agent(agent: Agent) -> str:
+def _agent(agent: Agent, located: str) -> str:
     version = f"<premis:agentVersion>{text(agent.version)}</premis:agentVersion>\n" if agent.version else ""
     return (
-        f'<premis:agent xsi:schemaLocation="{PREMIS_LOCATION}" version="3.0">\n'
+        f'<premis:agent{located} version="3.0">\n'
         "<premis:agentIdentifier>\n"
         f"<premis:agentIdentifierType>{text(agent.identifier_type)}</premis:agentIdentifierType>\n"
         f"<premis:agentIdentifierValue>{text(agent.identifier)}</premis:agentIdentifierValue>\n"

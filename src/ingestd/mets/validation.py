@@ -19,7 +19,7 @@ from lxml import etree
 from ingestd.errors import Violation
 from ingestd.mets.identifiers import Identifiers, Kind
 from ingestd.mets.schematron import M, Schematron, Shape, div_shape, frame_shape, section_shape
-from ingestd.mets.vocabulary import METS, PREMIS, PREMIS_2
+from ingestd.mets.vocabulary import COMPACT, METS, PREMIS, PREMIS_2
 from ingestd.tools.xml import ONE_SCHEMA_AT_A_TIME
 
 LIMIT = 200
@@ -51,7 +51,8 @@ class DoctypeFound(ValueError):
 async def validate(path: Path, *, schematron: bool = True, event_types: Collection[str] = ()) -> Sequence[Violation]:
     """Find what is wrong with a METS: nothing, if it is valid. What is PREMIS 2 in it is not looked into.
 
-    Without `schematron`, Archivematica's own rules, which became stricter over the years, are not applied.
+    Without `schematron`, Archivematica's own rules, which became stricter over the years, are not applied; nor are they
+    to a METS of the profile `vocabulary.COMPACT`.
 
     `Violation.path` is `#` and the identifier of the section, where there is one; `rule` is `mets.xml` (not well
     formed, or a document type declaration), `mets.xsd`, `mets.schematron`, `mets.id.duplicate` or `mets.id.dangling`.
@@ -183,7 +184,9 @@ class _Check:
         _forget(element)
 
     def _start(self, name: str, element: etree._Element) -> None:
-        if name in _FRAMES:
+        if name == "mets" and element.get("PROFILE") == COMPACT:
+            self._schematron = None
+        elif name in _FRAMES:
             if self._filled:
                 self._filled[-1] = True
             self._filled.append(False)

@@ -22,6 +22,10 @@ METS_LOCATION = f"{METS} http://www.loc.gov/standards/mets/version1121/mets.xsd"
 PREMIS_LOCATION = f"{PREMIS} http://www.loc.gov/standards/premis/v3/premis.xsd"
 DC_LOCATION = f"{DCTERMS} https://dublincore.org/schemas/xmls/qdc/2008/02/11/dcterms.xsd"
 
+COMPACT = "https://ingestd.org/mets/compact/1"
+"""The PROFILE of a METS that says nothing twice. Archivematica's schematron, which wants some things said again and
+again, is not for it."""
+
 OBJECTS = "objects"
 """The folder whose files are in the METS."""
 TRANSFER = "%transferDirectory%"

@@ -25,7 +25,7 @@ from ingestd.mets.described import Descriptions, request_description
 from ingestd.mets.problems import Problems
 from ingestd.mets.sections import AmdSecs, Window
 from ingestd.mets.tree import Node, StructMap, as_folders, merged
-from ingestd.mets.vocabulary import OBJECTS, PACKAGE_DMD, REQUEST_DMD, description_dmd, directory_dmd
+from ingestd.mets.vocabulary import COMPACT, OBJECTS, PACKAGE_DMD, REQUEST_DMD, description_dmd, directory_dmd
 from ingestd.oais import Description, File, FileUse, History, Package, Section
 from ingestd.premis import Digest, DigestAlgorithm
 
@@ -58,15 +58,18 @@ async def write(
     document_empty_directories: bool,
     algorithm: DigestAlgorithm = DigestAlgorithm.SHA256,
     struct_map: Path | None = None,
+    compact: bool = False,
 ) -> Written:
     """Write the METS of the files under `objects/` to `path`, whole or not at all.
 
-    `struct_map` is one more structMap, as `structmap.cut` gives it. Tool output that cannot stand in the METS is left
-    out and reported in `Written.problems`.
+    What was removed keeps an amdSec, which no file refers to. A `compact` document names `COMPACT` as its PROFILE and
+    says nothing twice; Archivematica's schematron wants that. `struct_map` is one more structMap, as `structmap.cut`
+    gives it. Tool output that cannot stand in the METS is left out and reported in `Written.problems`.
     Raises `OSError` from the disk, `SystemFault` if the history is out of order.
     """
     document = Document(history, package, created_at, normative=document_empty_directories)
     document.struct_map = struct_map
+    document.compact = compact
     return await write_down(document, path, algorithm)
 
 
@@ -144,10 +147,11 @@ class Document:
         self._normative = normative
         self._package_amd = ""
         self.struct_map: Path | None = None
+        self.compact = False
         self.files = 0
 
     async def parts(self) -> AsyncIterator[str]:
-        yield sections.head(self._created_at)
+        yield sections.head(self._created_at, COMPACT if self.compact else "")
         for section in (self._package_dmd_secs(), self._directory_dmd_secs(), self._file_dmd_secs()):
             async for text in section:
                 yield text
@@ -212,13 +216,17 @@ class Document:
         package = self._package.id
         rights = (await self._history.rights([package])).get(package, ())
         rights_agents = await self._history.linked_agents(sections.links_of((), rights))
-        writer = AmdSecs(await self._history.agents(), self._created_at, self.problems, rights, rights_agents)
+        agents = await self._history.agents()
+        writer = AmdSecs(agents, self._created_at, self.problems, rights, rights_agents, compact=self.compact)
         last = 0
         async for files in self.described():
             window = await self._window(files)
             self.files += len(files)
             last = max(last, *(file.row for file in files))
             yield await asyncio.to_thread(writer.write, window)
+        async for files in self.removed():
+            last = max(last, *(file.row for file in files))
+            yield await asyncio.to_thread(writer.write, await self._window(files))
         said = [(row, one) for row, one in await self._said_of_package() if one.section is not Section.DESCRIPTIVE]
         if said:
             self._package_amd = f"amdSec_{last + 1}"
@@ -249,6 +257,10 @@ class Document:
     def described(self) -> AsyncIterator[Sequence[File]]:
         """Walk through all files of the document."""
         return self._history.files(under=OBJECTS, uses=self.uses, window=WINDOW)
+
+    def removed(self) -> AsyncIterator[Sequence[File]]:
+        """Walk through what was removed: what it was and what became of it is a part of the package's history."""
+        return self._history.files(removed=True, window=WINDOW)
 
     def holds(self, file: File) -> bool:
         """Say whether a derivative is in the document."""
