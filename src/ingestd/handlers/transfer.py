@@ -17,7 +17,7 @@ from ingestd.bag import walked
 from ingestd.errors import Code, ContentError, SourceError, Violation
 from ingestd.fixity import digest_file
 from ingestd.job import Outcome, Services, Task
-from ingestd.oais import Directory, Facts, File, FileUse, MoreDigest, Rename, Warning_, escape_name
+from ingestd.oais import Directory, Facts, File, FileUse, MoreDigest, Rename, TransferType, Warning_, escape_name
 from ingestd.premis import Digest, Event, EventType, now
 from ingestd.sources import Received, receive, source_of
 
@@ -86,20 +86,41 @@ def _file_id(task: Task, path: str) -> uuid.UUID:
 
 
 async def remove_hidden_files_and_directories(task: Task, services: Services) -> AsyncIterator[Outcome]:
-    """Remove files and directories whose name begins with a dot or ends with `~`, with a trace of each file."""
+    """Remove files and directories whose name begins with a dot or ends with `~`, with a trace of each file.
+
+    In a transfer of the type `maildir`, a folder that is a maildir stays: `.Sent` is one, in a maildir (Maildir++).
+    """
+    mail = task.root if task.package.type is TransferType.MAILDIR else None
     async for files in task.history.files():
-        hidden = [file for file in files if any(_hidden(part) for part in PurePosixPath(file.path).parts)]
+        paths = await asyncio.to_thread(_in_hidden, [file.path for file in files], mail)
+        hidden = [file for file in files if file.path in paths]
         if hidden:
             yield await _remove(task, hidden)
-    await asyncio.to_thread(_remove_hidden_folders, task.root)
+    await asyncio.to_thread(_remove_hidden_folders, task.root, mail)
     async for directories in task.history.directories():
-        gone = [replace(d, removed=True) for d in directories if any(map(_hidden, PurePosixPath(d.path).parts))]
+        paths = await asyncio.to_thread(_in_hidden, [directory.path for directory in directories], mail)
+        gone = [replace(directory, removed=True) for directory in directories if directory.path in paths]
         if gone:
             yield Outcome(facts=Facts(directories=gone))
 
 
 def _hidden(name: str) -> bool:
     return name.startswith(".") or name.endswith("~")
+
+
+def _in_hidden(paths: Sequence[str], mail: Path | None) -> frozenset[str]:
+    """Of these paths, those that are hidden or in something hidden. Below the root `mail`, maildirs are not."""
+
+    def hides(parts: Sequence[str]) -> bool:
+        if not _hidden(parts[-1]):
+            return False
+        return mail is None or not (parts[-1].startswith(".") and mail.joinpath(*parts, "cur").is_dir())
+
+    def hidden(path: str) -> bool:
+        parts = path.split("/")
+        return any(hides(parts[: depth + 1]) for depth in range(len(parts)))
+
+    return frozenset(path for path in paths if hidden(path))
 
 
 async def remove_unneeded_files(task: Task, services: Services) -> Outcome:
@@ -122,10 +143,11 @@ async def _remove(task: Task, files: Sequence[File]) -> Outcome:
     )
 
 
-def _remove_hidden_folders(root: Path) -> None:
+def _remove_hidden_folders(root: Path, mail: Path | None) -> None:
     """Remove hidden folders from the deepest up; one that is not empty stays, and is found when all is verified."""
     for folder, _, _ in os.walk(root, topdown=False):
-        if any(map(_hidden, Path(folder).relative_to(root).parts)) and not os.listdir(folder):  # noqa: PTH208  names only
+        path = os.path.relpath(folder, root)
+        if path != "." and _in_hidden([path], mail) and not os.listdir(folder):  # noqa: PTH208  names only
             Path(folder).rmdir()
 
 

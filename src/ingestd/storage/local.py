@@ -164,7 +164,10 @@ class LocalStore:
 
 
 def _walk(root: Path, prefix: str, after: Sequence[str]) -> Iterator[str]:
-    """Give files in the order of their keys' words, a folder at a time in memory; nothing hidden or half made."""
+    """Give files in the order of their keys' words, a folder at a time in memory; nothing half made.
+
+    What is hidden at the root is not archived; within an AIP names may begin with a dot.
+    """
     folder = root / prefix if prefix else root
     try:
         names = sorted(os.scandir(folder), key=lambda item: item.name)
@@ -173,7 +176,7 @@ def _walk(root: Path, prefix: str, after: Sequence[str]) -> Iterator[str]:
     words = prefix.split("/") if prefix else []
     first = after[len(words)] if after[: len(words)] == words and len(after) > len(words) else ""
     for item in names:
-        if item.name < first or item.name.startswith(".") or item.name.endswith(PART):
+        if item.name < first or (not prefix and item.name.startswith(".")) or item.name.endswith(PART):
             continue
         key = f"{prefix}/{item.name}" if prefix else item.name
         if item.is_dir(follow_symlinks=False):

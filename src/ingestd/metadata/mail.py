@@ -1,0 +1,72 @@
+"""Messages of a maildir: their attachments. Everything here blocks."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.errors import MessageError
+from email.header import decode_header, make_header
+from email.message import Message
+from pathlib import Path
+
+MESSAGE_BYTES = 64 << 20
+"""Largest message that is read."""
+MOST_ATTACHMENTS = 1000
+"""Of one message."""
+
+
+class UnreadableMailError(ValueError):
+    """A message that is not read; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attachment:
+    """A part of a message that is a file: the name that the sender gave it, empty for none, and its content."""
+
+    name: str
+    content: bytes
+
+
+def attachments(path: Path) -> Iterator[Attachment]:
+    """Give the attachments of a message, and those of messages within it, one after the other.
+
+    Raises `UnreadableMailError` for what is too large, has too many parts or too many within one another.
+    """
+    size = path.stat().st_size
+    if size > MESSAGE_BYTES:
+        raise UnreadableMailError(f"{size} bytes; the largest message that is read has {MESSAGE_BYTES}")
+    try:
+        with path.open("rb") as file:
+            message = email.message_from_binary_file(file, policy=email.policy.compat32)
+        yield from _attachments(message)
+    except RecursionError as error:
+        raise UnreadableMailError("it has too many parts within one another") from error
+    except (MessageError, LookupError, ValueError, AssertionError) as error:
+        if isinstance(error, UnreadableMailError):
+            raise
+        raise UnreadableMailError(f"it cannot be taken apart: {error}") from error
+
+
+def _attachments(message: Message) -> Iterator[Attachment]:
+    found = 0
+    for part in message.walk():
+        name = part.get_filename()
+        if part.is_multipart() or (name is None and part.get_content_disposition() != "attachment"):
+            continue
+        content = part.get_payload(decode=True)
+        if not isinstance(content, bytes):
+            continue
+        found += 1
+        if found > MOST_ATTACHMENTS:
+            raise UnreadableMailError(f"it has more than {MOST_ATTACHMENTS} attachments")
+        yield Attachment(name=_decoded(name or ""), content=content)
+
+
+def _decoded(name: str) -> str:
+    """The name without the encoding of headers (RFC 2047), which mail programs use for names against the rules."""
+    try:
+        return str(make_header(decode_header(name)))
+    except (LookupError, ValueError, MessageError):
+        return name
