@@ -163,6 +163,9 @@ class FakeHistory:
     async def facts(self) -> Mapping[str, str]:
         return dict(self._facts)
 
+    async def tools(self) -> Sequence[tuple[str, str, str]]:
+        return ()
+
     async def totals(self, *, under: str = "") -> Totals:
         files = [file for file in self._present_files() if self._counts(file, under)]
         return Totals(

@@ -57,7 +57,12 @@ def services(tmp_path: Path, **settings: Any) -> Services:
     """Services for steps that run no program: settings and a folder that keeps AIPs, and nothing else."""
     made = Settings(data_dir=tmp_path / "data", **settings)
     locations = Locations.open(made.all_locations, made.default_location)
-    return cast("Services", SimpleNamespace(settings=made, locations=locations, tools=SimpleNamespace()))
+    return cast(
+        "Services",
+        SimpleNamespace(
+            settings=made, locations=locations, tools=SimpleNamespace(), registry=SimpleNamespace(version="0" * 16)
+        ),
+    )
 
 
 @dataclass(kw_only=True)

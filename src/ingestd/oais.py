@@ -372,6 +372,10 @@ class History(Protocol):
 
     def warnings(self) -> AsyncIterator[Sequence[Warning_]]: ...
 
+    async def tools(self) -> Sequence[tuple[str, str, str]]:
+        """The programs and libraries that worked on the package: name, version, what they were used for."""
+        ...
+
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9\-_.()]")
 _ESCAPED = re.compile(r"%([0-9A-Fa-f]{2})")

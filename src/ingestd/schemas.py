@@ -19,6 +19,7 @@ from ingestd.messages import (
     Cancel,
     Event,
     EventType,
+    PackageSummary,
     PreservationRequest,
     ProcessingConfig,
     RequestEnvelope,
@@ -39,6 +40,7 @@ def documents(settings: Settings) -> Mapping[str, str]:
         "event.schema.json": _schema(Event, "event", "An event or result that ingestd publishes"),
         "processing.schema.json": _schema(ProcessingConfig, "processing", "Processing options"),
         "workflow.schema.json": _schema(WorkflowDocument, "workflow", "workflow.json"),
+        "summary.schema.json": _schema(PackageSummary, "summary", "logs/summary.json of an AIP"),
         "errors.json": _errors(),
         "asyncapi.json": _asyncapi(settings),
     }
@@ -46,7 +48,9 @@ def documents(settings: Settings) -> Mapping[str, str]:
 
 
 def _schema(model: type[BaseModel], name: str, title: str) -> dict[str, Any]:
-    schema = model.model_json_schema(by_alias=True, mode="serialization" if model is Event else "validation")
+    schema = model.model_json_schema(
+        by_alias=True, mode="serialization" if model in {Event, PackageSummary} else "validation"
+    )
     return {"$schema": _DIALECT, "$id": f"{_BASE}{name}.schema.json", **schema, "title": title}
 
 

@@ -8,17 +8,13 @@ import pytest
 from ingestd import bag
 from ingestd.errors import Code, StorageError, SystemFault
 from ingestd.handlers.aip import (
-    add_readme,
     bag_folder,
     compress_aip,
     keep_failed_package,
     prepare_aip,
     store_aip,
     verify_aip,
-    write_logs,
 )
-from ingestd.handlers.names import change_object_names
-from ingestd.handlers.transfer import remove_hidden_files_and_directories
 from ingestd.oais import Facts
 from tests.steps import AT, Bench, a_file, a_package
 
@@ -129,34 +125,6 @@ async def test_a_stored_aip_is_gone_from_the_working_folder_and_can_be_stored_ag
     url = first[0].facts.package["stored_url"]
     assert url == again[0].facts.package["stored_url"]
     bag.validate(Path(url.removeprefix("file://")))
-
-
-async def test_the_readme_names_the_package_and_nothing_of_it_is_markup(bench: Bench) -> None:
-    await bench.run(add_readme)
-
-    text = (bench.root / "README.html").read_text()
-    assert "Les &lt;b&gt;é&lt;/b&gt;" in text
-    assert str(bench.package.id) in text
-    assert str(bench.folder) not in text
-
-
-async def test_the_logs_say_which_names_changed_and_what_was_removed(tmp_path: Path) -> None:
-    bench = await Bench.open(tmp_path, options={"under": "objects"})
-    await bench.receive({"objects/a b": b"1", "objects/.h": b"2", "objects/c": b"3"})
-    await bench.run(remove_hidden_files_and_directories)
-    await bench.run(change_object_names)
-
-    await bench.run(write_logs)
-
-    assert (bench.root / "logs/filenameChange.log").read_text() == "objects/a b -> objects/a_b\n"
-    assert "objects/.h" in (bench.root / "logs/removedFiles.log").read_text()
-    await bench.journal.close()
-
-
-async def test_logs_that_would_be_empty_are_not_written(bench: Bench) -> None:
-    await bench.run(write_logs)
-
-    assert list((bench.root / "logs").iterdir()) == []
 
 
 async def test_a_failed_package_is_kept_but_for_its_scratch(bench: Bench) -> None:

@@ -1,10 +1,9 @@
-"""The AIP: METS, README, bag, package, and its verification and storage."""
+"""The AIP: METS, bag, package, and its verification and storage."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import html
 import json
 import os
 import shutil
@@ -12,12 +11,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from functools import partial
-from importlib import resources
 from itertools import islice
 from pathlib import Path
-from string import Template
-
-import aiofiles
 
 from ingestd import __version__
 from ingestd.bag import WINDOW, Payload, read_manifest, walk, walked, write_tags
@@ -69,46 +64,6 @@ async def generate_mets(task: Task, services: Services) -> Outcome:
     ]
     facts = {"mets_created_at": created_at.isoformat(), "mets_digest": written.digest.value}
     return Outcome(facts=Facts(package=facts, warnings=warnings))
-
-
-async def add_readme(task: Task, services: Services) -> Outcome:
-    """Write `README.html`: what this package is, for somebody who finds it in fifty years."""
-    template = Template(resources.files(__package__).joinpath("README.html").read_text(encoding="utf-8"))
-    text = template.substitute(
-        name=html.escape(task.package.name),
-        id=task.package.id,
-        label=task.package.label,
-        mets=mets_name(task),
-        algorithm=services.settings.digest_algorithm,
-        version=__version__,
-        organization=html.escape(services.settings.organization.name),
-        date=task.package.created_at.date().isoformat(),
-    )
-    async with aiofiles.open(task.at("README.html"), "w", encoding="utf-8", newline="\n") as out:
-        await out.write(text)
-    return Outcome()
-
-
-async def write_logs(task: Task, services: Services) -> Outcome:
-    """Write into `logs/` what the METS does not say: which names changed and which files were removed."""
-    await asyncio.to_thread(task.at("logs").mkdir, exist_ok=True)
-    async with aiofiles.open(task.at("logs/filenameChange.log"), "w", encoding="utf-8", newline="\n") as out:
-        async for files in task.history.files():
-            changed = [file for file in files if file.path != file.original]
-            await out.write("".join(f"{escape_name(file.original)} -> {file.path}\n" for file in changed))
-    async with aiofiles.open(task.at("logs/removedFiles.log"), "w", encoding="utf-8", newline="\n") as out:
-        async for files in task.history.files(removed=True):
-            events = await task.history.events([file.id for file in files])
-            lines = [f"{event.at.isoformat()} {event.detail}\n" for f in files for event in events.get(f.id, ())[-1:]]
-            await out.write("".join(lines))
-    await asyncio.to_thread(_drop_empty, [task.at("logs/filenameChange.log"), task.at("logs/removedFiles.log")])
-    return Outcome()
-
-
-def _drop_empty(paths: Sequence[Path]) -> None:
-    for path in paths:
-        if not path.stat().st_size:
-            path.unlink()
 
 
 # --- bag -------------------------------------------------------------------------------------------------------------

@@ -52,6 +52,7 @@ from ingestd.messages.requests import (
     read_context,
     read_request,
 )
+from ingestd.messages.summary import EventCount, FormatCount, PackageSummary
 from ingestd.messages.values import MAX_DEPTH, Checksum
 
 CONTENT_TYPE = "application/cloudevents+json"
@@ -75,14 +76,17 @@ __all__ = [
     "EncryptionData",
     "ErrorData",
     "Event",
+    "EventCount",
     "EventData",
     "EventType",
     "FixityData",
+    "FormatCount",
     "LinkData",
     "NormalizationData",
     "NormalizedData",
     "Outcome",
     "OwnPolicy",
+    "PackageSummary",
     "PointerData",
     "PreservationRequest",
     "Priority",
