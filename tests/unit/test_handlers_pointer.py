@@ -180,9 +180,10 @@ async def test_an_encrypted_aip_is_the_same_again_when_stock_gpg_decrypts_it(
     (path,) = await stored(bench, encrypt=True)
 
     assert path.name.endswith(".7z.gpg")
-    plain = tmp_path / path.name.removesuffix(".gpg")
+    plain = path.with_name(path.name.removesuffix(".gpg"))
     keys.decrypt(path, plain)
-    assert [] == list((await aip.verify(plain)).findings)
+    verified = await aip.verify(plain)
+    assert ([], pointer_of(path, bench).name) == (list(verified.findings), verified.checked.pointer)
     data = await aip_data(bench.journal, bench.package, bench.services.settings.digest_algorithm)
     assert data is not None
     assert data.encryption is not None
@@ -192,6 +193,21 @@ async def test_an_encrypted_aip_is_the_same_again_when_stock_gpg_decrypts_it(
     (found,) = entry.get_premis_objects()
     assert ("2", str(path.stat().st_size)) == (found.composition_level, found.size)
     assert [keys.fingerprint] == [one["KEY"] for one in entry.transform_files if one["TYPE"] == "decryption"]
+    await bench.journal.close()
+
+
+async def test_a_decrypted_aip_is_held_against_what_was_encrypted(tmp_path: Path, pool: Pool, keys: Keys) -> None:
+    settings = {"encryption": {"recipients": [keys.fingerprint], "keys": keys.public}}
+    bench = await open_bench(tmp_path, pool, settings, {"encrypt_aip": True, "aip_compression_algorithm": "tar"})
+    (path,) = await stored(bench, encrypt=True)
+    plain = path.with_name(path.name.removesuffix(".gpg"))
+    keys.decrypt(path, plain)
+    with plain.open("ab") as end:
+        end.write(bytes(10240))  # tar reads no further than its end
+
+    found = await aip.verify(plain)
+
+    assert {"premis.1.5.2", "premis.1.5.3"} == {finding.rule for finding in found.findings}
     await bench.journal.close()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from ingestd.aip.reading import ALGORITHMS, Reading, uuid_in
 from ingestd.errors import ContentError, Violation
 from ingestd.fixity import digest_file
 from ingestd.mets import ReadFile, Transform, read, read_transforms
-from ingestd.premis import DigestAlgorithm
+from ingestd.premis import DigestAlgorithm, EventType
 
 _UNPACKED_BY = {
     "bzip2": {"7z", "tar.bz2"},
@@ -28,6 +30,9 @@ _UNPACKED_BY = {
     "tar": {"tar"},
 }
 """TRANSFORMALGORITHM, in Archivematica's words, and the packages that it may stand for."""
+
+_BEFORE = re.compile(r"before: [^,]+, (\d{1,18}) bytes, (\w+) ([0-9a-f]+)")
+"""How `handlers.pointer` notes what was encrypted."""
 
 
 async def check_pointer(reading: Reading, pointer: Path | None) -> tuple[Sequence[Violation], str]:
@@ -53,10 +58,28 @@ async def check_pointer(reading: Reading, pointer: Path | None) -> tuple[Sequenc
             raise
         reading.notes.append("there is no pointer file beside the package")
         return [], ""
+    locked = any(transform.kind == "decryption" for transform in transforms)
+    if locked:
+        entries = [_decrypted(reading, entry) for entry in entries]
     found = list(_shape(reading, pointer, entries, transforms, identifier))
     for entry in entries[:1]:
-        found += await _package(path, pointer.name, entry)
+        if entry.digests or not locked:
+            found += await _package(path, pointer.name, entry)
     return found, pointer.name
+
+
+def _decrypted(reading: Reading, entry: ReadFile) -> ReadFile:
+    """What a pointer file says of a package that was encrypted, and is not any more: nothing encrypted can be read.
+
+    What it was before, ingestd notes in the event; Archivematica does not.
+    """
+    name = Path(entry.path).name.removesuffix(".gpg")
+    for event in entry.events:
+        noted = _BEFORE.fullmatch(event.note) if event.type == EventType.ENCRYPTION else None
+        if noted:
+            return replace(entry, path=name, size_bytes=int(noted[1]), digests={noted[2]: noted[3]})
+    reading.notes.append("the pointer file's checksum is of the encrypted package: this one was not compared with it")
+    return replace(entry, path=name, size_bytes=None, digests={})
 
 
 def _shape(

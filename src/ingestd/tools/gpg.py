@@ -54,7 +54,8 @@ async def encrypt(pool: Pool, settings: EncryptionSettings, source: Path, into: 
         await asyncio.to_thread(partial.unlink, missing_ok=True)
         try:
             argv: list[Argument] = [*gpg, *options, *recipients, "--output", partial, "--encrypt", "--", source]
-            (await pool.run(argv, limits=_patient(pool), stdin=b"", name="GnuPG")).check("GnuPG")
+            run = await pool.run(argv, limits=_patient(pool), stdin=b"", writes=[into.parent], name="GnuPG")
+            run.check("GnuPG")
             await asyncio.to_thread(keep, partial, into)
         except BaseException:
             partial.unlink(missing_ok=True)
