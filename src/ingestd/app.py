@@ -97,7 +97,8 @@ async def serve(settings: Settings, stop: asyncio.Event | None = None) -> None:
     with _stopping(stop):
         async with open_ingest(settings, shared=True) as ingest:
             broker = AmqpService(ingest, settings.amqp, drain_seconds=settings.shutdown_seconds / 2)
-            monitor = Monitor(ingest, broker)
+            monitor = Monitor(ingest, broker, ingest.admission)
+            monitor.show(ingest.admission)
             ingest.observers.append(monitor.observe)
             async with monitor.serving(settings.http_host, settings.http_port):
                 taken_up = await ingest.take_up_interrupted()

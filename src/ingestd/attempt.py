@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
 
+from ingestd.admission import Admission, Need, need_of
 from ingestd.committing import about_to_store, found_stored
 from ingestd.engine import Ended, Engine, Step
 from ingestd.errors import Cancelled, Code, IngestError, ResourceError, SystemFault
@@ -37,7 +41,7 @@ from ingestd.planning import planned
 from ingestd.preflight import Preflight, Report, name_of
 from ingestd.premis import now
 from ingestd.results import agents, aip_data, result_data
-from ingestd.sources import Checked, check, source_of
+from ingestd.sources import Checked, Kind, check, source_of
 from ingestd.workfolder import hold_folder
 
 log = structlog.get_logger(__name__)
@@ -56,6 +60,15 @@ class Advance(Protocol):
     async def __call__(self, state: RequestState, event: Event, *, rules: Sequence[RuleCount] = ()) -> Event: ...
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accepted:
+    """A request that can be done: the package that it will be, where it goes, and what room it may need."""
+
+    package: Package
+    target: str
+    need: Need
+
+
 class Attempt:
     """What is done for one request, from the source to the result."""
 
@@ -67,6 +80,7 @@ class Attempt:
         advance: Advance,
         glance: Callable[[Event], None],
         *,
+        admission: Admission,
         lease: Lease | None = None,
     ) -> None:
         self._record = record
@@ -77,12 +91,14 @@ class Attempt:
         self._advance = advance
         self._glance = glance
         self._lease = lease
+        self._admission = admission
         self._name = self._request.name or ""
         self._trusted = record.origin == EMBEDDED
         self._spawned = services.pool.spawned
         self._beat = time.monotonic()
         self._glanced = 0.0
         self._at = ""
+        self._accepted = False
         self.told = False
         """Whether its terminal event is on its way."""
         self.interruption = Interruption(
@@ -102,53 +118,94 @@ class Attempt:
         """End it with `request.cancelled`, at once; say False when it is too late: storing has begun."""
         return not self.told and self.interruption.stop(why)
 
-    async def run(self) -> None:
-        """See the request to its terminal event. Its task cancelled, it leaves everything to be taken up later."""
+    async def accept(self) -> Accepted | None:
+        """Look whether the request can be done, before it takes up any room; None where it ended with that.
+
+        Its task cancelled, it leaves everything to be taken up later. Raises `FolderBusy`.
+        """
+        accepted: Accepted | None = None
+        with hold_folder(self.folder):
+            async with self._telling(), self.interruption.possible():
+                accepted = await self._accept()
+        return accepted
+
+    async def run(self, accepted: Accepted) -> None:
+        """See an accepted request to its terminal event. Its task cancelled, it leaves all to be taken up later."""
         with hold_folder(self.folder):
             started_at = now()
-            try:
-                try:
-                    async with self.interruption.possible():
-                        package, target = await self._accept()
-                    if await self._ended_before(package, target):
+            async with self._telling(), contextlib.AsyncExitStack() as stack:
+                async with self.interruption.possible():
+                    if await self._ended_before(accepted.package, accepted.target):
                         return
-                except Cancelled as error:
-                    await self._cancel(error)
-                    return
-                except IngestError as error:
-                    await (self._reject(error) if self._fresh else self._fail(error))
-                    return
-                await self._preserve(package, target, started_at)
-            except Exception as error:
-                if self.told:
-                    raise
+                    room = self._admission.room_for(self._record.package, accepted.need, self._wait)
+                    await stack.enter_async_context(room)
+                await self._preserve(accepted.package, accepted.target, started_at)
+
+    @contextlib.asynccontextmanager
+    async def _telling(self) -> AsyncIterator[None]:
+        """Tell of whatever ends the request within."""
+        try:
+            yield
+        except Exception as error:
+            if self.told:
+                raise
+            if isinstance(error, Cancelled):
+                await self._cancel(error)
+            elif isinstance(error, IngestError):
+                await (self._reject(error) if self._fresh else self._fail(error))
+            else:
                 log.exception("attempt raised")
                 await self._fail(_fault(error))
 
     @property
     def _fresh(self) -> bool:
         """Nothing was done yet: what is wrong with the request now rejects it. Later it fails, and its work is kept."""
-        return self._record.state in {RequestState.RECEIVED, RequestState.VALIDATING}
+        return not self._accepted and self._record.state in {RequestState.RECEIVED, RequestState.VALIDATING}
 
     # --- before ------------------------------------------------------------------------------------------------------
 
-    async def _accept(self) -> tuple[Package, str]:
+    async def _accept(self) -> Accepted:
         """Find out everything that can be known before anything is done; accept the request, once."""
-        if self._fresh:
-            report = await self._look()
-            self._name = report.name
+        report = await self._look() if self._fresh else None
         processing = ProcessingConfig.resolve(self._settings.processing, self._request.processing)
         self._services = await planned(self._services, self._request, processing)
         self._engine = self._engine.using(self._services)
         target = self._request.target.location or self._services.locations.default
         self._services.locations.get(target, trusted=self._trusted)
-        if self._fresh:
+        self._name = report.name if report is not None else self._request.name or await self._recorded_name()
+        need = await self._needed(processing, report)
+        if report is not None:
+            self._admission.must_be_possible(need)
             await self._say(EventType.REQUEST_ACCEPTED, RequestState.ACCEPTED)
             if self._lease is not None:
                 await self._lease.accept()
-        else:
-            self._name = self._request.name or await self._recorded_name()
-        return self._package(processing), target
+            self._accepted = True
+        return Accepted(package=self._package(processing), target=target, need=need)
+
+    async def _needed(self, processing: ProcessingConfig, report: Report | None) -> Need:
+        """What the package may need on the working disk; it is reckoned once."""
+        kept = self.folder / "need.json"
+        if report is None and await asyncio.to_thread(kept.exists):
+            return Need(**json.loads(await asyncio.to_thread(kept.read_text)))
+        report = report or await Preflight(self._services, self._engine.workflow).look(
+            self._request, trusted=self._trusted
+        )
+        need = need_of(
+            self._settings.admission,
+            files=report.files,
+            size_bytes=report.size_bytes,
+            source_bytes=report.source_bytes,
+            remote=report.checked is not None and report.checked.kind is Kind.REMOTE,
+            options=processing.as_options(),
+            steps={link.execute for link in self._engine.workflow.links.values()},
+        )
+        await asyncio.to_thread(kept.write_text, json.dumps(asdict(need)))
+        return need
+
+    async def _wait(self, short: ResourceError) -> None:
+        """Say that the package waits for room."""
+        log.info("package_waits", code=short.code.value, detail=short.detail, path=str(self._settings.data_dir))
+        await self._say(EventType.REQUEST_WAITING, RequestState.ACCEPTED, error=ErrorData.of(short))
 
     async def _look(self) -> Report:
         """Find out everything that is wrong, and raise it as one error."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from ingestd import __version__
+from ingestd.admission import Admission, Room
 from ingestd.errors import IngestError
 from ingestd.ingest import Ingest
 from ingestd.messages import Event, EventType
@@ -56,6 +57,20 @@ class Monitor:
         in_hand = Gauge("ingestd_packages_in_hand", "Packages that are worked on now.", registry=self.registry)
         in_hand.set_function(lambda: len(self._ingest.in_hand()))
         self._bytes = Counter("ingestd_aip_bytes_total", "Bytes of AIPs stored.", registry=self.registry)
+
+    def show(self, admission: Admission) -> None:
+        """Show what room there was when it was last looked, and what is promised to packages in hand."""
+
+        def gauge(name: str, text: str, of: Callable[[Room], float]) -> None:
+            made = Gauge(name, text, registry=self.registry)
+            made.set_function(lambda: of(admission.room) if admission.room else 0)
+
+        gauge("ingestd_disk_free_bytes", "Bytes free on the working disk.", lambda room: room.free_bytes)
+        gauge("ingestd_disk_promised_bytes", "Bytes that packages in hand may need.", lambda room: room.promised_bytes)
+        gauge("ingestd_disk_free_files", "Files that the working disk can hold yet.", lambda room: room.free_files or 0)
+        gauge("ingestd_memory_free_bytes", "Bytes of memory that are free.", lambda room: room.memory_bytes)
+        waiting = Gauge("ingestd_packages_waiting", "Packages that wait for room.", registry=self.registry)
+        waiting.set_function(lambda: admission.waiting)
 
     def observe(self, event: Event) -> None:
         """Count what an event says."""

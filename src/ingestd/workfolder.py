@@ -34,9 +34,18 @@ def locked(path: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise FolderBusy(path.parent.name) from error
+        if not _is_still(descriptor, path):
+            raise FolderBusy(path.parent.name)  # it was moved away in this moment
         yield
     finally:
         os.close(descriptor)
+
+
+def _is_still(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def is_busy(folder: Path) -> bool:
@@ -59,3 +68,14 @@ def empty(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def used(folder: Path) -> tuple[int, int]:
+    """Bytes and files of a package's working folder; what comes and goes meanwhile is counted as it may."""
+    size = files = 0
+    for parent, folders, names in os.walk(folder):
+        files += len(folders) + len(names)
+        for name in names:
+            with contextlib.suppress(OSError):
+                size += (Path(parent) / name).lstat().st_size
+    return size, files

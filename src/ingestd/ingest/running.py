@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import structlog
 
+from ingestd.admission import Admission
 from ingestd.attempt import Attempt
 from ingestd.batches import Batches
 from ingestd.engine import Engine
@@ -51,6 +52,8 @@ class Running:
         self._claims = claims
         self._most = services.settings.concurrent_packages
         self._slots = asyncio.Semaphore(self._most)
+        self._looks = asyncio.Semaphore(self._most)
+        self.admission = Admission(services.settings)
         self._group = asyncio.TaskGroup()
         self._others: list[asyncio.Task[None]] = []
         self._tasks: dict[uuid.UUID, asyncio.Task[None]] = {}
@@ -169,13 +172,15 @@ class Running:
 
         try:
             record = await self._numbered(record, lease)
-            attempt = Attempt(record, self._engine, self._services, advance, glance, lease=lease)
+            attempt = Attempt(
+                record, self._engine, self._services, advance, glance, admission=self.admission, lease=lease
+            )
             self._attempts[package] = attempt
             if (refusal := await self._refusal(record, lease)) is not None:
                 attempt.stop(refusal)
-            async with self._kept(lease), self._slot(attempt):
+            async with self._kept(lease):
                 with bound(package=str(package)):
-                    await attempt.run()
+                    await self._attempt(attempt)
             self._records.pop(package, None)
         except FolderBusy:
             self._records.pop(package, None)
@@ -188,6 +193,14 @@ class Running:
             if lease is not None and not ended:
                 await lease.release()
             await self._let_go(package, ended)
+
+    async def _attempt(self, attempt: Attempt) -> None:
+        """Look at a request as soon as one can; begin with it when there is a slot."""
+        async with self._slot(self._looks, attempt):
+            accepted = await attempt.accept()
+        if accepted is not None:
+            async with self._slot(self._slots, attempt):
+                await attempt.run(accepted)
 
     async def _refusal(self, record: RequestRecord, lease: Lease | None) -> Cancelled | None:
         """Why a request that was taken is not to be worked on."""
@@ -245,9 +258,9 @@ class Running:
             raise LeaseLostError(str(lease.claim.package)) from None
 
     @contextlib.asynccontextmanager
-    async def _slot(self, attempt: Attempt) -> AsyncIterator[None]:
+    async def _slot(self, slots: asyncio.Semaphore, attempt: Attempt) -> AsyncIterator[None]:
         """Wait for a slot; what is cancelled meanwhile needs none to say so."""
-        waiting = self._group.create_task(self._slots.acquire())
+        waiting = self._group.create_task(slots.acquire())
         stopping = self._group.create_task(attempt.interruption.came.wait())
         try:
             await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -255,7 +268,7 @@ class Running:
         finally:
             stopping.cancel()
             if waiting.done() and not waiting.cancelled():
-                self._slots.release()
+                slots.release()
             waiting.cancel()
 
     async def _let_go(self, package: uuid.UUID, ended: Sequence[Event]) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import structlog
 
+from ingestd.admission import Admission
 from ingestd.batches import Batches
 from ingestd.engine import Engine
 from ingestd.errors import DependencyError, IngestError, ResourceError
@@ -27,6 +28,7 @@ from ingestd.ingest.commands import Commands, unknown
 from ingestd.ingest.dispositions import Disposition
 from ingestd.ingest.handles import Observer, Preservation
 from ingestd.ingest.running import Running
+from ingestd.janitor import Janitor
 from ingestd.job import Services
 from ingestd.journal import OutboxItem, RequestRecord, ServiceJournal
 from ingestd.journal.service import EMBEDDED
@@ -71,6 +73,7 @@ class Ingest:
         self._journal = journal
         self._claims = Claims(services.settings, journal, leases)
         self._running = Running(engine, services, journal, self.observers, batches, self._claims)
+        self.janitor = Janitor(services.settings, journal)
         self._answers = Answers(journal, self._running)
         self._commands = Commands(
             engine.workflow, services.settings, journal, self._running, self._answers, self._claims
@@ -81,6 +84,8 @@ class Ingest:
         await self._running.__aenter__()
         self._running.beside(self._claims.tell_published())
         self._running.beside(self._prune())
+        self._running.beside(self.admission.watch())
+        self._running.beside(self.janitor.run())
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -340,7 +345,14 @@ class Ingest:
         return self._running.has_slot()
 
     async def wait_for_slot(self) -> None:
+        """Return when there is a free slot, and room on disk and in memory for some package."""
         await self._running.wait_for_slot()
+        await self.admission.wait_for_any()
+        await self._running.wait_for_slot()
+
+    @property
+    def admission(self) -> Admission:
+        return self._running.admission
 
     def in_hand(self) -> Sequence[RequestEnvelope]:
         """Requests without a result that this service took, be they at work or stopped by `halt`."""

@@ -62,6 +62,7 @@ class EventType(StrEnum):
 
     REQUEST_ACCEPTED = "request.accepted"
     REQUEST_REJECTED = "request.rejected"
+    REQUEST_WAITING = "request.waiting"
     REQUEST_STARTED = "request.started"
     REQUEST_PROGRESS = "request.progress"
     REQUEST_FAILED = "request.failed"
@@ -387,6 +388,7 @@ class EventData(Outgoing):
     normalization: list[NormalizationData] = []
     warnings: list[WarningData] = []
     error: ErrorData | None = None
+    """Why it failed; of `request.waiting`, what it waits for."""
     batch: BatchData | None = None
     """`batch.completed` only."""
     workflow_digest: str | None = None

@@ -279,7 +279,7 @@ class Pool:
     async def __aenter__(self) -> Self:
         """Remove what a service that was killed has left in the scratch folder."""
         if self._scratch:
-            await asyncio.to_thread(_sweep, self._scratch)
+            await asyncio.to_thread(sweep_scratch, self._scratch)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -355,7 +355,8 @@ def _locked(folder: Path) -> int | None:
     return descriptor
 
 
-def _sweep(scratch: Path) -> None:
+def sweep_scratch(scratch: Path) -> None:
+    """Remove the homes of pools whose processes were killed. Blocks."""
     for folder in scratch.glob(f"{_PREFIX}*"):
         # A folder that was just made may not be locked yet.
         with contextlib.suppress(OSError):
