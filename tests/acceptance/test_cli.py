@@ -334,7 +334,7 @@ def test_a_checksum_that_is_none_is_refused(bad: str, ingestd: Program, transfer
 def test_a_checksum_that_does_not_match_fails(ingestd: Program, transfer: Path, output: Path) -> None:
     run = ingestd("ingest", transfer / "portrait.png", "--output", output, "--json", "--checksum", "sha256:" + "0" * 64)
 
-    assert run.code == 1, run.err
+    assert run.code == 2, run.err
     assert run.result["error"]["code"] == "source.checksum_mismatch"
     assert stored_below(output) == []
 
@@ -420,7 +420,7 @@ def test_a_fifo_fails_and_nobody_waits_for_its_writer(ingestd: Program, transfer
 
     run = ingestd("ingest", transfer, "--output", output, "--json", seconds=20)
 
-    assert run.code == 1, run.err
+    assert run.code == 2, run.err
     assert "letters/pipe" in run.err
     assert stored_below(output) == []
 
@@ -473,9 +473,10 @@ def test_a_truncated_archive_fails(suffix: str, ingestd: Program, transfer: Path
 
 
 def test_a_failed_ingest_says_how_it_is_gone_on_with(ingestd: Program, tmp_path: Path, output: Path) -> None:
-    (tmp_path / "empty").mkdir()
+    with tarfile.open(tmp_path / "empty.tar.gz", "w:gz") as archive:  # what it holds, only unpacking tells
+        archive.addfile(tarfile.TarInfo(".hidden"))
 
-    run = ingestd("ingest", tmp_path / "empty", "--output", output)
+    run = ingestd("ingest", tmp_path / "empty.tar.gz", "--output", output)
 
     assert run.code == 1
     (folder,) = ingestd.work_folders
@@ -597,3 +598,45 @@ def test_a_broker_that_is_not_there_is_said_at_once(tmp_path: Path, transfer: Pa
     assert [run.code for run in runs] == [1, 1, 1]
     assert all("dependency.broker" in run.err and "What to do" in run.err for run in runs)
     assert all("Traceback" not in run.err for run in runs)
+
+
+def test_what_is_wrong_is_told_before_anything_is_done(ingestd: Program, transfer: Path) -> None:
+    good = ingestd("validate", transfer)
+    (transfer / "metadata").mkdir(exist_ok=True)
+    (transfer / "metadata" / "metadata.csv").write_text("filename;dc.title\n", encoding="utf-8")
+    (transfer / "metadata" / "checksum.md5").write_text("half\n", encoding="utf-8")
+    bad = ingestd("validate", transfer, "--set", "normalise=true", "--json")
+
+    assert good.code == 0, good.err
+    assert "nothing was found" in good.out
+    assert bad.code == 2
+    assert {
+        "request.unknown_option",
+        "content.checksum_manifest_mismatch",
+        "content.metadata_invalid",
+    } == {error["code"] for error in bad.result["errors"]}
+    assert all(error["remediation"] for error in bad.result["errors"])
+    assert ingestd.work_folders == []
+
+
+def test_a_package_that_failed_is_listed_fetched_and_removed(ingestd: Program, tmp_path: Path, output: Path) -> None:
+    output.write_text("a file is in the way", encoding="utf-8")
+    (tmp_path / "letter.txt").write_text("Dear all", encoding="utf-8")
+    failed = ingestd("ingest", tmp_path / "letter.txt", "--output", output)
+    (folder,) = ingestd.work_folders
+
+    listed = ingestd("packages")
+    fetched = ingestd("packages", "fetch", folder.name, tmp_path / "here")
+    clean = ingestd("packages", "clean", "--dry-run")
+    removed = ingestd("packages", "remove", folder)
+    empty = ingestd("packages")
+
+    assert failed.code == 1, failed.err
+    assert folder.name in listed.out
+    assert "failed" in listed.out
+    assert fetched.code == 0, fetched.err
+    assert (tmp_path / "here" / folder.name / "journal.db").is_file()
+    assert clean.out == "there is nothing to remove\n"
+    assert removed.code == 0, removed.err
+    assert ingestd.work_folders == []
+    assert empty.out == "no package is kept\n"

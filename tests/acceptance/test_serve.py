@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import tarfile
 import time
 import urllib.error
 import urllib.request
@@ -370,9 +371,12 @@ async def test_a_package_that_fails_says_where_and_why(service: Service, acme: U
     source = source_of(service)
     (source / "out").symlink_to("/etc/passwd")
     (source / "letters" / "out-too").symlink_to("/etc/hosts")
+    archive = service.sources / "leads-out.tar.gz"
+    with tarfile.open(archive, "w:gz") as packed:  # what it holds, only unpacking tells
+        packed.add(source, ".")
     stored = stored_below(service.aips)
 
-    request = await acme.request(asking(source))
+    request = await acme.request(asking(archive))
     result = await acme.result(request)
 
     error = result.data["error"]

@@ -47,12 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(name: str) -> Command:
-    from ingestd.cli import aip, broker, commands, embedded, fpr, inspect, replay, stored, validate
+    from ingestd.cli import aip, broker, commands, embedded, fpr, inspect, packages, replay, stored, validate
 
     known: dict[str, Command] = {
         "ingest": embedded.ingest,
         "resume": embedded.resume,
         "validate": validate.validate,
+        "packages": packages.packages,
         "cancel": commands.cancel,
         "retry": commands.retry,
         "replay": replay.replay,
@@ -134,6 +135,27 @@ source must lie where the settings `sources` allow.""",
     )
     resume.add_argument("package", metavar="PACKAGE")
     resume.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
+    _packages(commands)
+
+
+def _packages(commands: Any) -> None:
+    packages = _add(
+        commands,
+        "packages",
+        "list, fetch and remove the working folders that are kept",
+        more="""
+Without an action, lists every package that has one, with its state, size and age. What failed is kept for as long as
+the setting janitor.keep_failed_seconds says, so that it can be looked at (fetch) and gone on with (resume).""",
+    )
+    packages.add_argument("--json", action="store_true", help="print as JSON")
+    actions = packages.add_subparsers(dest="action", metavar="ACTION")
+    fetch = actions.add_parser("fetch", help="copy a package's working folder to FOLDER/PACKAGE")
+    remove = actions.add_parser("remove", help="remove a package's working folder now; its request stays known")
+    for action in (fetch, remove):
+        action.add_argument("package", metavar="PACKAGE", help="its id, or its working folder")
+    fetch.add_argument("folder", metavar="FOLDER", type=Path)
+    clean = actions.add_parser("clean", help="remove what no live package owns, as the service does by itself")
+    clean.add_argument("--dry-run", action="store_true", help="only say what would be removed, and why")
 
 
 def _source(command: argparse.ArgumentParser, *, optional: bool = False) -> None:

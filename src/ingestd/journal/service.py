@@ -134,12 +134,23 @@ class ServiceJournal:
             )
 
     async def reopen(self, package: uuid.UUID, attempt: int) -> RequestRecord:
-        """Take back a request's end: it is to be done again, as the attempt of this number."""
+        """Take back a request's end: it is to be done again, as the attempt of this number.
+
+        What was rejected is looked at anew.
+        """
         async with self._db.transaction(durable=True) as transaction:
             await transaction.execute(
-                "UPDATE request SET attempt = ?, sequence = 0, state = ?, result = NULL, started_at = NULL,"
+                "UPDATE request SET attempt = ?, sequence = 0, state = CASE state WHEN ? THEN ? ELSE ? END,"
+                " result = NULL, started_at = NULL,"
                 " finished_at = NULL, reopened_at = ? WHERE package = ?",
-                (attempt, RequestState.ACCEPTED, now().isoformat(), str(package)),
+                (
+                    attempt,
+                    RequestState.REJECTED,
+                    RequestState.RECEIVED,
+                    RequestState.ACCEPTED,
+                    now().isoformat(),
+                    str(package),
+                ),
             )
             await _forget_tombstones(transaction, package)
         return await self._there(package)
