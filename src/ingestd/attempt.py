@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import json
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
 
-from ingestd.admission import Admission, Need, need_of
+from ingestd.admission import Admission, Need
 from ingestd.committing import about_to_store, found_stored
 from ingestd.engine import Ended, Engine, Step
 from ingestd.errors import Cancelled, Code, IngestError, ResourceError, SystemFault
@@ -38,10 +37,10 @@ from ingestd.messages import (
 )
 from ingestd.oais import Facts, Package, Warning_
 from ingestd.planning import planned
-from ingestd.preflight import Preflight, Report, name_of
+from ingestd.preflight import Preflight, name_of
 from ingestd.premis import now
 from ingestd.results import agents, aip_data, result_data
-from ingestd.sources import Checked, Kind, check, source_of
+from ingestd.sources import Checked, check, source_of
 from ingestd.workfolder import hold_folder
 
 log = structlog.get_logger(__name__)
@@ -166,14 +165,15 @@ class Attempt:
 
     async def _accept(self) -> Accepted:
         """Find out everything that can be known before anything is done; accept the request, once."""
-        report = await self._look() if self._fresh else None
+        preflight = Preflight(self._services, self._engine.workflow)
+        report = await preflight.must_pass(self._request, trusted=self._trusted) if self._fresh else None
         processing = ProcessingConfig.resolve(self._settings.processing, self._request.processing)
         self._services = await planned(self._services, self._request, processing)
         self._engine = self._engine.using(self._services)
         target = self._request.target.location or self._services.locations.default
         self._services.locations.get(target, trusted=self._trusted)
         self._name = report.name if report is not None else self._request.name or await self._recorded_name()
-        need = await self._needed(processing, report)
+        need = await preflight.need(self.folder, self._request, processing, report, trusted=self._trusted)
         if report is not None:
             self._admission.must_be_possible(need)
             await self._say(EventType.REQUEST_ACCEPTED, RequestState.ACCEPTED)
@@ -182,40 +182,10 @@ class Attempt:
             self._accepted = True
         return Accepted(package=self._package(processing), target=target, need=need)
 
-    async def _needed(self, processing: ProcessingConfig, report: Report | None) -> Need:
-        """What the package may need on the working disk; it is reckoned once."""
-        kept = self.folder / "need.json"
-        if report is None and await asyncio.to_thread(kept.exists):
-            return Need(**json.loads(await asyncio.to_thread(kept.read_text)))
-        report = report or await Preflight(self._services, self._engine.workflow).look(
-            self._request, trusted=self._trusted
-        )
-        need = need_of(
-            self._settings.admission,
-            files=report.files,
-            size_bytes=report.size_bytes,
-            source_bytes=report.source_bytes,
-            remote=report.checked is not None and report.checked.kind is Kind.REMOTE,
-            options=processing.as_options(),
-            steps={link.execute for link in self._engine.workflow.links.values()},
-        )
-        await asyncio.to_thread(kept.write_text, json.dumps(asdict(need)))
-        return need
-
     async def _wait(self, short: ResourceError) -> None:
         """Say that the package waits for room."""
         log.info("package_waits", code=short.code.value, detail=short.detail, path=str(self._settings.data_dir))
         await self._say(EventType.REQUEST_WAITING, RequestState.ACCEPTED, error=ErrorData.of(short))
-
-    async def _look(self) -> Report:
-        """Find out everything that is wrong, and raise it as one error."""
-        preflight = Preflight(self._services, self._engine.workflow)
-        report = await preflight.look(self._request, trusted=self._trusted)
-        error = report.error()
-        log.info("preflight", files=report.files, size_bytes=report.size_bytes, limits=report.limits)
-        if error is not None:
-            raise error
-        return report
 
     async def _ended_before(self, package: Package, target: str) -> bool:
         """Say what is known without any work: that its workers died too often, or that its AIP is stored already."""

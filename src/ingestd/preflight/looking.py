@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
+import structlog
+
+from ingestd.admission import Need, need_of
 from ingestd.bag import no_bag
 from ingestd.config import RightsRules
 from ingestd.errors import Code, DependencyError, IngestError, RequestError
@@ -27,6 +34,8 @@ from ingestd.sources.locations import is_object, is_remote
 from ingestd.sources.names import open_plain
 from ingestd.sources.overview import Bounds, Overview, ask_store, looked_into
 from ingestd.workflow import Workflow
+
+log = structlog.get_logger(__name__)
 
 _ARCHIVE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".zip", ".tar", ".7z", ".rar")
 
@@ -59,6 +68,40 @@ class Preflight:
         except IngestError as error:
             report.errors.append(error)
         return report
+
+    async def must_pass(self, request: PreservationRequest, *, trusted: bool) -> Report:
+        """Look, and raise everything that is wrong as one error."""
+        report = await self.look(request, trusted=trusted)
+        log.info("preflight", files=report.files, size_bytes=report.size_bytes, limits=report.limits)
+        if (error := report.error()) is not None:
+            raise error
+        return report
+
+    async def need(
+        self,
+        folder: Path,
+        request: PreservationRequest,
+        processing: ProcessingConfig,
+        report: Report | None,
+        *,
+        trusted: bool,
+    ) -> Need:
+        """What the package may need on the working disk. It is reckoned once, and kept in its working folder."""
+        kept = folder / "need.json"
+        if report is None and await asyncio.to_thread(kept.exists):
+            return Need(**json.loads(await asyncio.to_thread(kept.read_text)))
+        report = report or await self.look(request, trusted=trusted)
+        need = need_of(
+            self._settings.admission,
+            files=report.files,
+            size_bytes=report.size_bytes,
+            source_bytes=report.source_bytes,
+            remote=report.checked is not None and report.checked.kind is Kind.REMOTE,
+            options=processing.as_options(),
+            steps={link.execute for link in self._workflow.links.values()},
+        )
+        await asyncio.to_thread(kept.write_text, json.dumps(asdict(need)))
+        return need
 
     async def _ask(self, request: PreservationRequest, report: Report, *, trusted: bool) -> None:
         """What is asked for: options, rules, target, expiry."""
