@@ -23,8 +23,9 @@ from typing import Any, TypeVar
 
 import structlog
 
-from ingestd.config import AdmissionSettings, Settings
+from ingestd.config import Settings
 from ingestd.errors import Code, ResourceError, Violation
+from ingestd.sections import AdmissionSettings
 from ingestd.sources.copying import Worker
 from ingestd.workfolder import used
 

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from ingestd.admission import Admission, Need, available_memory, need_of
-from ingestd.config import AdmissionSettings, Settings
+from ingestd.config import Settings
 from ingestd.errors import Code, ResourceError
 from ingestd.ingest import Ingest
 from ingestd.messages import EventType
 from ingestd.messages import Outcome as Result
+from ingestd.sections import AdmissionSettings
 from tests.small_service import House
 
 MIB = 2**20
