@@ -49,6 +49,7 @@ class TransferType(StrEnum):
     BAG = "bag"
     DISK_IMAGE = "disk_image"
     DSPACE = "dspace"
+    DATAVERSE = "dataverse"
     MAILDIR = "maildir"
 
 

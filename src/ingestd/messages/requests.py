@@ -172,6 +172,7 @@ class PreservationRequest(Incoming):
     """What the source is. `auto`: a bag where it is one, else `standard`; `standard`: no bag, whatever it looks like;
     `bag`: refused where it is none; `disk_image`: as standard, with `metadata.disk_image`; `dspace`: an export with the
     `mets.xml` of DSpace, refused without (`auto` reads it, too);
+    `dataverse`: a dataset with its `metadata/dataset.json`, refused without (`auto` reads it, too);
     `maildir`: maildirs, whose attachments become files; refused without one."""
     name: Name | None = None
     """The package's name; by default the source's."""
