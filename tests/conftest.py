@@ -9,8 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.rabbit import RabbitMissingError, RabbitNode
+
+settings.register_profile("suite", deadline=None)  # beside others on a busy machine, one slow run says nothing
+settings.load_profile("suite")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BESIDE = REPOSITORY.parent / "shared"

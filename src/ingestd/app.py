@@ -23,6 +23,7 @@ from ingestd.ingest import Ingest
 from ingestd.job import Services
 from ingestd.journal import ServiceJournal
 from ingestd.leases import Leases
+from ingestd.logs import configure_embedded
 from ingestd.messages import ProcessingConfig
 from ingestd.storage import Locations
 from ingestd.storage.conditional import probe
@@ -69,6 +70,7 @@ async def open_ingest(settings: Settings | None = None, *, shared: bool = False)
     nothing begins unless every location can take something now (`DependencyError`), and the default one has
     conditional writes (`SystemFault`).
     """
+    configure_embedded()
     settings = settings or Settings.load()
     workflow = load_workflow(settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)

@@ -41,6 +41,26 @@ def configure(*, level: str = "info", style: str = "auto", stream: TextIO | None
     _configure_standard(numeric, out, [*shared], renderer)
 
 
+def configure_embedded() -> None:
+    """Leave logging to the program that ingest is part of: to its own structlog, or else to `logging`.
+
+    There our lines have the names of our modules, so a program that configures neither sees warnings alone, on stderr.
+    """
+    if structlog.is_configured():
+        return
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(key_order=["event"]),
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+
+
 def _tracebacks() -> structlog.typing.Processor:
     """Tracebacks as data, without local variables: those hold addresses with passwords."""
     return structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))

@@ -39,6 +39,19 @@ DIP = "DIP"
 """The folder of what is made for a Dissemination Information Package: recorded, and no part of the AIP."""
 DIP_USES = frozenset({FileUse.ACCESS, FileUse.THUMBNAIL})
 """Uses of the files in that folder. A folder of this name that was received has originals in it."""
+DC_ELEMENTS = frozenset(
+    """contributor coverage creator date description format identifier language publisher relation rights source subject
+    title type""".split()  # noqa: SIM905  a list to read
+)
+"""The elements of Dublin Core (DCMES 1.1)."""
+DC_TERMS = frozenset(
+    """abstract accessRights accrualMethod accrualPeriodicity accrualPolicy alternative audience available
+    bibliographicCitation conformsTo created dateAccepted dateCopyrighted dateSubmitted educationLevel extent hasFormat
+    hasPart hasVersion instructionalMethod isFormatOf isPartOf isReferencedBy isReplacedBy isRequiredBy isVersionOf
+    issued license mediator medium modified provenance references replaces requires rightsHolder spatial tableOfContents
+    temporal valid""".split()  # noqa: SIM905  a list to read
+)
+"""The properties of DCMI Metadata Terms that are no elements."""
 
 
 class TransferType(StrEnum):

@@ -497,6 +497,14 @@ def test_every_command_helps(command: str, ingestd: Program) -> None:
     assert run.err == ""
 
 
+def test_the_help_of_ingest_tells_every_processing_option_and_how_it_stands(ingestd: Program) -> None:
+    told = ingestd("ingest", "--help").out
+
+    assert "  normalize_for_access=false\n      Make access copies" in told
+    assert "  aip_compression_algorithm=s7_copy\n" in told
+    assert "tar_zstd" in told
+
+
 def test_the_help_lists_every_command_and_the_exit_codes(ingestd: Program) -> None:
     run = ingestd("--help")
 

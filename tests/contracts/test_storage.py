@@ -523,6 +523,13 @@ async def test_what_somebody_else_put_there_is_a_conflict_and_stays(tmp_path: Pa
     assert b"of another program" == place_of(tmp_path).read_bytes()
 
 
+async def test_a_place_where_no_folder_can_be_made_is_a_failure_of_storage_and_no_defect(tmp_path: Path) -> None:
+    with pytest.raises(StorageError) as caught:
+        await store(PairtreeArchive(LocalStore(Path("/proc/ingestd"))), write(tmp_path), b"an AIP")
+
+    assert caught.value.code is Code.STORAGE_UPLOAD_FAILED
+
+
 async def test_a_place_that_cannot_be_written_is_said_without_harm(tmp_path: Path) -> None:
     """A file stands where the store's folder should be: nobody, not even root, can write into it."""
     (tmp_path / "store").write_bytes(b"")

@@ -319,3 +319,18 @@ def test_thumbnails_are_wanted_or_not_or_without_default_icons(given: object, me
 def test_another_word_for_thumbnails_is_refused() -> None:
     with pytest.raises(RequestError):
         ProcessingConfig.resolve({"generate_thumbnails": "some"})
+
+
+def test_a_name_that_dublin_core_does_not_have_is_refused_with_the_nearest() -> None:
+    with pytest.raises(RequestError) as refused:
+        envelope(metadata={"dc": {"title": "T", "isPartOf": "F", "tilte": "x"}})
+
+    [violation] = refused.value.violations
+    assert (violation.actual, violation.expected) == ('"tilte"', "a name of Dublin Core: did you mean title?")
+
+
+def test_what_was_expected_is_said_without_the_words_of_a_library() -> None:
+    with pytest.raises(RequestError) as refused:
+        ProcessingConfig.resolve({"aip_compression_level": 10})
+
+    assert refused.value.violations[0].expected == "less than or equal to 9"

@@ -86,6 +86,15 @@ class TestWhatIsWritten:
 
         assert [] == list(await validate(tmp_path / "METS.xml"))
 
+    async def test_terms_of_dublin_core_that_are_no_elements_have_their_own_namespace(self, tmp_path: Path) -> None:
+        package = a_package(metadata={"title": ["Papers"], "isPartOf": ["Fonds 7"]})
+
+        await written(tmp_path / "METS.xml", a_rich_history(), package)
+
+        mets = (tmp_path / "METS.xml").read_text()
+        assert "<dc:title>Papers</dc:title>" in mets
+        assert "<dcterms:isPartOf>Fonds 7</dcterms:isPartOf>" in mets
+
     async def test_the_result_names_digest_and_size_of_the_file(self, tmp_path: Path) -> None:
         result = await write(
             a_rich_history(),

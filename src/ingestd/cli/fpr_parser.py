@@ -36,5 +36,7 @@ def add_actions(command: argparse.ArgumentParser) -> None:
     brought = add("import", "make a site folder of an Archivematica or a3m registry dump, history and all")
     brought.add_argument("dump", type=Path, metavar="DUMP.json", help="made by `manage.py dumpdata fpr`")
     brought.add_argument("folder", type=Path, metavar="FOLDER", help="the new folder")
-    out = add("export", "write the registry in force as such a dump", as_json=False)
+    out = add(
+        "export", "write the registry in force as a registry dump, in the form that `import` reads", as_json=False
+    )
     out.add_argument("file", nargs="?", type=Path, metavar="FILE", help="where to (default: stdout)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+import textwrap
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from ingestd import __version__
 from ingestd.config import Settings
 from ingestd.errors import IngestError
-from ingestd.messages import Priority, ProcessingConfig
+from ingestd.messages import CompressionAlgorithm, Priority, ProcessingConfig
 from ingestd.oais import TransferType
 
 OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
@@ -104,8 +105,9 @@ def _embedded(commands: Any) -> None:
         "ingest",
         "preserve one source here and now, with no broker",
         more="""
-SOURCE is a folder, a file, or an archive (zip, tar, tar.gz/bz2/xz/zst, 7z, rar), as a path or file:// URL, or an
-http(s):// URL of a file or archive. The AIP goes to the default storage location, or below --output.
+SOURCE is a folder, a file, an archive (zip, tar, tar.gz/bz2/xz/zst, 7z, rar) or a bag, as a path or file:// URL; an
+http(s):// URL of a file or archive; or an s3://, az:// or gs:// URL of an object, or of a prefix that ends with `/`.
+The AIP goes to the default storage location, or below --output.
 An ingest that was interrupted goes on when the same command is run again.
 
   ingestd ingest photographs/ --name "Photographs 1931" --output /srv/aips
@@ -159,6 +161,7 @@ the setting janitor.keep_failed_seconds says, so that it can be looked at (fetch
 
 
 def _source(command: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    command.epilog = f"processing options, for --set, as they are where nothing else is said:\n{_options()}"
     command.add_argument("source", metavar="SOURCE", nargs="?" if optional else None, help="what to preserve")
     command.add_argument("--name", help="the package's name (default: the source's)")
     command.add_argument(
@@ -166,7 +169,7 @@ def _source(command: argparse.ArgumentParser, *, optional: bool = False) -> None
         action="append",
         default=[],
         metavar="OPTION=VALUE",
-        help=f"a processing option, repeatable: {', '.join(ProcessingConfig.model_fields)}",
+        help="a processing option, repeatable; all are listed below",
     )
     command.add_argument(
         "--fpr",
@@ -193,6 +196,19 @@ def _source(command: argparse.ArgumentParser, *, optional: bool = False) -> None
         metavar="ELEMENT=VALUE",
         help="Dublin Core of the whole package, repeatable",
     )
+
+
+def _options() -> str:
+    """Every processing option with its default, its values, and what it does."""
+    lines = []
+    for name, field in ProcessingConfig.model_fields.items():
+        default = str(field.default).lower()
+        values = (
+            f" One of {', '.join(CompressionAlgorithm)}." if isinstance(field.default, CompressionAlgorithm) else ""
+        )
+        does = " ".join(f"{field.description}{values}".split())
+        lines += [f"  {name}={default}", *textwrap.wrap(does, 110, initial_indent=" " * 6, subsequent_indent=" " * 6)]
+    return "\n".join(lines)
 
 
 def _broker(commands: Any) -> None:

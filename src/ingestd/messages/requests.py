@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import uuid
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ingestd.errors import RequestError
 from ingestd.messages.rights import RequestIdentifier, RequestRights
@@ -24,7 +25,7 @@ from ingestd.messages.values import (
     unsound,
     violation_of,
 )
-from ingestd.oais import TransferType
+from ingestd.oais import DC_ELEMENTS, DC_TERMS, TransferType
 
 MAX_BODY_BYTES = 64 * 1024
 REQUEST_TYPE = "org.ingestd.preservation.request.v1"
@@ -76,12 +77,22 @@ def _transfer_type(value: Any) -> Any:
     return {"unzipped_bag": "bag", "zipped_bag": "bag", "zipfile": "standard"}.get(plain, plain)
 
 
+def _dublin_core(name: str) -> str:
+    if name not in DC_ELEMENTS | DC_TERMS:
+        near = difflib.get_close_matches(name, sorted(DC_ELEMENTS | DC_TERMS), n=1)
+        hint = f": did you mean {near[0]}?" if near else ", as title, creator or isPartOf is"
+        raise ValueError(f"a name of Dublin Core{hint}")
+    return name
+
+
 class RequestMetadata(Incoming):
     """What the request itself says. Files in `metadata/` may say more; what both say of the same thing, the request
     says rightly.
     """
 
-    dc: dict[Annotated[str, Field(pattern=r"^[A-Za-z]{1,40}$")], list[str] | str] = Field(default_factory=dict)
+    dc: dict[Annotated[str, Field(pattern=r"^[A-Za-z]{1,40}$"), AfterValidator(_dublin_core)], list[str] | str] = Field(
+        default_factory=dict
+    )
     """Dublin Core elements and terms of the package as a whole, each with one value or several."""
     rights: list[RequestRights] = Field(default_factory=list)
     """Rights of the package, of files and of folders, as PREMIS has them."""

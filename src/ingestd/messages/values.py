@@ -93,4 +93,5 @@ def violation_of(item: Any, prefix: str = "") -> Violation:
     """What pydantic found wrong, as a violation with its path and what was there."""
     path = ".".join([*([prefix] if prefix else []), *map(str, item["loc"])])
     actual = "" if item["type"] == "missing" else json.dumps(item.get("input"), default=str)[:200]
-    return Violation(path=path, rule=item["type"], expected=item["msg"], actual=actual)
+    expected = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return Violation(path=path, rule=item["type"], expected=expected, actual=actual)

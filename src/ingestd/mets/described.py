@@ -12,7 +12,7 @@ from datetime import datetime
 from ingestd.mets.markup import UnfitElement, attribute, element_name, fit_element, href, text
 from ingestd.mets.problems import Problems
 from ingestd.mets.vocabulary import DC_LOCATION, mets_time
-from ingestd.oais import Description, DescriptionStatus, File, escape_name
+from ingestd.oais import DC_TERMS, Description, DescriptionStatus, File, escape_name
 
 DC_KIND = "DC"
 """The kind of description that is Dublin Core."""
@@ -110,5 +110,5 @@ def _dublin_core(pairs: Iterable[tuple[str, str]]) -> str:
 def _dc_name(key: str) -> str:
     prefix, dot, name = key.partition(".")
     if not dot:
-        prefix, name = "dc", key
+        prefix, name = "dcterms" if key in DC_TERMS else "dc", key
     return f"{'dcterms' if prefix == 'dcterms' else 'dc'}:{element_name(name)}"

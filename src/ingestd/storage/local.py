@@ -203,7 +203,10 @@ def _bring(source: Path, part: Path, *, take: bool) -> None:
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:  # a file is where a folder should be
+    except (
+        FileExistsError,
+        FileNotFoundError,
+    ) as error:  # a file is where a folder should be; or none can be, as in /proc
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
 
 
