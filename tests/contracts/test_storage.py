@@ -140,6 +140,7 @@ async def test_two_packages_do_not_meet_and_both_are_listed(opened: Open, tmp_pa
 
 async def test_a_folder_is_stored_whole(opened: Open, tmp_path: Path) -> None:
     payload = {"objects/a b.txt": b"1", "objects/100%25\n.txt": b"2", "METS.xml": b"3", "objects/end.": b"4"}
+    payload |= {"objects/.Sent/cur": b"5"}
     tag_digest = make_bag(tmp_path / "bag", payload)
 
     stored = await store_bag(opened(), tmp_path / "bag", tag_digest)
