@@ -253,7 +253,8 @@ class Admission:
             actual=f"a disk of {total} bytes",
         )
         return ResourceError(
-            f"the package may need {need.size_bytes} bytes on the working disk, which has {total} in all",
+            f"the package may need {need.size_bytes} bytes on the working disk, which has {total} in all, {reserve} of"
+            " them kept free",
             violations=(violation,),
             remediation="Send it in smaller parts, or ask the operator for a larger working disk (setting data_dir); "
             "the settings `admission` say how the need is reckoned.",

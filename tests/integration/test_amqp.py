@@ -418,3 +418,23 @@ async def test_nothing_is_taken_while_the_broker_is_blocked_and_all_goes_on_afte
 
     assert blocked == (False, [], 1)
     assert intake.dispositions() == [Disposition.TAKEN]
+
+
+async def test_a_worker_is_not_ready_while_the_broker_takes_no_messages(
+    settings: AmqpSettings, rabbit: RabbitNode
+) -> None:
+    intake = FakeIntake()
+    async with looking(settings) as look, serving(intake, settings) as service:
+        try:
+            await look.publish(request("r-1"))
+            await look.get(settings.inflight)
+            await asyncio.to_thread(rabbit.block_publishers)
+            await intake.finish("r-1")  # the broker says that it is blocked to whoever publishes
+            await until_ready(service, ready=False)
+            assert service.failure is not None
+            assert "blocked" in service.failure.detail
+        finally:
+            await asyncio.to_thread(rabbit.unblock_publishers)
+        await until_ready(service)
+        assert service.failure is None
+        assert await look.count(settings.requests) == 0

@@ -31,6 +31,8 @@ class Progress:
 
     def show(self, event: Event) -> None:
         link = event.data.link
+        if event.kind is EventType.REQUEST_WAITING:
+            self._line(f"waiting{_why(event)}")
         if link is None:
             return
         if event.kind in {EventType.LINK_STARTED, EventType.REQUEST_PROGRESS}:

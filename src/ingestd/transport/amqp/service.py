@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
+from aiormq.abc import AbstractConnection as Wire
 
 from ingestd.config import AmqpSettings
 from ingestd.errors import DependencyError, IngestError, SystemFault
@@ -36,6 +37,10 @@ from ingestd.transport.amqp.publisher import Publisher, probe
 PUT_BACK_SECONDS = 5.0
 FLUSH_SECONDS = 1.0
 """Least time that a stop gives the outbox, however long the rest took."""
+
+BLOCKED_SECONDS = 1.0
+"""How long the broker may block the connection before this worker is not ready."""
+_BLOCKED = BrokerError("the broker has blocked the connection: look at its memory and disk alarms")
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +68,7 @@ class AmqpService:
         self._drain_seconds = drain_seconds
         self._in_hand = InHand()
         self._connected = False
+        self._blocked = False
         self._failure: IngestError | None = None
         self._backoff = Backoff(min_seconds=settings.reconnect_min_seconds, max_seconds=settings.reconnect_max_seconds)
 
@@ -73,11 +79,11 @@ class AmqpService:
 
     @property
     def failure(self) -> IngestError | None:
-        """Why the connection was last lost or not to be had; None while all is well."""
-        return self._failure
+        """Why the connection was last lost or not to be had, or is of no use; None while all is well."""
+        return _BLOCKED if self._connected and self._blocked else self._failure
 
     def ready(self) -> bool:
-        return self._connected
+        return self._connected and not self._blocked
 
     async def run(self, stop: asyncio.Event, drained: asyncio.Event | None = None) -> None:
         """Serve until `stop` is set. No failure of the broker ends it; an address that cannot be one does.
@@ -143,6 +149,7 @@ class AmqpService:
             publishing = group.create_task(publisher.run(finishing))
             consuming = group.create_task(consumer.run())
             controlling = group.create_task(opened.control.run())
+            watching = group.create_task(self._watch(wire(opened.connection)))
             self._connected, self._failure = True, None
             log.info("broker_connected", url=url)
             await stop.wait()
@@ -156,7 +163,19 @@ class AmqpService:
             left = deadline - asyncio.get_running_loop().time()
             await asyncio.wait((publishing,), timeout=max(FLUSH_SECONDS, left))
             publishing.cancel()
+            watching.cancel()
             losing.cancel()
+
+    async def _watch(self, connection: Wire) -> None:
+        """See whether the broker has blocked the connection; does not end by itself."""
+        while True:
+            try:
+                await asyncio.wait_for(connection.ready(), BLOCKED_SECONDS)
+            except TimeoutError:
+                self._blocked = True
+            else:
+                self._blocked = False
+                await asyncio.sleep(BLOCKED_SECONDS)
 
     async def _drain(self, channel: AbstractChannel, drained: asyncio.Event | None) -> None:
         if drained is not None:
