@@ -50,6 +50,12 @@ class AmqpSettings(Model):
 
     url: SecretStr = SecretStr("amqp://guest:guest@127.0.0.1:5672/")
     """Where RabbitMQ is: `amqp://USER:PASSWORD@HOST:PORT/VHOST`, or `amqps://` for TLS."""
+    ca_file: LocalPath | None = None
+    """Certificates that the broker's must be signed by (PEM, `amqps`); empty: those of the system."""
+    certificate: LocalPath | None = None
+    """Certificate that is shown to the broker (PEM, with those it is signed by), where it asks for one."""
+    key: LocalPath | None = None
+    """Private key of `certificate` (PEM, without a password); empty: it is in the same file."""
     requests: str = "ingestd.requests"
     """Exchange and queue of preservation requests."""
     inflight: str = "ingestd.inflight"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import ssl
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -77,10 +78,12 @@ async def connected(settings: AmqpSettings, name: str) -> AsyncIterator[aio_pika
 
 async def _connect(settings: AmqpSettings, name: str) -> aio_pika.abc.AbstractConnection:
     shown = safe_url(settings)
+    context = await asyncio.to_thread(_tls, settings) if shown.startswith("amqps:") else None
     try:
         async with answered(CONNECT_SECONDS):
             return await aio_pika.connect(
                 settings.url.get_secret_value(),
+                ssl_context=context,
                 heartbeat=settings.heartbeat_seconds,
                 client_properties={"connection_name": name},
             )
@@ -90,6 +93,20 @@ async def _connect(settings: AmqpSettings, name: str) -> aio_pika.abc.AbstractCo
         raise BrokerError(f"{shown}: {detail}", remediation=error.remediation) from None
     except ValueError:
         raise BrokerError(f"{shown}: the address cannot be used", remediation="Correct amqp.url.") from None
+
+
+def _tls(settings: AmqpSettings) -> ssl.SSLContext:
+    """What of TLS is set. Raises `SystemFault` (`system.configuration`) that names what cannot be read."""
+    setting = "amqp.ca_file"
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+        if settings.certificate is not None:
+            setting = "amqp.certificate, with amqp.key,"
+            # Whoever is asked for a password waits for ever: a key that has one is refused.
+            context.load_cert_chain(settings.certificate, settings.key, password="")
+    except (OSError, ValueError) as error:
+        raise SystemFault(f"{setting} cannot be used: {error}", code=Code.SYSTEM_CONFIGURATION) from error
+    return context
 
 
 def _without_secret(text: str, settings: AmqpSettings) -> str:
