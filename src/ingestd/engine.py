@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol, cast
 
 import structlog
@@ -24,6 +25,7 @@ from ingestd.journal import JobRecord, PackageJournal
 from ingestd.messages import ErrorData
 from ingestd.oais import Facts, File, FileUse, Warning_
 from ingestd.workflow import ChoiceConfig, DirectoriesConfig, FilesConfig, JobStatus, Link, Workflow
+from ingestd.workfolder import ran_out
 
 log = structlog.get_logger(__name__)
 
@@ -168,7 +170,7 @@ class Engine:
         except IngestError as error:
             return replace(step, exit_code=1, error=error)
         except OSError as error:
-            return replace(step, exit_code=1, error=_from_os(error, step.link))
+            return replace(step, exit_code=1, error=_from_os(error, step.link, task.folder))
         except Exception as error:
             log.exception("step raised", execute=config.execute)
             fault = SystemFault(f"{config.execute} raised {type(error).__name__}: {error}")
@@ -315,9 +317,10 @@ def _stops(error: IngestError | None) -> bool:
     )
 
 
-def _from_os(error: OSError, link: Link) -> IngestError:
+def _from_os(error: OSError, link: Link, folder: Path) -> IngestError:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return ResourceError(f"no space is left while: {link.name}", code=Code.RESOURCE_DISK)
+        found = ran_out(folder)
+        return ResourceError(f"{link.name}: {found.detail}", code=found.code)
     return SystemFault(f"{link.name}: {error.strerror or error}")
 
 

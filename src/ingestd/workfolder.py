@@ -9,6 +9,20 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from ingestd.errors import Code, ResourceError
+
+
+def ran_out(where: Path) -> ResourceError:
+    """Say which resource a write to `where` found none left of: room for files, or for bytes."""
+    try:
+        room = os.statvfs(where)
+    except OSError:
+        return ResourceError("no space is left", code=Code.RESOURCE_DISK)
+    if room.f_files and not room.f_favail:
+        return ResourceError("the file system can hold no more files", code=Code.RESOURCE_INODES)
+    free = room.f_bavail * room.f_frsize
+    return ResourceError(f"no space is left: {free} bytes are free", code=Code.RESOURCE_DISK)
+
 
 class FolderBusy(Exception):
     """Another process is at work on the package."""

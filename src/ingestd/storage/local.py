@@ -21,6 +21,7 @@ from ingestd.errors import Code, DependencyError, ResourceError, StorageError
 from ingestd.fixity import digest_now
 from ingestd.premis import DigestAlgorithm
 from ingestd.storage.store import Entry
+from ingestd.workfolder import ran_out
 
 _CHUNK_BYTES = 1024 * 1024
 _PAGE = 500
@@ -54,7 +55,7 @@ class LocalStore:
             else:
                 _name_once(part, place)
 
-        with _translated(key):
+        with _translated(self.root, key):
             await asyncio.to_thread(put)
 
     async def create(self, key: str, content: bytes) -> bool:
@@ -67,7 +68,7 @@ class LocalStore:
                     return False
             return True
 
-        with _translated(key):
+        with _translated(self.root, key):
             return await asyncio.to_thread(create)
 
     async def write(self, key: str, content: bytes) -> None:
@@ -77,18 +78,18 @@ class LocalStore:
                 new.replace(place)
             _sync_folder(place.parent)
 
-        with _translated(key):
+        with _translated(self.root, key):
             await asyncio.to_thread(write)
 
     async def read(self, key: str) -> bytes | None:
-        with _translated(key):
+        with _translated(self.root, key):
             try:
                 return await asyncio.to_thread((self.root / key).read_bytes)
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
     async def get(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        with _translated(key):
+        with _translated(self.root, key):
             file = await asyncio.to_thread((self.root / key).open, "rb")
             try:
                 file.seek(start)
@@ -108,7 +109,7 @@ class LocalStore:
             _forget_cached(self.root / key)
             return digest_now(self.root / key, algorithms)
 
-        with _translated(key):
+        with _translated(self.root, key):
             return await asyncio.to_thread(compute)
 
     async def head(self, key: str) -> Entry | None:
@@ -144,7 +145,7 @@ class LocalStore:
                         break
                     folder.rmdir()
 
-        with _translated(key):
+        with _translated(self.root, key):
             await asyncio.to_thread(delete)
 
     async def check(self) -> None:
@@ -309,7 +310,7 @@ def _remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _translated(key: str) -> Iterator[None]:
+def _translated(root: Path, key: str) -> Iterator[None]:
     name = key.rpartition("/")[2]
     try:
         yield
@@ -317,5 +318,6 @@ def _translated(key: str) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise ResourceError(f"archival storage is full while storing {name}", code=Code.RESOURCE_DISK) from error
+            found = ran_out(root)
+            raise ResourceError(f"archival storage, while storing {name}: {found.detail}", code=found.code) from error
         raise StorageError(f"cannot store {name}: {error.strerror}", code=Code.STORAGE_UPLOAD_FAILED) from error
