@@ -11,7 +11,7 @@ from datetime import datetime
 import structlog
 
 from ingestd.config import Settings
-from ingestd.errors import DependencyError, IngestError
+from ingestd.errors import DependencyError, IngestError, ResourceError
 from ingestd.journal import RequestRecord, ServiceJournal, Tombstone
 from ingestd.journal.service import EMBEDDED
 from ingestd.leases import Claim, HeldError, Lease, Leases
@@ -131,5 +131,5 @@ class Claims:
             if self._leases is not None:
                 try:
                     await self._leases.confirm(package)
-                except DependencyError as error:
+                except (DependencyError, ResourceError) as error:
                     log.warning("publication_not_marked", package=str(package), reason=error.detail)

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any
 
+from ingestd.errors import IngestError
 from ingestd.messages import Event, EventData
 
 Observer = Callable[[Event], None]
@@ -37,8 +38,13 @@ class Preservation:
             if not self._result.done():
                 self._result.set_result(event.data)
 
-    def stop(self) -> None:
-        """The service stops before there is a result."""
+    def stop(self, error: IngestError | None = None) -> None:
+        """There is no result: the service stops before, or `error` kept it from being recorded."""
         self._events.put_nowait(None)
-        if not self._result.done():
+        if self._result.done():
+            return
+        if error is None:
             self._result.cancel()
+        else:
+            self._result.set_exception(error)
+            self._result.exception()  # nobody need be there to hear it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from typing import Any, Self
 
 import structlog
@@ -14,7 +14,7 @@ from ingestd.admission import Admission
 from ingestd.attempt import Attempt
 from ingestd.batches import Batches
 from ingestd.engine import Engine
-from ingestd.errors import Cancelled, IngestError, SystemFault
+from ingestd.errors import Cancelled, IngestError, ResourceError, SystemFault
 from ingestd.ingest.claims import Claims
 from ingestd.ingest.grouping import Grouping
 from ingestd.ingest.handles import Observer, Preservation
@@ -151,15 +151,16 @@ class Running:
                 for tombstone in await self._journal.tombstones():
                     self.stop(tombstone)
 
-    async def _run(self, record: RequestRecord, lease: Lease | None) -> None:
+    async def _run(self, record: RequestRecord, lease: Lease | None) -> None:  # noqa: PLR0915  one try, told in order
         """See one request to its result, whatever happens within."""
         package = record.package
         ended: list[Event] = []
+        failure: IngestError | None = None
 
         async def advance(state: RequestState, event: Event, **more: Any) -> Event:
             if state.terminal and lease is not None:
                 event = await self._mark(lease, state, event)
-            event = await self._journal.advance(package, state, event, publish=record.origin != EMBEDDED, **more)
+            event = await self._recorded(record, state, event, more)
             self.outbox_grew.set()
             if event.kind.terminal:
                 self.grouping.somebody_ended()
@@ -182,6 +183,10 @@ class Running:
                 with bound(package=str(package)):
                     await self._attempt(attempt)
             self._records.pop(package, None)
+        except ResourceError as error:
+            # It is not recorded how far it came: it can be taken up as after a crash.
+            failure = error
+            log.error("package_stopped", package=str(package), reason=error.detail)  # noqa: TRY400  no defect of ours
         except FolderBusy:
             self._records.pop(package, None)
             log.warning("package is in hand elsewhere", package=str(package))
@@ -192,7 +197,23 @@ class Running:
         finally:
             if lease is not None and not ended:
                 await lease.release()
-            await self._let_go(package, ended)
+            await self._let_go(package, ended, failure)
+
+    async def _recorded(
+        self, record: RequestRecord, state: RequestState, event: Event, more: Mapping[str, Any]
+    ) -> Event:
+        """Record a step of a request. While the journal's disk is full, one that came by a message waits for room,
+        since others wait for its result; what was begun in this process raises `ResourceError`.
+        """
+        publish = record.origin != EMBEDDED
+        while True:
+            try:
+                return await self._journal.advance(record.package, state, event, publish=publish, **more)
+            except ResourceError as error:
+                if not publish:
+                    raise
+                log.warning("state_not_recorded", package=str(record.package), state=state.value, reason=error.detail)
+                await asyncio.sleep(MARK_SECONDS)
 
     async def _attempt(self, attempt: Attempt) -> None:
         """Look at a request as soon as one can; begin with it when there is a slot."""
@@ -271,13 +292,13 @@ class Running:
                 slots.release()
             waiting.cancel()
 
-    async def _let_go(self, package: uuid.UUID, ended: Sequence[Event]) -> None:
+    async def _let_go(self, package: uuid.UUID, ended: Sequence[Event], failure: IngestError | None) -> None:
         self._tasks.pop(package, None)
         self._attempts.pop(package, None)
         for handle in self._listeners.pop(package, []):
             for event in ended:
                 handle.tell(event)
-            handle.stop()
+            handle.stop(failure)
         with contextlib.suppress(RuntimeError):
             async with self._slot_freed:
                 self._slot_freed.notify_all()

@@ -8,6 +8,7 @@ embedding program uses `preserve`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import uuid
 from collections.abc import Mapping, Sequence
@@ -97,7 +98,8 @@ class Ingest:
 
     async def _prune(self) -> None:
         while True:
-            await self._journal.prune(now() - timedelta(seconds=self.settings.keep_published_seconds))
+            with contextlib.suppress(ResourceError):  # the disk is full: there is a next time
+                await self._journal.prune(now() - timedelta(seconds=self.settings.keep_published_seconds))
             await asyncio.sleep(PRUNE_SECONDS)
 
     # --- for programs that embed this --------------------------------------------------------------------------------

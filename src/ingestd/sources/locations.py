@@ -303,8 +303,17 @@ def too_large(settings: SourceSettings, size_bytes: int) -> Exception:
     return failure(Code.POLICY_SIZE_OVER_LIMIT, detail, violations=[violation])
 
 
-def _unsupported(location: str, expected: str) -> RequestError:
+def shown(location: str) -> str:
+    """Give a location as it may be told: a URL without user name, password and query, which may be a signature."""
     said = location.encode("utf-8", errors="backslashreplace").decode()
+    if not _SCHEME.match(said):
+        return said
+    said = re.sub(r"(?<=://)[^/?#]*@", "…@", said, count=1)
+    return re.sub(r"\?.*", "?…", said, count=1, flags=re.DOTALL)
+
+
+def _unsupported(location: str, expected: str) -> RequestError:
+    said = shown(location)
     violation = Violation(path="source.location", rule="supported", expected=expected, actual=said)
     return RequestError(
         f"the source cannot be read from here: {expected} is needed",

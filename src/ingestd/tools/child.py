@@ -26,6 +26,7 @@ DRAIN_SECONDS = 0.5
 """How long a pipe may stay open after its program ended, before what holds it is looked for and killed."""
 LOST_SECONDS = 5.0
 """How long a killed program may take to go: longer means that the kernel does not let it (a dead network disk)."""
+_LOOKS = 5
 MARK = "INGESTD_RUN"
 """Name of the variable by which everything that a run started is known again."""
 
@@ -234,11 +235,12 @@ class Child(asyncio.SubprocessProtocol):
             if self.exited.done():
                 for timer in self._timers:
                     timer.cancel()
-            if self.stopped or not self.errors.closed.done():
-                _kill_marked(self.mark)
             self.close_pipes()
             if self._transport:
                 self._transport.close()
+            if self.pid:
+                # Also after a good end: a daemon holds no pipe open, and has left the session.
+                await asyncio.to_thread(_kill_marked, self.mark)
 
     def result(self) -> Run:
         code = self.exited.result() if self.exited.done() else None
@@ -351,12 +353,20 @@ def _processes() -> list[tuple[int, _Stat]]:
 
 
 def _kill_marked(mark: str) -> None:
-    """Kill every process that carries this run's mark in its environment, whichever session it went to."""
+    """Kill every process that carries this run's mark in its environment, whichever session it went to.
+
+    One may start another while this looks: so it looks again as long as it finds any.
+    """
     text = f"{MARK}={mark}".encode()
-    for pid in _numbers():
-        with contextlib.suppress(OSError):
-            if text in Path(f"/proc/{pid}/environ").read_bytes():
-                os.kill(pid, signal.SIGKILL)
+    for _ in range(_LOOKS):
+        found = False
+        for pid in _numbers():
+            with contextlib.suppress(OSError):
+                if text in Path(f"/proc/{pid}/environ").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+                    found = True
+        if not found:
+            return
 
 
 def _numbers() -> list[int]:

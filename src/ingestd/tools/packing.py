@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ingestd import premis
+from ingestd.errors import ToolError
 from ingestd.messages import CompressionAlgorithm
 from ingestd.oais import Package
 from ingestd.tools.pool import Argument, Limits, Pool
+from ingestd.workfolder import ran_out
 
 ENCRYPTED = ".gpg"
 _SUFFIXES = {
@@ -40,6 +42,7 @@ _TAR = (
     "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
 )  # fmt: skip
 _NUMBER = re.compile(r"(?<![\d.])(\d+(?:\.\d+)+)")
+_NO_SPACE = re.compile(r"no space left|not enough space", re.IGNORECASE)
 _PATIENCE_SECONDS = 14 * 86400.0
 
 
@@ -77,7 +80,8 @@ def stored_name(package: Package) -> str:
 async def pack(pool: Pool, folder: Path, into: Path, algorithm: CompressionAlgorithm, level: int) -> Packed:
     """Pack `folder`, under its own name, into the file `into`, which is replaced and is on disk when this returns.
 
-    `level` goes from 1 (fast) to 9 (small). What an interrupted packing left is never taken up. Raises `ToolError`.
+    `level` goes from 1 (fast) to 9 (small). What an interrupted packing left is never taken up. Raises `ToolError`, or
+    `ResourceError` where there is no room.
     """
     partial = into.with_name(f"{into.name}.partial")
     await asyncio.to_thread(partial.unlink, missing_ok=True)
@@ -89,6 +93,10 @@ async def pack(pool: Pool, folder: Path, into: Path, algorithm: CompressionAlgor
             else _tar(pool, folder, partial, algorithm, level)
         )
         await asyncio.to_thread(keep, partial, into)
+    except ToolError as error:
+        full = ran_out(into.parent) if _NO_SPACE.search(error.stderr_tail) else None
+        partial.unlink(missing_ok=True)
+        raise full or error from None
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
