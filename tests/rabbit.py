@@ -152,6 +152,18 @@ class RabbitNode:
         """Close every connection from the broker's side, as an operator can."""
         self.control("close_all_connections", reason)
 
+    def elect(self) -> None:
+        """Have every quorum queue choose its leader, as an operator can.
+
+        On a single node of RabbitMQ 3.10 that was restarted, now and then one chooses none by itself, and then neither
+        takes nor gives a message (rabbitmq-server, issue 10070).
+        """
+        self.control(
+            "eval",
+            "[ra:trigger_election(amqqueue:get_pid(Q)) || Q <- rabbit_amqqueue:list(),"
+            " amqqueue:get_type(Q) =:= rabbit_quorum_queue].",
+        )
+
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Stop every process of the node without closing a connection: a machine that hangs."""

@@ -221,8 +221,6 @@ class Client:
             async with answered(10):
                 channel = await connection.channel()
                 await channel.set_qos(200)
-                # Not a quorum queue: on RabbitMQ 3.10 one that is spoken to before it has chosen its leader, right
-                # after a restart, may never choose one.
                 queue = await channel.declare_queue(f"{self.topology}.client", durable=True)
                 for exchange in ("events", "results"):
                     await queue.bind(f"{self.topology}.{exchange}", "#")

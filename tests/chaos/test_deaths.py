@@ -99,7 +99,7 @@ async def test_a_worker_that_dies_at_link_after_link_goes_on_and_makes_one_aip(u
                 deaths.append((str(jobs[-1]["name"]), jobs[-1]["ended_at"] is None))
                 before.append({job["row"]: job for job in jobs if job["ended_at"] is not None})
                 worker.start()
-                row = len(jobs) + (1 if LONG else dice.randint(9, 17))
+                row = len(jobs) + (1 if LONG else dice.randint(14, 22))
             result = (await acme.results(["walked"]))["walked"]
             await acme.drained()
             hold_account(acme, ["walked"])
@@ -228,7 +228,7 @@ async def test_a_worker_that_dies_at_any_request_to_the_store_stores_one_aip_and
             await acme.drained()
             steps = len(fuse.seen)
             every = [(number, answering) for number in range(1, steps + 1) for answering in (False, True)]
-            for number, answering in every if LONG else sample(dice, every, 4):
+            for number, answering in every if LONG else sample(dice, every, 3):
                 identity = f"step {number} {'answered' if answering else 'asked'}"
                 fuse.light(worker, number, answering=answering)
                 requests.append(await acme.request(fleet.source(identity), identity))
@@ -265,7 +265,7 @@ async def test_a_worker_that_dies_while_it_stores_in_a_folder_stores_one_aip(url
         worker = fleet.one
         await worker.ready()
         async with client(url, fleet) as acme:
-            for number in range(25 if LONG else 2):
+            for number in range(25 if LONG else 1):
                 identity = f"stored {number}"
                 requests.append(await acme.request(fleet.source(identity, heavy_bytes=3 * 2**20), identity))
                 package = await package_of(acme, identity)
