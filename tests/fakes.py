@@ -121,6 +121,9 @@ class FakeHistory:
     async def digests(self, files: Sequence[uuid.UUID]) -> Mapping[tuple[uuid.UUID, str], str]:
         return {key: value for key, value in self._digests.items() if key[0] in files}
 
+    async def directories_at(self, paths: Sequence[str]) -> Mapping[str, Directory]:
+        return {d.path: d for d in self._present_directories() if d.path in paths}
+
     async def directory_received_as(self, original: str) -> Directory | None:
         return next((d for d in self._present_directories() if d.original == original), None)
 

@@ -24,7 +24,7 @@ from ingestd.job import Services
 from ingestd.journal import ServiceJournal
 from ingestd.leases import Leases
 from ingestd.logs import configure_embedded
-from ingestd.messages import ProcessingConfig
+from ingestd.messages import CHOICES
 from ingestd.storage import Locations
 from ingestd.storage.conditional import probe
 from ingestd.tools import Toolbox
@@ -45,7 +45,7 @@ def workflow_path(settings: Settings) -> Path:
 
 def load_workflow(settings: Settings) -> Workflow:
     """Read the workflow and prove it. Raises `SystemFault` with every fault."""
-    return Workflow.load(workflow_path(settings), handlers=HANDLERS, options=list(ProcessingConfig.model_fields))
+    return Workflow.load(workflow_path(settings), handlers=HANDLERS, options=CHOICES)
 
 
 @contextlib.asynccontextmanager

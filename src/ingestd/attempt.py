@@ -25,6 +25,7 @@ from ingestd.journal import PackageJournal, RequestRecord, RuleCount
 from ingestd.journal.service import EMBEDDED
 from ingestd.leases import Lease, LeaseLostError
 from ingestd.messages import (
+    REINGEST,
     ErrorData,
     Event,
     EventData,
@@ -36,11 +37,11 @@ from ingestd.messages import (
     end_of,
 )
 from ingestd.oais import Facts, Package, Warning_
-from ingestd.planning import planned
+from ingestd.planning import check_source, planned, processing_of
 from ingestd.preflight import Preflight, name_of
 from ingestd.premis import now
 from ingestd.results import agents, aip_data, result_data
-from ingestd.sources import Checked, check, source_of
+from ingestd.sources import Checked
 from ingestd.workfolder import hold_folder
 
 log = structlog.get_logger(__name__)
@@ -167,7 +168,7 @@ class Attempt:
         """Find out everything that can be known before anything is done; accept the request, once."""
         preflight = Preflight(self._services, self._engine.workflow)
         report = await preflight.must_pass(self._request, trusted=self._trusted) if self._fresh else None
-        processing = ProcessingConfig.resolve(self._settings.processing, self._request.processing)
+        processing = processing_of(self._settings, self._request)
         self._services = await planned(self._services, self._request, processing)
         self._engine = self._engine.using(self._services)
         target = self._request.target.location or self._services.locations.default
@@ -206,8 +207,7 @@ class Attempt:
         return False
 
     async def _check(self) -> Checked:
-        where = source_of(self._request.source, self._settings.credentials)
-        return await check(where, self._settings.sources, trusted=self._trusted)
+        return await check_source(self._services, self._request, trusted=self._trusted)
 
     async def _recorded_name(self) -> str:
         if not (self.folder / "journal.db").exists():
@@ -224,7 +224,7 @@ class Attempt:
             id=self._record.package,
             name=self._name,
             created_at=self._record.created_at,
-            processing=processing.as_options(),
+            processing=processing.as_options() | {REINGEST: request.reingests is not None},
             asked=frozenset(request.processing),
             source=request.source.location,
             requester=self._record.envelope.source,
@@ -234,6 +234,8 @@ class Attempt:
             external_identifier=request.external_identifier or "",
             workflow_digest=self._engine.workflow.digest,
             type=request.type,
+            reingest=request.reingests,
+            request_id=self._record.package,
             **request.metadata.as_records(),
         )
 
@@ -309,6 +311,7 @@ class Attempt:
             history=journal,
             source=self._request.source,
             target=target,
+            added=self._request.reingest.metadata if self._request.reingest else None,
             trusted=self._trusted,
             fence=fence,
         )

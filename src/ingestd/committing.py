@@ -39,19 +39,20 @@ async def found_stored(storing: Storing, package: Package, target: str, location
 
     It is read and proved anew. Raises `StorageError` when something else is there under its name.
     """
+    said = EventData.model_validate({"request_id": "", "sequence": 0, "state": RequestState.STORING, **storing.data})
+    assert said.aip is not None  # noqa: S101  it was packed
     store = locations.get(target)
-    if await store.locate(package.id) is None:
+    held = await store.find(said.aip.id)
+    if held is None or (package.reingest and held.digest != storing.digest):  # what is there is the version before
         return None
     copies = await store.store(
         Path(os.devnull) / "gone",  # nothing can be brought: what is there is proved
-        package=package.id,
+        package=said.aip.id,
         name=storing.name,
         size_bytes=storing.size_bytes,
         algorithm=DigestAlgorithm(storing.algorithm),
         digest=storing.digest,
     )
-    said = EventData.model_validate({"request_id": "", "sequence": 0, "state": RequestState.STORING, **storing.data})
-    assert said.aip is not None  # noqa: S101  it was packed
-    stored = [stored_data(await record_with_pointer(store, one, package.id)) for one in copies.stored]
+    stored = [stored_data(await record_with_pointer(store, one, said.aip.id)) for one in copies.stored]
     told = {name: getattr(said, name) for name in storing.data}
     return told | {"aip": said.aip.model_copy(update={"stored": stored})}

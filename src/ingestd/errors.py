@@ -71,6 +71,7 @@ class Code(StrEnum):
     CONTENT_METADATA_INVALID = "content.metadata_invalid"
     CONTENT_PREMIS_INVALID = "content.premis_invalid"
     CONTENT_STRUCTURE_INVALID = "content.structure_invalid"
+    CONTENT_AIP_INVALID = "content.aip_invalid"
     CONTENT_EMPTY = "content.empty"
     CONTENT_INFECTED = "content.infected"
     POLICY_FORMAT_NOT_ALLOWED = "policy.format_not_allowed"
@@ -353,6 +354,12 @@ CATALOGUE: dict[Code, Entry] = {
         _S,
         Retry.NEVER,
         "Correct what the violations name, and send it again.",
+    ),
+    Code.CONTENT_AIP_INVALID: _e(
+        "The AIP is not what it says",
+        _C,
+        Retry.NEVER,
+        "Look at the findings (`ingestd aip verify` gives them too), and reingest a copy that is whole.",
     ),
     Code.CONTENT_EMPTY: _e(
         "There is nothing to preserve",

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingestd.config import Settings
-from ingestd.oais import Facts, File, History, Package
+from ingestd.oais import Facts, File, History, Package, Reingest
 
 if TYPE_CHECKING:
     from ingestd.fpr.commands import Commands
@@ -65,12 +65,25 @@ class Task:
     history: History
     source: RequestSource
     target: str
+    added: RequestSource | None = None
+    """Metadata that a reingest adds."""
     trusted: bool = False
     fence: Fence = _open
     """To be awaited right before the AIP is committed to archival storage: raises when that is not ours to do."""
     options: Mapping[str, str] = field(default_factory=dict)
     files: Sequence[File] = ()
     cursor: int = 0
+
+    @property
+    def came_now(self) -> Sequence[File]:
+        """Of the window, what this request brought or made: in a reingest, all but what the AIP had."""
+        kept = self.package.kept_rows
+        return [file for file in self.files if file.row > kept] if kept else self.files
+
+    @property
+    def at_hand(self) -> Sequence[File]:
+        """Of the window, what is to be examined: all of it, but in a reingest that is not full only what came now."""
+        return self.files if self.package.reingest is Reingest.FULL else self.came_now
 
     def at(self, path: str) -> Path:
         """Where a recorded path is on disk."""

@@ -39,19 +39,6 @@ DIP = "DIP"
 """The folder of what is made for a Dissemination Information Package: recorded, and no part of the AIP."""
 DIP_USES = frozenset({FileUse.ACCESS, FileUse.THUMBNAIL})
 """Uses of the files in that folder. A folder of this name that was received has originals in it."""
-DC_ELEMENTS = frozenset(
-    """contributor coverage creator date description format identifier language publisher relation rights source subject
-    title type""".split()  # noqa: SIM905  a list to read
-)
-"""The elements of Dublin Core (DCMES 1.1)."""
-DC_TERMS = frozenset(
-    """abstract accessRights accrualMethod accrualPeriodicity accrualPolicy alternative audience available
-    bibliographicCitation conformsTo created dateAccepted dateCopyrighted dateSubmitted educationLevel extent hasFormat
-    hasPart hasVersion instructionalMethod isFormatOf isPartOf isReferencedBy isReplacedBy isRequiredBy isVersionOf
-    issued license mediator medium modified provenance references replaces requires rightsHolder spatial tableOfContents
-    temporal valid""".split()  # noqa: SIM905  a list to read
-)
-"""The properties of DCMI Metadata Terms that are no elements."""
 
 
 class TransferType(StrEnum):
@@ -64,7 +51,19 @@ class TransferType(StrEnum):
     DSPACE = "dspace"
     DATAVERSE = "dataverse"
     MAILDIR = "maildir"
+    REINGEST = "reingest"
 
+
+class Reingest(StrEnum):
+    """How much of a stored AIP is done again for its next version (Archivematica's kinds of reingest)."""
+
+    METADATA = "metadata"
+    PARTIAL = "partial"
+    FULL = "full"
+
+
+KEPT = "kept_aip"
+"""The fact of a package that has, as JSON, what a reingest knows of the AIP: `id`, `name`, `rows`, and more."""
 
 TRANSFER_OPTIONS = "transfer_options"
 """The fact of a package that has, as JSON, the processing options that the transfer itself asks for."""
@@ -80,6 +79,9 @@ class Package:
     `name` is as the submitter gave it; `created_at` is when the request was accepted. `metadata` is what the request
     itself says of the package as a whole: Dublin Core element → values; so are its `rights`, its `identifiers`
     (type, value), and how disk images were made (`imaging`: field, value).
+
+    In a reingest `id` and `name` are the AIP's as soon as it is read; until then, and always as `request_id`, the
+    request's own. The first `kept_rows` of the files are those that the AIP had.
     """
 
     id: uuid.UUID
@@ -99,6 +101,9 @@ class Package:
     identifiers: Sequence[tuple[str, str]] = ()
     type: TransferType = TransferType.AUTO
     imaging: Sequence[tuple[str, str]] = ()
+    reingest: Reingest | None = None
+    request_id: uuid.UUID | None = None
+    kept_rows: int = 0
 
     @property
     def label(self) -> str:
@@ -106,14 +111,24 @@ class Package:
         return f"{safe_name(self.name)[:_MAX_LABEL]}-{self.id}"
 
     def as_told(self, facts: Mapping[str, str]) -> Package:
-        """The package with the processing options that its transfer asks for, where its facts have any."""
+        """The package with what its facts say: the processing options that its transfer asks for, the AIP it was."""
         told = json.loads(facts.get(TRANSFER_OPTIONS, "{}"))
-        return replace(self, processing={**self.processing, **told}) if told else self
+        package = replace(self, processing={**self.processing, **told}) if told else self
+        kept = json.loads(facts.get(KEPT, "{}"))
+        if not kept:
+            return package
+        return replace(
+            package,
+            id=uuid.UUID(kept["id"]),
+            name=kept["name"],
+            kept_rows=kept.get("rows", 0),
+            external_identifier=self.external_identifier or kept.get("external", ""),
+        )
 
     @property
     def transfer_id(self) -> uuid.UUID:
         """The identifier of the transfer that the AIP is made of, as Archivematica's layout names it."""
-        return uuid.uuid5(self.id, "transfer")
+        return uuid.uuid5(self.request_id or self.id, "transfer")
 
     @property
     def transfer_label(self) -> str:
@@ -276,8 +291,8 @@ class Facts:
 
     `files` and `directories` are recorded by id (path, for a directory): a known one is replaced by what is said here.
     Renames come first, then directories and files, then what refers to them. Rights, identifiers and agents that are
-    known already are said once; `agents` are those of events that others recorded. `package` are facts of the package
-    as a whole, by name; the later word wins.
+    known already are said once; of `revised` descriptions (by row) status and group change; `agents` are those of
+    events that others recorded. `package` are facts of the package as a whole, by name; the later word wins.
     """
 
     renames: Sequence[Rename] = ()
@@ -287,6 +302,7 @@ class Facts:
     events: Sequence[Event] = ()
     extensions: Sequence[Extension] = ()
     descriptions: Sequence[Description] = ()
+    revised: Sequence[tuple[int, Description]] = ()
     rights: Sequence[RightsStatement] = ()
     identifiers: Sequence[Identifier] = ()
     agents: Sequence[Agent] = ()
@@ -341,6 +357,8 @@ class History(Protocol):
     async def digests(self, files: Sequence[uuid.UUID]) -> Mapping[tuple[uuid.UUID, str], str]:
         """What is known besides the files' own digests, by file and algorithm (`MoreDigest`)."""
         ...
+
+    async def directories_at(self, paths: Sequence[str]) -> Mapping[str, Directory]: ...
 
     async def directory_received_as(self, original: str) -> Directory | None: ...
 

@@ -1,17 +1,21 @@
-"""Preservation planning of one request: which registry is in force for it, proved before any work is done."""
+"""What is proved of a request before any work is done: the registry in force, the AIP that it reingests."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
 
+from ingestd.config import Settings
 from ingestd.errors import Code, RequestError, Violation
 from ingestd.fpr.identified import check_installed, command_of
 from ingestd.fpr.layers import request_layer
 from ingestd.fpr.registry import Registry
 from ingestd.job import Services
-from ingestd.messages import CompressionAlgorithm, OwnPolicy, PreservationRequest, ProcessingConfig
+from ingestd.messages import LEFT_OUT, CompressionAlgorithm, OwnPolicy, PreservationRequest, ProcessingConfig
+from ingestd.sources import Checked, Kind, check, source_of
+from ingestd.storage import find_stored
 from ingestd.tools.gpg import prove_keys
+from ingestd.tools.packing import ENCRYPTED
 
 
 async def planned(services: Services, request: PreservationRequest, processing: ProcessingConfig) -> Services:
@@ -51,3 +55,38 @@ async def _overridden(services: Services, request: PreservationRequest) -> Regis
         )
     layer = request_layer(request.fpr.model_dump(exclude_defaults=True))
     return await asyncio.to_thread(services.registry.over, layer)
+
+
+def processing_of(settings: Settings, request: PreservationRequest) -> ProcessingConfig:
+    """The processing options of a request; what its kind of reingest leaves out is off. Raises `RequestError`."""
+    processing = ProcessingConfig.resolve(settings.processing, request.processing)
+    off = LEFT_OUT[request.reingests] if request.reingests else ()
+    return processing.model_copy(update=dict.fromkeys(off, False))
+
+
+async def check_source(services: Services, request: PreservationRequest, *, trusted: bool) -> Checked:
+    """See what a source is and that it may be read. Raises what `sources.check` and `check_reingest` raise."""
+    stored = await check_reingest(services, request, trusted=trusted)
+    source = source_of(request.source, services.settings.credentials)
+    return stored or await check(source, services.settings.sources, trusted=trusted)
+
+
+async def check_reingest(services: Services, request: PreservationRequest, *, trusted: bool) -> Checked | None:
+    """See that what a reingest adds may be read, and that the AIP is held where it is named by its UUID; give it then.
+
+    Raises what `sources.check` raises, `SourceError` where nobody holds it, `RequestError` where it is encrypted.
+    """
+    settings = services.settings
+    if request.reingest and request.reingest.metadata:
+        await check(source_of(request.reingest.metadata, settings.credentials), settings.sources, trusted=trusted)
+    if request.stored_aip is None:
+        return None
+    place = services.locations.get(request.target.location or services.locations.default, trusted=trusted)
+    _, held = await find_stored(services.locations, request.stored_aip, place)
+    if held.name.endswith(ENCRYPTED):
+        raise RequestError(
+            f"{held.name} is encrypted: it is not reingested",
+            code=Code.REQUEST_UNSUPPORTED_SOURCE,
+            remediation="Decrypt it, and reingest what comes of it into another location.",
+        )
+    return Checked(kind=Kind.ARCHIVE, name=held.name)

@@ -102,7 +102,8 @@ async def aip_data(journal: PackageJournal, package: Package, algorithm: DigestA
     facts = await journal.facts()
     if "aip_digest" not in facts:
         return None
-    format_ = CompressionAlgorithm(str(package.as_told(facts).processing["aip_compression_algorithm"]))
+    package = package.as_told(facts)
+    format_ = CompressionAlgorithm(str(package.processing["aip_compression_algorithm"]))
     checksum = Checksum(algorithm=algorithm, value=facts["aip_digest"])
     size = int(facts["aip_size"])
     mets = f"{package.label}/data/METS.{package.id}.xml"
@@ -125,6 +126,7 @@ def dip_data(facts: Mapping[str, str], package: Package, algorithm: DigestAlgori
     """The DIP, once it is stored."""
     if "dip_stored" not in facts:
         return None
+    package = package.as_told(facts)
     checksum = Checksum(algorithm=algorithm, value=facts["dip_digest"])
     return DipData(
         id=uuid.UUID(facts["dip_id"]),

@@ -10,7 +10,7 @@ import uuid
 from pathlib import Path
 
 from ingestd import app
-from ingestd.cli.embedded import exit_code, request_fields
+from ingestd.cli.embedded import exit_code, location_of, request_fields
 from ingestd.cli.main import OK
 from ingestd.cli.progress import Progress
 from ingestd.cli.report import print_result
@@ -82,7 +82,7 @@ async def _submit_when(ready: asyncio.Event, settings: Settings, envelope: Reque
 def _envelope(options: argparse.Namespace) -> RequestEnvelope:
     fields = request_fields(options)
     given = {name: fields.pop(name, None) for name in ("checksum", "credentials")}
-    source = {"location": _location(options.source), **given}
+    source = {"location": _location(options), **given}
     data = {**fields, "source": source, "tenant": options.tenant, "collection": options.collection}
     if options.location:
         data["target"] = {"location": options.location}
@@ -99,11 +99,11 @@ def _envelope(options: argparse.Namespace) -> RequestEnvelope:
     return parse_request({"id": identity, "source": options.requester, "time": rfc3339(now()), "data": data})
 
 
-def _location(source: str) -> str:
+def _location(options: argparse.Namespace) -> str:
     """A path is made absolute when it is here; else it is the service's to understand."""
-    if "://" in source or not Path(source).exists():
-        return source
-    return str(Path(source).absolute())
+    source: str = options.source
+    found = location_of(options)
+    return found if found.startswith("urn:") or Path(source).exists() else source
 
 
 def _print(event: Event, *, as_json: bool) -> None:

@@ -19,7 +19,8 @@ from ingestd.cli.report import print_result
 from ingestd.config import Settings
 from ingestd.errors import Code, RequestError, Violation
 from ingestd.ingest import Preservation
-from ingestd.messages import EventData, Outcome
+from ingestd.messages import EventData, Outcome, stored_aip
+from ingestd.oais import TransferType
 from ingestd.results import package_id_of
 
 
@@ -28,9 +29,7 @@ async def ingest(options: argparse.Namespace, settings: Settings) -> int:
     if options.output is not None:
         fields["target"] = {"location": options.output.absolute().as_uri()}
     async with open_ingest(settings) as service:
-        preservation = await service.begin(
-            location_of(options.source), again=options.again, requester=_requester(), **fields
-        )
+        preservation = await service.begin(location_of(options), again=options.again, requester=_requester(), **fields)
         return await see_through(preservation, as_json=options.json)
 
 
@@ -60,6 +59,8 @@ def request_fields(options: argparse.Namespace) -> dict[str, Any]:
         for element, value in (_pair(text, "--dc") for text in options.dc):
             dc.setdefault(element, []).append(value)
         fields["metadata"] = {"dc": dc}
+    again = {"type": options.reingest and str(options.reingest), "metadata": _added(options)}
+    fields["reingest"] = {name: value for name, value in again.items() if value}
     if options.fpr:
         fields["fpr"] = _read_policy(options.fpr)
     if options.checksum:
@@ -85,9 +86,22 @@ def _pair(text: str, option: str) -> tuple[str, str]:
     return name, value
 
 
-def location_of(source: str) -> str:
-    """A path is made absolute; a URL is as it is."""
+def location_of(options: argparse.Namespace) -> str:
+    """A path is made absolute; a URL is as it is; an AIP to reingest may be given by its UUID alone."""
+    source: str = options.source
+    stored = f"urn:uuid:{source}"
+    if stored_aip(source) or (options.type == TransferType.REINGEST and stored_aip(stored)):
+        return source if stored_aip(source) else stored
     return source if "://" in source else str(Path(source).absolute())
+
+
+def _added(options: argparse.Namespace) -> dict[str, str]:
+    return {"location": _absolute(options.metadata)} if options.metadata else {}
+
+
+def _absolute(source: str) -> str:
+    """What is not here is the service's to understand."""
+    return str(Path(source).absolute()) if Path(source).exists() else source
 
 
 def _requester() -> str:

@@ -14,7 +14,7 @@ from ingestd import __version__
 from ingestd.config import Settings
 from ingestd.errors import IngestError
 from ingestd.messages import CompressionAlgorithm, Priority, ProcessingConfig
-from ingestd.oais import TransferType
+from ingestd.oais import Reingest, TransferType
 
 OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -52,6 +52,7 @@ def _command(name: str) -> Command:
 
     known: dict[str, Command] = {
         "ingest": embedded.ingest,
+        "reingest": embedded.ingest,
         "resume": embedded.resume,
         "validate": validate.validate,
         "packages": packages.packages,
@@ -114,9 +115,7 @@ An ingest that was interrupted goes on when the same command is run again.
   ingestd ingest letters.zip --set aip_compression_algorithm=tar_zstd --set normalize=false""",
     )
     _source(ingest)
-    ingest.add_argument("--output", type=Path, metavar="DIR", help="store the AIP below this folder")
-    ingest.add_argument("--again", action="store_true", help="do not go on with an interrupted ingest; start anew")
-    ingest.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
+    _embedded_options(ingest)
     validate = _add(
         commands,
         "validate",
@@ -129,6 +128,19 @@ source must lie where the settings `sources` allow.""",
     _source(validate, optional=True)
     validate.add_argument("--request", type=Path, metavar="FILE", help="a request as JSON, as sent to the broker")
     validate.add_argument("--json", action="store_true", help="print what was found as one JSON object on stdout")
+    reingest = _add(
+        commands,
+        "reingest",
+        "make the next version of an AIP, ours or Archivematica's, here and now",
+        more="""
+AIP is the UUID of one in archival storage, or a path or URL of its folder or package. It is proved first, and what is
+stored of it stays as it is.
+
+  ingestd reingest 01234567-89ab-4def-8123-456789abcdef --metadata new-descriptions/
+  ingestd reingest letters-6f3c4ac1-2f1b-4d33-9a0c-5f4b6f0e7c11.7z --type full""",
+    )
+    _reingest(reingest)
+    _embedded_options(reingest)
     resume = _add(
         commands,
         "resume",
@@ -160,10 +172,43 @@ the setting janitor.keep_failed_seconds says, so that it can be looked at (fetch
     clean.add_argument("--dry-run", action="store_true", help="only say what would be removed, and why")
 
 
+def _embedded_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--output", type=Path, metavar="DIR", help="store the AIP below this folder")
+    command.add_argument("--again", action="store_true", help="do not go on with an interrupted ingest; start anew")
+    command.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
+
+
+def _reingest(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(type=TransferType.REINGEST, name=None, accession=None)
+    command.add_argument("source", metavar="AIP", help="its UUID, or where it is")
+    command.add_argument(
+        "--type",
+        dest="reingest",
+        choices=list(Reingest),
+        default=Reingest.METADATA,
+        help="metadata: descriptions, rights, identifiers; partial: copies and DIP, too; full: everything anew",
+    )
+    _shared(command)
+
+
 def _source(command: argparse.ArgumentParser, *, optional: bool = False) -> None:
     command.epilog = f"processing options, for --set, as they are where nothing else is said:\n{_options()}"
     command.add_argument("source", metavar="SOURCE", nargs="?" if optional else None, help="what to preserve")
     command.add_argument("--name", help="the package's name (default: the source's)")
+    command.add_argument(
+        "--type",
+        choices=list(TransferType),
+        default=TransferType.AUTO,
+        help="what the source is (default: see for itself)",
+    )
+    command.add_argument("--accession", metavar="NUMBER", help="accession number, recorded in the AIP")
+    command.add_argument(
+        "--reingest", choices=list(Reingest), help="with --type reingest: how much is done again (default: metadata)"
+    )
+    _shared(command)
+
+
+def _shared(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set",
         action="append",
@@ -181,13 +226,9 @@ def _source(command: argparse.ArgumentParser, *, optional: bool = False) -> None
         "--checksum", metavar="ALGORITHM:HEX", help="what a file or archive must be, e.g. sha256:9f86…"
     )
     command.add_argument(
-        "--type",
-        choices=list(TransferType),
-        default=TransferType.AUTO,
-        help="what the source is (default: see for itself)",
+        "--metadata", metavar="FOLDER", help="reingest: more to stand in metadata/, as a folder, archive or URL"
     )
     command.add_argument("--credentials", metavar="NAME", help="which of the settings' `credentials` opens the source")
-    command.add_argument("--accession", metavar="NUMBER", help="accession number, recorded in the AIP")
     command.add_argument("--identifier", metavar="ID", help="your own identifier, repeated in events and in the bag")
     command.add_argument(
         "--dc",

@@ -40,7 +40,7 @@ def _envelope(options: argparse.Namespace) -> RequestEnvelope:
             raise RequestError(f"--request {options.request} cannot be read: {error.strerror}") from error
     fields = request_fields(options)
     given = {name: fields.pop(name, None) for name in ("checksum", "credentials")}
-    data = {**fields, "source": {"location": location_of(options.source), **given}}
+    data = {**fields, "source": {"location": location_of(options), **given}}
     return parse_request({"id": str(uuid.uuid4()), "source": "urn:ingestd:cli", "data": data})
 
 

@@ -24,7 +24,9 @@ from ingestd.handlers import (
     policies,
     premis_events,
     processing,
+    reingest,
     reports,
+    restoring,
     rights,
     sip,
     source_metadata,
@@ -39,6 +41,14 @@ from ingestd.handlers import (
 from ingestd.job import Handler
 
 HANDLERS: Mapping[str, Handler] = {
+    "receive_aip": reingest.receive_aip,
+    "verify_received_aip": reingest.verify_received_aip,
+    "take_aip_apart": reingest.take_aip_apart,
+    "read_aip": restoring.read_aip,
+    "read_aip_folders": restoring.read_aip_folders,
+    "read_aip_descriptions": restoring.read_aip_descriptions,
+    "receive_added_metadata": reingest.receive_added_metadata,
+    "revise_descriptions": restoring.revise_descriptions,
     "receive_transfer": transfer.receive_transfer,
     "fetch_bag_files": bags.fetch_bag_files,
     "verify_bag": fixity.verify_bag,

@@ -22,7 +22,7 @@ from ingestd.fixity import digest_file, digest_many
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.messages import CompressionAlgorithm
 from ingestd.mets import pointer_name, structmap, validate, with_event, write
-from ingestd.oais import Facts, File, Warning_, escape_name
+from ingestd.oais import KEPT, Facts, File, Warning_, escape_name
 from ingestd.premis import DigestAlgorithm, Event, EventOutcome, EventType, now, program
 from ingestd.results import record_with_pointer
 from ingestd.storage import Stored
@@ -51,6 +51,7 @@ async def generate_mets(task: Task, services: Services) -> Outcome:
         algorithm=services.settings.digest_algorithm,
         struct_map=task.folder / structmap.KEPT if structmap.FACT in known else None,
         compact=services.settings.mets.profile is MetsProfile.COMPACT,
+        first_created_at=_first_created_at(known),
     )
     violations = await validate(path, event_types=await task.history.imported_event_types())
     if violations:
@@ -64,6 +65,11 @@ async def generate_mets(task: Task, services: Services) -> Outcome:
     ]
     facts = {"mets_created_at": created_at.isoformat(), "mets_digest": written.digest.value}
     return Outcome(facts=Facts(package=facts, warnings=warnings))
+
+
+def _first_created_at(facts: Mapping[str, str]) -> datetime | None:
+    said = json.loads(facts.get(KEPT, "{}")).get("created_at")
+    return datetime.fromisoformat(said) if said else None
 
 
 # --- bag -------------------------------------------------------------------------------------------------------------
@@ -318,6 +324,7 @@ async def store_aip(task: Task, services: Services) -> Outcome:
         digest=facts["aip_digest"],
         companions=await asyncio.to_thread(_companions, task.folder / "companions"),
         of_copy=partial(_of_replica, task),
+        supersedes=json.loads(facts.get(KEPT, "{}")).get("digest", ""),
     )
     await asyncio.to_thread(shutil.rmtree, bag_folder(task), ignore_errors=True)
     warnings = [

@@ -39,7 +39,7 @@ _CHECKSUMS = tuple(f"checksum.{algorithm}" for algorithm in DigestAlgorithm)
 
 async def assign_checksums_and_file_sizes(task: Task, services: Services) -> Outcome:
     """Say of each file when and how its message digest was calculated; calculate it where that was not done yet."""
-    files = [await _with_digest(task, file, services.settings.digest_algorithm) for file in task.files]
+    files = [await _with_digest(task, file, services.settings.digest_algorithm) for file in task.came_now]
     events = [
         Event(
             object=file.id,

@@ -33,7 +33,7 @@ async def identify_file_format(task: Task, services: Services) -> Outcome:
 
     Option `only` with the value `new` leaves out what was identified before.
     """
-    files = [file for file in task.files if file.format is None] if _only_new(task) else task.files
+    files = [file for file in task.at_hand if file.format is None] if _only_new(task) else task.at_hand
     if not files:
         return Outcome()
     found = await identify(
@@ -118,6 +118,7 @@ async def characterize_file(task: Task, services: Services) -> Outcome:
     A program that is not installed is one warning for all files that it should describe; one that printed no XML is a
     warning on the file. Option `only` with the value `new` leaves out what was characterized before.
     """
+    task = replace(task, files=task.at_hand)
     if _only_new(task):
         known = await task.history.extensions([file.id for file in task.files])
         task = replace(task, files=[file for file in task.files if file.id not in known])

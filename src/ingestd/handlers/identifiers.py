@@ -39,12 +39,12 @@ async def assign_file_uuids(task: Task, services: Services) -> Outcome:
 
     The UUID itself is given when a file is received, as v5 of the package and the original path.
     """
-    events = [Event(object=file.id, type=EventType.INGESTION, at=_received_at(file)) for file in task.files]
+    events = [Event(object=file.id, type=EventType.INGESTION, at=_received_at(file)) for file in task.came_now]
     if task.package.accession:
         note = f"accession#{task.package.accession}"
         events += [
             Event(object=file.id, type=EventType.REGISTRATION, at=_received_at(file), note=note)
-            for file in task.files
+            for file in task.came_now
             if file.use is FileUse.ORIGINAL
         ]
     return Outcome(facts=Facts(events=events))

@@ -63,7 +63,9 @@ async def _change_files(task: Task, files: Sequence[File]) -> Outcome:
     for old, new in zip(files, changed, strict=True):
         if old.path != new.path:
             await asyncio.to_thread(_rename, task.root, old.path, new.path)
-    facts = Facts(files=changed, events=[_event(file) for file in changed if file.path != file.original])
+    kept = task.package.kept_rows  # of these it was said when it happened
+    before = {old.id: old.path if old.row <= kept else old.original for old in files}
+    facts = Facts(files=changed, events=[_event(file) for file in changed if file.path != before[file.id]])
     return Outcome(facts=facts, cursor=files[-1].row)
 
 

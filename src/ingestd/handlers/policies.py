@@ -45,7 +45,7 @@ async def policy_check(task: Task, services: Services) -> Outcome:
     Raises `SystemFault` (`system.configuration`) for a folder that cannot be read, or holds what is not a policy.
     """
     policies = await asyncio.to_thread(_read_policies, services.settings.policies)
-    plan = _plan(task.files, policies, services)
+    plan = _plan(task.at_hand, policies, services)
     answers: list[_Answer] = []
     with TemporaryDirectory(prefix="policies-", dir=services.pool.home()) as scratch:
         folders = await asyncio.to_thread(_lay_out, Path(scratch), policies)

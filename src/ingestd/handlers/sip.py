@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -44,10 +45,17 @@ async def move_metadata(task: Task, services: Services) -> AsyncIterator[Outcome
 
 
 async def _move(task: Task, old: str, new: str) -> AsyncIterator[Outcome]:
-    """Move a folder on disk and in the records; where it is empty of files, only its place is made.
+    """Move a folder on disk and in the records; where it is empty of files, only its place is made, in a reingest not
+    even that.
 
     Doing it again finds it done: a folder is moved by one rename.
     """
+    if task.package.reingest and not (await task.history.totals(under=old)).files:
+        if not await task.history.taken([new]):
+            await asyncio.to_thread(shutil.rmtree, task.at(old), ignore_errors=True)
+            gone = (await task.history.directories_at([old])).values()
+            yield Outcome(facts=Facts(directories=[replace(directory, removed=True) for directory in gone]))
+        return
     await asyncio.to_thread(_move_folder, task, old, new)
     parents = _parents(new)
     recorded = await task.history.taken(parents)

@@ -39,7 +39,7 @@ async def validate_file(task: Task, services: Services) -> Outcome:
     not installed, with nothing to stand in for it, is one warning for the package. Exit code 0 whatever was found.
     With the option `reports` = `yes`, what the programs printed is kept in `logs/implementationChecks`.
     """
-    plan = _plan(task.files, services)
+    plan = _plan(task.at_hand, services)
     answers: list[_Answer] = []
     for work in plan.work.values():
         work.version = await services.commands.version(work.tool)

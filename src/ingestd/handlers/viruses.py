@@ -63,9 +63,11 @@ def _missing(what: str) -> str:
 
 
 async def _unscanned(task: Task) -> Sequence[File]:
-    events = await task.history.events([file.id for file in task.files])
+    events = await task.history.events([file.id for file in task.at_hand])
     return [
-        file for file in task.files if not any(event.type is EventType.VIRUS_CHECK for event in events.get(file.id, ()))
+        file
+        for file in task.at_hand
+        if not any(event.type is EventType.VIRUS_CHECK for event in events.get(file.id, ()))
     ]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ingestd.journal.database import Database, Row, Transaction
+from ingestd.journal.paths import range_of, rename, under_
 from ingestd.journal.provenance import (
     agent_of,
     agents_linked,
@@ -24,6 +25,7 @@ from ingestd.journal.records import (
     FILE_COLUMNS,
     IN_AIP,
     INSERT_DESCRIPTION,
+    REVISE_DESCRIPTION,
     UPSERT_FILE,
     JobRecord,
     description_of,
@@ -43,7 +45,6 @@ from ingestd.oais import (
     Facts,
     File,
     FileUse,
-    Rename,
     Totals,
     Warning_,
 )
@@ -188,6 +189,14 @@ class PackageJournal:
         )
         return {(uuid.UUID(bytes=file), algorithm): value for file, algorithm, value in rows}
 
+    async def directories_at(self, paths: Sequence[str]) -> Mapping[str, Directory]:
+        rows = await self._db.rows(
+            "SELECT row, id, path, original, removed FROM directory WHERE removed = 0"  # noqa: S608  as above
+            f" AND path IN ({_marks(paths)})",
+            [os.fsencode(path) for path in paths],
+        )
+        return {directory.path: directory for directory in map(directory_of, rows)}
+
     async def directory_received_as(self, original: str) -> Directory | None:
         row = await self._db.row(
             "SELECT row, id, path, original, removed FROM directory WHERE removed = 0 AND original = ?",
@@ -271,7 +280,7 @@ class PackageJournal:
         return {row[0]: row[1] for row in await self._db.rows("SELECT name, value FROM fact")}
 
     async def totals(self, *, under: str = "") -> Totals:
-        clause, parameters = _under(under)
+        clause, parameters = under_(under)
         files = clause if under else IN_AIP
         uses = await self._db.rows(
             f"SELECT use, count(*), sum(size_bytes) FROM file WHERE removed = 0{files} GROUP BY use",  # noqa: S608  as above
@@ -337,7 +346,7 @@ class PackageJournal:
         self, sql: str, parameters: Sequence[Any], under: str, after_row: int, window: int
     ) -> AsyncIterator[Sequence[Row]]:
         """Page in the order of recording. The `+` keeps SQLite from sorting everything below `under` for each page."""
-        low, high = _range(under)
+        low, high = range_of(under)
         clause = " AND +path > ? AND +path < ?" if under else ""
         bounds = [low, high] if under else []
         while True:
@@ -354,7 +363,7 @@ class PackageJournal:
         self, sql: str, parameters: Sequence[Any], under: str, window: int
     ) -> AsyncIterator[Sequence[Row]]:
         """Page in the order of the paths' bytes: from one lower bound, which moves on."""
-        after, high = _range(under)
+        after, high = range_of(under)
         clause = " AND path < ?" if under else ""
         bounds = [high] if under else []
         while True:
@@ -369,7 +378,7 @@ class PackageJournal:
 
 
 async def _record(transaction: Transaction, facts: Facts) -> None:
-    await _rename(transaction, facts.renames)
+    await rename(transaction, facts.renames)
     for directory in facts.directories:
         await _put_directory(transaction, directory)
     await transaction.many(UPSERT_FILE, [file_values(file) for file in facts.files])
@@ -387,6 +396,7 @@ async def _record(transaction: Transaction, facts: Facts) -> None:
         [(x.file.bytes, x.tool, zlib.compress(x.xml.encode(), 1)) for x in facts.extensions],
     )
     await transaction.many(INSERT_DESCRIPTION, [description_values(said) for said in facts.descriptions])
+    await transaction.many(REVISE_DESCRIPTION, [(said.status, said.group, row) for row, said in facts.revised])
     await record_provenance(transaction, facts)
     await transaction.many(
         "INSERT OR IGNORE INTO warning (code, detail, path, link) VALUES (?, ?, ?, ?)",
@@ -415,35 +425,6 @@ async def _put_directory(transaction: Transaction, directory: Directory) -> None
         )
     else:
         await transaction.execute(_INSERT_DIRECTORY, values)
-
-
-async def _rename(transaction: Transaction, renames: Sequence[Rename]) -> None:
-    """Move what is at and below each old path, in order. Removed files stay where they were when they were removed."""
-    received = [rename for rename in renames if rename.as_received]
-    for table in ("file", "directory"):
-        for column, moved in (("path", renames), ("original", received)):
-            await transaction.many(
-                f"UPDATE {table} SET {column} = CAST(? || substr({column}, ?) AS BLOB)"  # noqa: S608  names are constant
-                # Not with OR: SQLite would look at every row.
-                f" WHERE row IN (SELECT row FROM {table} WHERE removed = 0 AND {column} = ? UNION ALL"
-                f" SELECT row FROM {table} WHERE removed = 0 AND {column} > ? AND {column} < ?)",
-                [_moved(rename) for rename in moved],
-            )
-
-
-def _moved(rename: Rename) -> tuple[bytes, int, bytes, bytes, bytes]:
-    old = os.fsencode(rename.old)
-    return (os.fsencode(rename.new), len(old) + 1, old, *_range(rename.old))
-
-
-def _under(folder: str) -> tuple[str, list[Any]]:
-    return (" AND path > ? AND path < ?", [*_range(folder)]) if folder else ("", [])
-
-
-def _range(folder: str) -> tuple[bytes, bytes]:
-    """Bounds of everything below a folder, and of nothing beside it: `0` is the byte after `/`."""
-    raw = os.fsencode(folder.rstrip("/"))
-    return (raw + b"/", raw + b"0") if folder else (b"", b"")
 
 
 def _marks(values: Sequence[Any]) -> str:

@@ -38,6 +38,8 @@ UPSERT_FILE = (
 DESCRIPTION_COLUMNS = 'target, kind, pairs, section, xml, reference, status, created_at, "group", standard'
 INSERT_DESCRIPTION = f"INSERT INTO description ({DESCRIPTION_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  constant
 
+REVISE_DESCRIPTION = 'UPDATE description SET status = ?, "group" = ? WHERE row = ?'
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobRecord:

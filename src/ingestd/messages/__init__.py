@@ -39,7 +39,7 @@ from ingestd.messages.events import (
     end_of,
     routing_word,
 )
-from ingestd.messages.options import CompressionAlgorithm, ProcessingConfig
+from ingestd.messages.options import CHOICES, LEFT_OUT, REINGEST, CompressionAlgorithm, ProcessingConfig
 from ingestd.messages.requests import (
     MAX_BODY_BYTES,
     Batch,
@@ -51,6 +51,7 @@ from ingestd.messages.requests import (
     parse_request,
     read_context,
     read_request,
+    stored_aip,
 )
 from ingestd.messages.summary import EventCount, FormatCount, PackageSummary
 from ingestd.messages.values import MAX_DEPTH, Checksum
@@ -58,11 +59,14 @@ from ingestd.messages.values import MAX_DEPTH, Checksum
 CONTENT_TYPE = "application/cloudevents+json"
 
 __all__ = [
+    "CHOICES",
     "CONTENT_TYPE",
     "FROM_FAILED",
     "FROM_START",
+    "LEFT_OUT",
     "MAX_BODY_BYTES",
     "MAX_DEPTH",
+    "REINGEST",
     "AipData",
     "Batch",
     "BatchData",
@@ -106,4 +110,5 @@ __all__ = [
     "read_context",
     "read_request",
     "routing_word",
+    "stored_aip",
 ]

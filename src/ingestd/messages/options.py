@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ingestd.errors import Code, RequestError, Violation
 from ingestd.messages.values import violation_of
+from ingestd.oais import Reingest
 
 
 class CompressionAlgorithm(StrEnum):
@@ -112,6 +113,26 @@ class ProcessingConfig(BaseModel):
     def as_options(self) -> dict[str, bool | int | str]:
         values: dict[str, bool | int | str] = self.model_dump(mode="json")
         return values
+
+
+_ONCE = frozenset({"generate_transfer_structure_report", "extract_packages"})
+_EXAMINING = _ONCE | {
+    "identify_transfer",
+    "identify_before_normalization",
+    "examine_contents",
+    "perform_policy_checks_on_originals",
+    "transcribe_files",
+}
+_DERIVING = frozenset({"normalize", "normalize_for_access", "generate_thumbnails", "validate_formats"})
+LEFT_OUT = {
+    Reingest.METADATA: _EXAMINING | _DERIVING,
+    Reingest.PARTIAL: _EXAMINING,
+    Reingest.FULL: _ONCE,
+}
+"""The processing options that are off in a reingest: what was done before is kept as it is."""
+REINGEST = "reingest"
+"""What links choose by besides the processing options: whether the request is a reingest."""
+CHOICES = (*ProcessingConfig.model_fields, REINGEST)
 
 
 def _option_violation(item: Any) -> Violation:

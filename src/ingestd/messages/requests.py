@@ -5,14 +5,17 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from ingestd.dublincore import DC_ELEMENTS, DC_TERMS
 from ingestd.errors import RequestError
+from ingestd.messages.options import LEFT_OUT
 from ingestd.messages.rights import RequestIdentifier, RequestRights
 from ingestd.messages.values import (
     Checksum,
@@ -25,10 +28,11 @@ from ingestd.messages.values import (
     unsound,
     violation_of,
 )
-from ingestd.oais import DC_ELEMENTS, DC_TERMS, TransferType
+from ingestd.oais import Reingest, TransferType
 
 MAX_BODY_BYTES = 64 * 1024
 REQUEST_TYPE = "org.ingestd.preservation.request.v1"
+_STORED = re.compile(r"urn:uuid:([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.IGNORECASE)
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://ingestd.org/aip")
 """Namespace of AIP identifiers: the same request always makes the same AIP."""
 
@@ -37,7 +41,8 @@ class RequestSource(Incoming):
     """What is to be preserved."""
 
     location: Annotated[str, Field(min_length=1, max_length=4096)]
-    """A path, or a `file`, `http`, `https`, `s3`, `az`, `abfs` or `gs` URL: of a folder, file, archive or bag."""
+    """A path, or a `file`, `http`, `https`, `s3`, `az`, `abfs` or `gs` URL: of a folder, file, archive, bag or AIP; or,
+    to reingest it, the `urn:uuid:…` of a stored AIP."""
     checksum: Checksum | None = None
     """What a file or archive must be."""
     credentials: Label | None = None
@@ -169,6 +174,18 @@ class Batch(Incoming):
     """Once one has failed, those that are not begun are cancelled."""
 
 
+class ReingestOf(Incoming):
+    """How a stored AIP is made into its next version."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Reingest = Reingest.METADATA
+    """`metadata`: descriptions, rights and identifiers alone; `partial`: preservation copies and DIP anew, too; `full`:
+    everything from identification on."""
+    metadata: RequestSource | None = None
+    """A folder, archive or bag of what stands in `metadata/` of a transfer: `metadata.csv`, `rights.csv`, …"""
+
+
 class Priority(StrEnum):
     HIGH = "high"
     NORMAL = "normal"
@@ -184,7 +201,10 @@ class PreservationRequest(Incoming):
     `bag`: refused where it is none; `disk_image`: as standard, with `metadata.disk_image`; `dspace`: an export with the
     `mets.xml` of DSpace, refused without (`auto` reads it, too);
     `dataverse`: a dataset with its `metadata/dataset.json`, refused without (`auto` reads it, too);
-    `maildir`: maildirs, whose attachments become files; refused without one."""
+    `maildir`: maildirs, whose attachments become files; refused without one; `reingest`: an AIP, by its `urn:uuid:…` in
+    archival storage or wherever else it is."""
+    reingest: ReingestOf | None = None
+    """For the type `reingest` alone; by default metadata only."""
     name: Name | None = None
     """The package's name; by default the source's."""
     tenant: Label = "default"
@@ -212,6 +232,36 @@ class PreservationRequest(Incoming):
     client_context: Context = Field(default_factory=dict)
     """Anything; comes back with every event (at most 4 KiB)."""
 
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        """Refuse what a reingest cannot do, and what it alone can."""
+        if self.reingests is None:
+            if self.reingest is not None:
+                raise ValueError("`reingest` is for requests of type `reingest` alone")
+            if self.stored_aip is not None:
+                raise ValueError("`urn:uuid:` names a stored AIP: the type must be `reingest`")
+            return self
+        if self.reingests is not Reingest.METADATA:
+            raise ValueError("only reingests of type `metadata` are done here")
+        given = [name for name in ("name", "accession") if getattr(self, name)]
+        if given:
+            raise ValueError(f"an AIP keeps what it was first given: leave out {', '.join(given)}")
+        off = sorted(name for name in LEFT_OUT[self.reingests] if self.processing.get(name))
+        if off:
+            raise ValueError(f"a reingest of type `{self.reingests}` does not do: {', '.join(off)}")
+        return self
+
+    @property
+    def reingests(self) -> Reingest | None:
+        """How much is done again, in a request of type `reingest`."""
+        if self.type is not TransferType.REINGEST:
+            return None
+        return self.reingest.type if self.reingest else Reingest.METADATA
+
+    @property
+    def stored_aip(self) -> uuid.UUID | None:
+        return stored_aip(self.source.location)
+
     @property
     def key(self) -> str:
         """The idempotency key, given or derived."""
@@ -226,6 +276,8 @@ class PreservationRequest(Incoming):
             include={"source", "type", "name", "processing", "metadata", "accession", "collection", "target"},
         )
         asked["source"].pop("credentials", None)
+        if self.reingest is not None:
+            asked["reingest"] = self.reingest.model_dump(mode="json", exclude={"metadata": {"credentials"}})
         if self.fpr != OwnPolicy():
             asked["fpr"] = self.fpr.model_dump(mode="json")
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
@@ -233,6 +285,12 @@ class PreservationRequest(Incoming):
     def package_id(self) -> uuid.UUID:
         """The AIP's identifier: UUID v5 of tenant and idempotency key."""
         return uuid.uuid5(NAMESPACE, f"{self.tenant}\n{self.key}")
+
+
+def stored_aip(location: str) -> uuid.UUID | None:
+    """The AIP that a source is by its UUID (`urn:uuid:…`): one in archival storage."""
+    found = _STORED.fullmatch(location)
+    return uuid.UUID(found[1]) if found else None
 
 
 class RequestEnvelope(Incoming):

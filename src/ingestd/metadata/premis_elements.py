@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lxml import etree
@@ -18,6 +19,7 @@ from ingestd.premis import (
 )
 
 PREMIS = "http://www.loc.gov/premis/v3"
+PREMIS_2 = "info:lc/xmlns/premis-v2"
 _P = f"{{{PREMIS}}}"
 _TYPE = "{http://www.w3.org/2001/XMLSchema-instance}type"
 _BASES = {basis.lower(): basis for basis in RightsBasis}
@@ -111,6 +113,29 @@ def statements(linked: Linked, object_: Any) -> Iterator[RightsStatement]:
             agents=linked.agents,
             **{**ground, "basis": RightsBasis(ground["basis"])},
         )
+
+
+def read_rights(xml: str, object_: uuid.UUID, package: uuid.UUID) -> list[RightsStatement]:
+    """The statements of one `rightsStatement` element of PREMIS 2 or 3, as our METS and Archivematica's have it: about
+    an object, in whose amdSec it stands, or about the package that it is linked to.
+
+    An identifier that we gave for want of one goes: it is made of the words again. Raises `ValueError`.
+    """
+    try:
+        element = etree.fromstring(xml.replace(PREMIS_2, PREMIS), etree.XMLParser(resolve_entities=False))
+    except etree.XMLSyntaxError as error:
+        raise ValueError(str(error)) from error
+    if ("UUID", str(package)) in links(element, "object"):
+        object_ = package
+    type_, value = next(iter(identified(element, "rights")), ("", ""))
+    said = Identified(type=type_, value=value, words=rights_words(element))
+    linked = Linked(number=0, object=object_.bytes, said=said, agents=links(element, "agent"))
+    return [_as_first_said(statement) for statement in statements(linked, object_)]
+
+
+def _as_first_said(statement: RightsStatement) -> RightsStatement:
+    bare = replace(statement, identifier_type="", identifier="")
+    return bare if statement.identifier == str(bare.id) else statement
 
 
 def _bare(basis: str) -> dict[str, Any]:

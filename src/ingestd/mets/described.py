@@ -9,10 +9,11 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
+from ingestd.dublincore import DC_TERMS
 from ingestd.mets.markup import UnfitElement, attribute, element_name, fit_element, href, text
 from ingestd.mets.problems import Problems
 from ingestd.mets.vocabulary import DC_LOCATION, mets_time
-from ingestd.oais import DC_TERMS, Description, DescriptionStatus, File, escape_name
+from ingestd.oais import Description, DescriptionStatus, File, escape_name
 
 DC_KIND = "DC"
 """The kind of description that is Dublin Core."""
@@ -38,10 +39,13 @@ def dmd_sec(
     )
 
 
-def request_description(dmd: str, metadata: Mapping[str, Sequence[str]], created_at: datetime) -> str:
-    """Dublin Core of the package as the request gave it."""
+def request_description(
+    dmd: str, metadata: Mapping[str, Sequence[str]], created_at: datetime, before: Description | None
+) -> str:
+    """Dublin Core of the package as the request gave it; in a reingest it takes the place of what was said `before`."""
     pairs = [(element, value) for element, values in metadata.items() for value in values]
-    return dmd_sec(dmd, created_at, _dublin_core(pairs))
+    status = DescriptionStatus.UPDATE if before else DescriptionStatus.ORIGINAL
+    return dmd_sec(dmd, created_at, _dublin_core(pairs), status, before.group if before else "")
 
 
 class Descriptions:

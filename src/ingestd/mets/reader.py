@@ -21,6 +21,7 @@ from lxml import etree
 
 from ingestd.errors import Code, ContentError, Violation
 from ingestd.mets.read_descriptions import read_description
+from ingestd.mets.read_provenance import more_identifiers, removed_file, with_provenance
 from ingestd.mets.records import (
     ReadAgent,
     ReadEntity,
@@ -44,8 +45,10 @@ class _NotMets(ValueError):
     """XML, but no METS."""
 
 
-async def read(path: Path, *, window: int = WINDOW) -> AsyncIterator[Sequence[Record]]:
+async def read(path: Path, *, window: int = WINDOW, whole: bool = False) -> AsyncIterator[Sequence[Record]]:
     """Read a METS as windows of records: what it describes as it comes, each agent once, a `Summary` last.
+
+    With `whole`, rights and what tools wrote come with each file.
 
     Raises `ContentError` (`content.metadata_invalid`) for what is not well formed, declares a document type, or is not
     a METS; `OSError` if the file cannot be read.
@@ -53,7 +56,7 @@ async def read(path: Path, *, window: int = WINDOW) -> AsyncIterator[Sequence[Re
     loop = asyncio.get_running_loop()
     # One thread for the whole reading: neither SQLite's nor lxml's objects like to change theirs.
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="mets") as thread:
-        records = _records(path)
+        records = _records(path, whole=whole)
         try:
             while some := await loop.run_in_executor(thread, lambda: list(itertools.islice(records, window))):
                 yield some
@@ -68,14 +71,14 @@ async def read(path: Path, *, window: int = WINDOW) -> AsyncIterator[Sequence[Re
             await loop.run_in_executor(thread, records.close)
 
 
-def _records(path: Path) -> Generator[Record, None, None]:
+def _records(path: Path, *, whole: bool) -> Generator[Record, None, None]:
     with contextlib.closing(sqlite3.connect("", isolation_level=None)) as places:
         first = _Places(places)
         for event, element in _elements(
             path, ("start", "end"), ("amdSec", "dmdSec", "file", "div", "structMap", "metsHdr")
         ):
             first.note(event, element)
-        second = _Reading(places)
+        second = _Reading(places, whole=whole)
         for _, element in _elements(path, ("end",), ("amdSec", "dmdSec", "file", "structMap")):
             yield from second.records(element)
         yield from second.files_without_section()
@@ -124,7 +127,8 @@ class _Places:
         self.label = ""
         places.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
-            "CREATE TABLE file (id TEXT PRIMARY KEY, path TEXT, use TEXT, source TEXT, seen INTEGER NOT NULL);"
+            "CREATE TABLE file (id TEXT PRIMARY KEY, path TEXT, use TEXT, source TEXT, seen INTEGER NOT NULL,"
+            " label TEXT NOT NULL DEFAULT '');"
             "CREATE TABLE section (id TEXT PRIMARY KEY, file TEXT NOT NULL) WITHOUT ROWID;"
             "CREATE TABLE described (id TEXT PRIMARY KEY, path TEXT NOT NULL) WITHOUT ROWID;"
             "BEGIN;"
@@ -162,7 +166,13 @@ class _Places:
             found = self._path_of(pointer.get("FILEID", "")) if pointer is not None else None
             path = found or "/".join(self._labels[1:])
             self._insert("INSERT OR IGNORE INTO described VALUES (?, ?)", [(one, path) for one in described])
-        self._labels.pop()
+        label = self._labels.pop()
+        if pointer is not None and label and not self._normative:
+            self._places.execute(
+                "UPDATE file SET label = ? WHERE id = ? AND label = ''"
+                " AND substr('/' || path, -length(?) - 1) <> '/' || ?",
+                (label, pointer.get("FILEID", ""), label, label),
+            )
 
     def _path_of(self, file: str) -> str | None:
         row = self._places.execute("SELECT path FROM file WHERE id = ?", (file,)).fetchone()
@@ -176,7 +186,7 @@ class _Places:
         href = "" if location is None else location.get(_HREF, "")
         path = _stored(unescape_name(href))
         source = file.get("GROUPID", "").removeprefix("Group-")
-        self._insert("INSERT OR IGNORE INTO file VALUES (?, ?, ?, ?, 0)", [(identifier, path, use, source)])
+        self._insert("INSERT OR IGNORE INTO file VALUES (?, ?, ?, ?, 0, '')", [(identifier, path, use, source)])
         sections = [(section, identifier) for section in file.get("ADMID", "").split()]
         self._insert("INSERT OR IGNORE INTO section VALUES (?, ?)", sections)
         described = [(dmd, path) for dmd in file.get("DMDID", "").split()]
@@ -189,8 +199,9 @@ class _Places:
 class _Reading:
     """The second pass: sections into records."""
 
-    def __init__(self, places: sqlite3.Connection) -> None:
+    def __init__(self, places: sqlite3.Connection, *, whole: bool) -> None:
         self._places = places
+        self._whole = whole
         self._agents: set[ReadAgent] = set()
         self._counts: Counter[str] = Counter()
         self._uses: Counter[str] = Counter()
@@ -233,7 +244,8 @@ class _Reading:
         if entity is not None:
             self._counts["entities"] += 1
             name = _text(entity, "{*}originalName")
-            yield ReadEntity(identifier=_object_uuid(entity), original_name=name, path=path)
+            more = more_identifiers(entity)
+            yield ReadEntity(identifier=_object_uuid(entity), original_name=name, path=path, identifiers=more)
             return
         said = read_description(section, path)
         if said is not None:
@@ -257,20 +269,24 @@ class _Reading:
                 self._agents.add(agent)
                 yield agent
         row = self._places.execute(
-            "SELECT file.id, path, use, source FROM section JOIN file ON file.id = section.file"
+            "SELECT file.id, path, use, source, label FROM section JOIN file ON file.id = section.file"
             " WHERE section.id = ? AND seen = 0",
             (section.get("ID", ""),),
         ).fetchone()
         path = _restored(row[1]) if row else self._described_path(section)
         yield from self._sources(section, path)
         described = _current_object(section)
+        if described is not None and row is None and self._whole:
+            yield removed_file(_file(described, ("",) * 5, _events(section)), section, described)
         if row is None or described is None:
             return
         self._places.execute("UPDATE file SET seen = 1 WHERE id = ?", (row[0],))
-        events = tuple(_event(found) for found in section.iterfind(f"{_M}digiprovMD/{_M}mdWrap/{_M}xmlData/{{*}}event"))
+        events = _events(section)
         self._counts["events"] += len(events)
         self._events.update(event.type for event in events)
         file = _file(described, row, events)
+        if self._whole:
+            file = with_provenance(file, section, described)
         self._count(file.use, file.format, file.size_bytes or 0)
         yield file
 
@@ -281,8 +297,8 @@ class _Reading:
         self._formats[" ".join(filter(None, (found.name, found.version, found.puid))) if found else "Unknown"] += 1
 
 
-def _file(described: etree._Element, row: tuple[str, str, str, str], events: Sequence[ReadEvent]) -> ReadFile:
-    file_id, path, use, group = row
+def _file(described: etree._Element, row: tuple[str, str, str, str, str], events: Sequence[ReadEvent]) -> ReadFile:
+    file_id, path, use, group, label = row
     identifier = _object_uuid(described) or _uuid_of(file_id)
     characteristics = described.find("{*}objectCharacteristics")
     size = _text(characteristics, "{*}size")
@@ -299,6 +315,8 @@ def _file(described: etree._Element, row: tuple[str, str, str, str], events: Seq
         derived_from=sources[0] if sources else (group if group not in ("", identifier) else ""),
         source_of=_related(described, "is source of"),
         events=events,
+        identifiers=more_identifiers(described),
+        label=_restored(label),
     )
 
 
@@ -342,6 +360,10 @@ def _related(described: etree._Element, subtype: str) -> tuple[str, ...]:
     )
 
 
+def _events(section: etree._Element) -> tuple[ReadEvent, ...]:
+    return tuple(_event(found) for found in section.iterfind(f"{_M}digiprovMD/{_M}mdWrap/{_M}xmlData/{{*}}event"))
+
+
 def _event(found: etree._Element) -> ReadEvent:
     return ReadEvent(
         identifier=_text(found, "{*}eventIdentifier/{*}eventIdentifierValue"),
@@ -359,6 +381,7 @@ def _agent(found: etree._Element) -> ReadAgent:
         identifier=_text(found, "{*}agentIdentifier/{*}agentIdentifierValue"),
         name=_text(found, "{*}agentName"),
         type=_text(found, "{*}agentType"),
+        version=_text(found, "{*}agentVersion"),
     )
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from ingestd.oais import DescriptionStatus, Section
-from ingestd.premis import Format
+from ingestd.premis import AgentLink, Format
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReadEvent:
-    """A PREMIS event as it is written, whatever vocabulary its writer used."""
+    """A PREMIS event as it is written, whatever vocabulary its writer used. `agents` as for `ReadFile.rights`."""
 
     identifier: str
     type: str
@@ -20,6 +20,7 @@ class ReadEvent:
     detail: str
     outcome: str
     note: str
+    agents: Sequence[AgentLink] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +29,12 @@ class ReadFile:
 
     `path` is relative to the AIP's root. `original_name` is as written, with `%transferDirectory%` and escapes.
     `derived_from` is the identifier of the file that this one was made of, or empty. `size_bytes` is None, and
-    `digests` (algorithm → value) are empty, where the METS does not say.
+    `digests` (algorithm → value) are empty, where the METS does not say. `identifiers` (type, value) are those beside
+    its UUID, `label` its name in the structMap where that is not its path's, `agents` all of its amdSec.
+
+    Only where a METS is read whole: `rights` are its rights statements, and `extensions` what tools wrote about it,
+    each one XML element; `superseded` counts sections that later ones took the place of. What was `removed` has an
+    amdSec, and neither path nor use.
     """
 
     identifier: str
@@ -42,6 +48,13 @@ class ReadFile:
     derived_from: str = ""
     source_of: Sequence[str] = ()
     events: Sequence[ReadEvent] = ()
+    identifiers: Sequence[tuple[str, str]] = ()
+    label: str = ""
+    agents: Sequence[AgentLink] = ()
+    rights: Sequence[str] = ()
+    extensions: Sequence[str] = ()
+    superseded: int = 0
+    removed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +63,7 @@ class ReadAgent:
     identifier: str
     name: str
     type: str
+    version: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +73,7 @@ class ReadEntity:
     identifier: str
     original_name: str
     path: str
+    identifiers: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

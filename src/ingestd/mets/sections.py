@@ -56,14 +56,19 @@ class Window:
     references: Mapping[uuid.UUID, File] = field(default_factory=dict)
 
 
-def head(created_at: datetime, profile: str = "") -> str:
-    """Begin the document; `profile` is the PROFILE that it follows, if it names one."""
+def head(created_at: datetime, profile: str = "", first_created_at: datetime | None = None) -> str:
+    """Begin the document; `profile` is the PROFILE that it follows, if it names one. The METS of a later version says
+    when the first one was written, too.
+    """
+    dates = f'CREATEDATE="{mets_time(first_created_at or created_at)}"'
+    if first_created_at:
+        dates += f' LASTMODDATE="{mets_time(created_at)}"'
     named = f' PROFILE="{profile}"' if profile else ""
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f'<mets:mets xmlns:mets="{METS}" xmlns:premis="{PREMIS}" xmlns:xsi="{XSI}" xmlns:xlink="{XLINK}"'
         f' xmlns:dc="{DC}" xmlns:dcterms="{DCTERMS}" xsi:schemaLocation="{METS_LOCATION}"{named}>\n'
-        f'  <mets:metsHdr CREATEDATE="{mets_time(created_at)}"/>\n'
+        f"  <mets:metsHdr {dates}/>\n"
     )
 
 
@@ -117,6 +122,7 @@ class AmdSecs:
         self._problems = problems
         self._agents = agents
         self._wrapped = {agent.link: self._agent(agent) for agent in agents}
+        self._own = {agent.link for agent in agents}
         self._linking = linking_agents([agent.link for agent in agents])
         own = [agent.link for agent in agents if agent.identifier_type == SYSTEM_AGENT]
         self._linking_own = linking_agents(own) if compact and own else self._linking
@@ -139,7 +145,7 @@ class AmdSecs:
         self._package_rights = ()
         events = window.events.get(file.id, ())
         known = {**self._rights_agents, **window.agents}
-        linked = [known[link] for link in links_of(events, rights) if link in known]
+        linked = [known[link] for link in links_of(events, rights) if link in known and link not in self._own]
         agents = self._not_said_yet([*self._agents, *linked])
         return (
             f'  <mets:amdSec ID="amdSec_{file.row}">\n'

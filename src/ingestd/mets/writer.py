@@ -21,7 +21,7 @@ from typing import BinaryIO, TypeAlias
 from ingestd import premis
 from ingestd.errors import Violation
 from ingestd.mets import sections
-from ingestd.mets.described import Descriptions, request_description
+from ingestd.mets.described import DC_KIND, Descriptions, request_description
 from ingestd.mets.problems import Problems
 from ingestd.mets.sections import AmdSecs, Window
 from ingestd.mets.tree import Node, StructMap, as_folders, merged
@@ -59,17 +59,20 @@ async def write(
     algorithm: DigestAlgorithm = DigestAlgorithm.SHA256,
     struct_map: Path | None = None,
     compact: bool = False,
+    first_created_at: datetime | None = None,
 ) -> Written:
     """Write the METS of the files under `objects/` to `path`, whole or not at all.
 
     What was removed keeps an amdSec, which no file refers to. A `compact` document names `COMPACT` as its PROFILE and
     says nothing twice; Archivematica's schematron wants that. `struct_map` is one more structMap, as `structmap.cut`
-    gives it. Tool output that cannot stand in the METS is left out and reported in `Written.problems`.
+    gives it; `first_created_at` is when the METS of the AIP's first version was written. Tool output that cannot stand
+    in the METS is left out and reported in `Written.problems`.
     Raises `OSError` from the disk, `SystemFault` if the history is out of order.
     """
     document = Document(history, package, created_at, normative=document_empty_directories)
     document.struct_map = struct_map
     document.compact = compact
+    document.first_created_at = first_created_at
     return await write_down(document, path, algorithm)
 
 
@@ -148,10 +151,11 @@ class Document:
         self._package_amd = ""
         self.struct_map: Path | None = None
         self.compact = False
+        self.first_created_at: datetime | None = None
         self.files = 0
 
     async def parts(self) -> AsyncIterator[str]:
-        yield sections.head(self._created_at, COMPACT if self.compact else "")
+        yield sections.head(self._created_at, COMPACT if self.compact else "", self.first_created_at)
         for section in (self._package_dmd_secs(), self._directory_dmd_secs(), self._file_dmd_secs()):
             async for text in section:
                 yield text
@@ -172,10 +176,13 @@ class Document:
     async def _package_dmd_secs(self) -> AsyncIterator[str]:
         package = self._package
         identifiers = (await self._history.identifiers([package.id])).get(package.id, ())
-        yield sections.package_entity(PACKAGE_DMD, package, identifiers, self._created_at)
+        first = self.first_created_at or self._created_at
+        yield sections.package_entity(PACKAGE_DMD, package, identifiers, first)
+        said = await self._said_of_package()
         if package.metadata:
-            yield request_description(REQUEST_DMD, package.metadata, self._created_at)
-        yield await self._dmd_secs(await self._said_of_package())
+            before = next((one for _, one in said if one.kind == DC_KIND and one.created_at), None)
+            yield request_description(REQUEST_DMD, package.metadata, self._created_at, before)
+        yield await self._dmd_secs(said)
 
     async def _said_of_package(self) -> _Said:
         return (await self._history.descriptions([self._package.id])).get(self._package.id, ())
@@ -200,7 +207,8 @@ class Document:
                 if directory.id is None:
                     continue
                 dmd, more = directory_dmd(directory.row), identifiers.get(directory.id, ())
-                yield sections.directory_entity(dmd, directory.id, more, directory.original, self._created_at)
+                first = self.first_created_at or self._created_at
+                yield sections.directory_entity(dmd, directory.id, more, directory.original, first)
                 yield await self._dmd_secs(descriptions.get(directory.id, ()))
 
     async def _file_dmd_secs(self) -> AsyncIterator[str]:

@@ -20,7 +20,7 @@ from ingestd.errors import Code, DependencyError, IngestError, RequestError
 from ingestd.job import Services
 from ingestd.messages import PreservationRequest, ProcessingConfig
 from ingestd.oais import TransferType, escape_name
-from ingestd.planning import planned
+from ingestd.planning import check_reingest, planned
 from ingestd.preflight.metadata import check_metadata
 from ingestd.preflight.report import Report
 from ingestd.preflight.structure import check_bag, check_checksums, check_places, is_bag
@@ -53,13 +53,17 @@ class Preflight:
         report = Report(name=request.name or "")
         await self._ask(request, report, trusted=trusted)
         try:
+            stored = await check_reingest(self._services, request, trusted=trusted)
             source = source_of(request.source, self._settings.credentials)
-            report.checked = await check(source, self._settings.sources, trusted=trusted)
+            report.checked = stored or await check(source, self._settings.sources, trusted=trusted)
         except IngestError as error:
             report.errors.append(error)
             return report
         report.name = report.name or name_of(report.checked)
         report.source_bytes = report.checked.size_bytes
+        if request.type is TransferType.REINGEST:
+            report.limits.append("whether the AIP is what it says is seen when it is taken up")
+            return report
         try:
             if report.checked.kind is Kind.REMOTE:
                 await self._look_far(source, report, trusted=trusted)

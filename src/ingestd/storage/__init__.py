@@ -14,7 +14,7 @@ from typing import Self, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from ingestd.config import CredentialSettings, Layout, LocationSettings
-from ingestd.errors import Code, IngestError, RequestError, StorageError, SystemFault, Violation
+from ingestd.errors import Code, IngestError, RequestError, SourceError, StorageError, SystemFault, Violation
 from ingestd.objectstore import is_object_url, open_bucket
 from ingestd.premis import DigestAlgorithm
 from ingestd.storage.archive import NO_COMPANIONS, Archive
@@ -29,6 +29,7 @@ __all__ = [
     "PackageKind",
     "Stored",
     "Target",
+    "find_stored",
     "folder_manifest",
     "open_archive",
 ]
@@ -54,12 +55,12 @@ class Target:
         self.places = places
         self.min_copies = min_copies
 
-    async def locate(self, package: uuid.UUID) -> str | None:
-        """Where an AIP is, as the URL of its first copy."""
+    async def find(self, package: uuid.UUID) -> Held | None:
+        """Give the first copy of an AIP there is, of its last version."""
         for archive in self.places.values():
-            url = await archive.locate(package)
-            if url is not None:
-                return url
+            held = await archive.find(package)
+            if held is not None:
+                return held
         return None
 
     async def companion(self, copy: Stored, package: uuid.UUID, name: str) -> bytes | None:
@@ -208,6 +209,19 @@ class Locations:
             return LocalConditional(medium.root / folder)
         assert isinstance(medium, BucketStore)  # noqa: S101  there are two
         return BucketConditional(medium.bucket, folder)
+
+
+async def find_stored(locations: Locations, package: uuid.UUID, target: Target) -> tuple[Archive, Held]:
+    """Give a copy of an AIP, of `target` if it has one. Raises `SourceError` (`source.not_found`)."""
+    for archive in (*target.places.values(), *locations.places.values()):
+        held = await archive.find(package)
+        if held is not None:
+            return archive, held
+    raise SourceError(
+        f"no archival storage holds the AIP {package}",
+        code=Code.SOURCE_NOT_FOUND,
+        remediation=f"Look for it in {', '.join(sorted(locations.places))}, or give the AIP's path or URL.",
+    )
 
 
 def _known(name: str, among: Mapping[str, object], setting: str) -> None:

@@ -3,6 +3,9 @@
 Beside `NAME` lies `NAME.sha256` (or of another algorithm), which `sha256sum --check` reads: it commits the package.
 While a package is being stored there is `NAME.storing`, with its digest; `NAME.deleted` records a deletion. DIPs lie in
 a pairtree of their own, below `dip`.
+
+The next version of a package (a reingest) lies in a folder `v2`, `v3`, … beside the first one, with all that belongs to
+it; the highest version that is committed is the package.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from ingestd.storage.holding import Held, PackageKind, Stored, folder_manifest
 from ingestd.storage.store import Entry
 
 _ALGORITHMS = "|".join(one.value for one in DigestAlgorithm)
-_COMMIT = re.compile(rf"(?:(dip)/)?((?:[0-9a-f]{{4}}/){{8}})([^/]+)\.({_ALGORITHMS})")
+_COMMIT = re.compile(rf"(?:(dip)/)?((?:[0-9a-f]{{4}}/){{8}})(?:v([1-9][0-9]*)/)?([^/]+)\.({_ALGORITHMS})")
 _LINE_BYTES = 64 * 1024
 
 
@@ -47,14 +50,14 @@ class PairtreeArchive(Archive):
         kind: PackageKind = PackageKind.AIP,
         take: bool = True,
         companions: Mapping[str, bytes] = NO_COMPANIONS,
-        supersedes: str = "",  # noqa: ARG002  there are no versions: another one is a conflict
+        supersedes: str = "",
     ) -> Stored:
         held = await self.find(package, kind)
-        if held is None:
-            held = self._wanted(package, kind, name, algorithm, digest)
+        if held is None or (supersedes == held.digest and digest != held.digest):
+            held = self._wanted(package, kind, name, algorithm, digest, after=held)
             await self._bring(held, source, take=take)
             for companion, content in companions.items():
-                await self.medium.write(f"{_folder(package, kind)}/{companion}", content)
+                await self.medium.write(f"{held.key.rpartition('/')[0]}/{companion}", content)
             await self._sign(held)
             await self.medium.delete(f"{held.key}.storing")
         elif (held.digest, held.algorithm) != (digest, algorithm):
@@ -65,9 +68,17 @@ class PairtreeArchive(Archive):
         return await self._stored(held, size_bytes)
 
     def _wanted(
-        self, package: uuid.UUID, kind: PackageKind, name: str, algorithm: DigestAlgorithm, digest: str
+        self,
+        package: uuid.UUID,
+        kind: PackageKind,
+        name: str,
+        algorithm: DigestAlgorithm,
+        digest: str,
+        *,
+        after: Held | None,
     ) -> Held:
-        key = f"{_folder(package, kind)}/{name}"
+        version = f"v{_number(after) + 1}" if after else ""
+        key = "/".join(part for part in (_folder(package, kind), version, name) if part)
         return Held(
             package=package,
             kind=kind,
@@ -78,6 +89,7 @@ class PairtreeArchive(Archive):
             digest=digest,
             stored_at=now(),
             cursor=f"{key}.{algorithm}",
+            version=version,
         )
 
     async def _bring(self, held: Held, source: Path, *, take: bool) -> None:
@@ -144,11 +156,12 @@ class PairtreeArchive(Archive):
         await self._commit(held.cursor, os.fsencode(line))
 
     async def find(self, package: uuid.UUID, kind: PackageKind = PackageKind.AIP) -> Held | None:
+        last: Held | None = None
         async for entry in self.medium.list(_folder(package, kind)):
             held = await self._read(entry)
-            if held is not None:
-                return held
-        return None
+            if held is not None and (last is None or _number(held) > _number(last)):
+                last = held
+        return last
 
     async def held(self, after: str = "") -> AsyncIterator[Held]:
         async for entry in self.medium.list(after=after):
@@ -168,18 +181,19 @@ class PairtreeArchive(Archive):
         return Held(
             package=uuid.UUID(named[2].replace("/", "")),
             kind=PackageKind.DIP if named[1] else PackageKind.AIP,
-            name=named[3],
+            name=named[4],
             key=key,
             url=self.medium.url_of(key),
-            algorithm=DigestAlgorithm(named[4]),
+            algorithm=DigestAlgorithm(named[5]),
             digest=digest.decode("ascii", "replace"),
             stored_at=entry.modified_at,
             cursor=entry.key,
-            manifest=f"{key}.list" if os.fsdecode(listed) == f"{named[3]}.list" else "",
+            version=f"v{named[3]}" if named[3] else "",
+            manifest=f"{key}.list" if os.fsdecode(listed) == f"{named[4]}.list" else "",
         )
 
     async def companion(self, held: Held, name: str) -> bytes | None:
-        return await self.medium.read(f"{_folder(held.package, held.kind)}/{name}")
+        return await self.medium.read(f"{held.key.rpartition('/')[0]}/{name}")
 
     async def delete(self, held: Held, *, reason: str, who: str) -> None:
         await self.medium.write(f"{held.key}.deleted", deletion(held, reason, who))
@@ -189,3 +203,8 @@ class PairtreeArchive(Archive):
 
 def _folder(package: uuid.UUID, kind: PackageKind) -> str:
     return pairtree(package) if kind is PackageKind.AIP else f"{kind}/{pairtree(package)}"
+
+
+def _number(held: Held) -> int:
+    """Which version it is; the first one has no name of its own."""
+    return int(held.version[1:]) if held.version else 1
