@@ -56,6 +56,8 @@ class Janitor:
     def __init__(self, settings: Settings, journal: ServiceJournal) -> None:
         self._settings = settings
         self._journal = journal
+        self.swept = asyncio.Event()
+        """Set when `run` has swept once."""
 
     async def run(self) -> None:
         """Sweep now and at intervals; does not end by itself."""
@@ -64,6 +66,7 @@ class Janitor:
                 await self.sweep()
             except OSError as error:
                 log.warning("janitor_failed", reason=error.strerror or str(error))
+            self.swept.set()
             await asyncio.sleep(self._settings.janitor.interval_seconds)
 
     async def sweep(self, *, dry_run: bool = False) -> Sequence[Kept]:

@@ -48,7 +48,7 @@ def folders(found: Any) -> set[Path]:
 
 async def test_what_nobody_asked_for_is_removed_and_a_dry_run_only_says_so(house: House) -> None:
     async with house.open() as ingest:
-        await ingest.janitor.packages()
+        await ingest.janitor.swept.wait()
         left = leave(house)
         would = await ingest.janitor.sweep(dry_run=True)
         assert left.exists()
@@ -60,6 +60,7 @@ async def test_what_nobody_asked_for_is_removed_and_a_dry_run_only_says_so(house
 
 async def test_what_a_process_holds_or_goes_on_with_is_never_touched(house: House) -> None:
     async with house.open() as ingest:
+        await ingest.janitor.swept.wait()
         held, fresh = leave(house), leave(house)
         os.utime(fresh)
         house.held.add("a")
@@ -84,6 +85,7 @@ async def test_what_a_process_holds_or_goes_on_with_is_never_touched(house: Hous
 
 async def test_what_was_interrupted_is_kept_for_the_restart(house: House) -> None:
     async with house.open() as ingest:
+        await ingest.janitor.swept.wait()
         house.held.add("a")
         preservation = await ingest.begin(house.source)
         await house.until(lambda: "a" in house.ran)
@@ -100,6 +102,7 @@ async def test_what_was_interrupted_is_kept_for_the_restart(house: House) -> Non
 
 async def test_what_failed_is_kept_fetched_and_removed_when_its_time_is_over(house: House) -> None:
     async with house.open() as ingest:
+        await ingest.janitor.swept.wait()
         package = await fail(house, ingest)
         assert [] == await ingest.janitor.sweep()
         (kept,) = await ingest.janitor.packages()
@@ -108,6 +111,7 @@ async def test_what_failed_is_kept_fetched_and_removed_when_its_time_is_over(hou
             await ingest.janitor.fetch(package, house.tmp_path / "out")
     house.settings = {"janitor": {"keep_failed_seconds": 0}}
     async with house.open() as ingest:
+        await ingest.janitor.swept.wait()
         await house.until(lambda: not kept.folder.exists())  # at the start, by itself
         with pytest.raises(RequestError, match="no package"):
             await ingest.janitor.remove(package)
@@ -119,6 +123,7 @@ async def test_what_failed_is_kept_fetched_and_removed_when_its_time_is_over(hou
 
 async def test_a_failed_package_can_be_removed_by_hand(house: House) -> None:
     async with house.open() as ingest:
+        await ingest.janitor.swept.wait()
         removed = await ingest.janitor.remove(await fail(house, ingest))
 
     assert isinstance(removed, Kept)
@@ -131,6 +136,7 @@ async def test_what_is_stored_and_whose_removal_was_cut_is_removed_unless_it_is_
 ) -> None:
     house.settings = {"keep_work": keep}
     async with house.open() as ingest:
+        await ingest.janitor.swept.wait()
         result = await ingest.preserve(house.source)
         assert result.package_id is not None
         folder = house.work / str(result.package_id)
@@ -143,6 +149,7 @@ async def test_what_is_stored_and_whose_removal_was_cut_is_removed_unless_it_is_
 
 async def test_what_a_janitor_that_died_had_moved_away_goes(house: House) -> None:
     async with house.open() as ingest:
+        await ingest.janitor.swept.wait()
         leave(house).rename(house.work / ".removed-1")
         strange = house.work / "not-a-package"
         strange.mkdir()
