@@ -238,6 +238,21 @@ async def test_who_asks_for_what_is_at_work_by_another_id_is_answered_when_it_en
     assert again is Disposition.DONE
 
 
+async def test_who_asks_by_another_id_and_asks_again_gets_the_same_event_again(house: House) -> None:
+    """One of its messages may have been delivered twice, or to two workers."""
+    async with house.open() as ingest:
+        await ingest.take(house.envelope(), returning=False)
+        assert await ended(house, ingest) is Result.SUCCEEDED
+        for _ in range(2):
+            assert await ingest.take(house.envelope("s"), returning=False) is Disposition.DONE
+        await ingest.take(house.envelope("t"), returning=False)
+        told = await house.told(ingest)
+
+    ids = {name: {event.id for event in told if event.data.request_id == name} for name in "st"}
+    assert [len(found) for found in ids.values()] == [1, 1]
+    assert len(set.union(*ids.values())) == 2
+
+
 async def test_a_failed_request_that_is_sent_anew_is_attempted_again_and_its_repetition_told_again(
     house: House,
 ) -> None:

@@ -402,6 +402,9 @@ class EventData(Outgoing):
     """For embedded runs that can be resumed: the package's working folder."""
 
 
+_ANSWERS = uuid.uuid5(uuid.NAMESPACE_URL, "https://ingestd.org/answer")
+
+
 class Event(Outgoing):
     """An event or result as a CloudEvent."""
 
@@ -422,14 +425,18 @@ class Event(Outgoing):
         return EventType(self.type.removeprefix(TYPE_PREFIX).removesuffix(".v1"))
 
     def to(self, asker: RequestEnvelope, correlation_id: str | None) -> Event:
-        """Address a result to somebody who asked for the same by another id, or would wait for ever."""
+        """Address a result to somebody who asked for the same by another id, or would wait for ever.
+
+        Whoever asks again, or is answered by two workers, gets the same event again.
+        """
         told = {
             "request_id": asker.id,
             "correlation_id": correlation_id,
             "client_context": asker.data.client_context,
         }
         data = self.data.model_copy(update=told)
-        return self.model_copy(update={"id": str(uuid.uuid4()), "subject": asker.id, "data": data})
+        identity = uuid.uuid5(_ANSWERS, f"{self.id}\n{asker.source}\n{asker.id}")
+        return self.model_copy(update={"id": str(identity), "subject": asker.id, "data": data})
 
     def routing_key(self) -> str:
         """`<tenant>.<collection>.<outcome>` for results, `<tenant>.<aggregate>.<event>` for events."""
