@@ -137,7 +137,7 @@ AIP is the UUID of one in archival storage, or a path or URL of its folder or pa
 stored of it stays as it is.
 
   ingestd reingest 01234567-89ab-4def-8123-456789abcdef --metadata new-descriptions/
-  ingestd reingest letters-6f3c4ac1-2f1b-4d33-9a0c-5f4b6f0e7c11.7z --type full""",
+  ingestd reingest letters-6f3c4ac1-2f1b-4d33-9a0c-5f4b6f0e7c11.7z --dc title=Letters""",
     )
     _reingest(reingest)
     _embedded_options(reingest)
@@ -186,7 +186,7 @@ def _reingest(command: argparse.ArgumentParser) -> None:
         dest="reingest",
         choices=list(Reingest),
         default=Reingest.METADATA,
-        help="metadata: descriptions, rights, identifiers; partial: copies and DIP, too; full: everything anew",
+        help="what is done again; so far `metadata` alone: descriptions, rights, identifiers",
     )
     _shared(command)
 

@@ -29,6 +29,7 @@ from ingestd.oais import (
     Facts,
     File,
     FileUse,
+    Warning_,
     escape_name,
 )
 from ingestd.premis import now
@@ -108,11 +109,14 @@ async def verify_received_aip(task: Task, services: Services) -> Outcome:
         )
     async with opened(received, scratch=task.folder / "scratch") as reading:
         kept = await _kept(reading, source)
+        maps = reading.summary.more_struct_maps if reading.summary else 0
     if "digest" not in source:
         await _must_not_be_stored(task, services, uuid.UUID(kept["id"]))
     elif source["asked"] != kept["id"]:
         raise _other(source["asked"], kept["id"])
-    return Outcome(facts=Facts(package={KEPT: json.dumps({**kept, "digest": source.get("digest", "")})}))
+    detail = f"{maps} structMap(s) that came with the transfer are in the METS of the version before alone"
+    left = [Warning_(code="content.struct_map_left", detail=detail, path=kept["mets"])] if maps else []
+    return Outcome(facts=Facts(package={KEPT: json.dumps({**kept, "digest": source.get("digest", "")})}, warnings=left))
 
 
 async def _kept(reading: Reading, source: Mapping[str, Any]) -> dict[str, Any]:

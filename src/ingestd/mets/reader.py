@@ -139,6 +139,10 @@ class _Places:
         """Directories below the root, of the normative map where there is one."""
         return max(0, *(count - 1 for count in self._directories))
 
+    @property
+    def more_struct_maps(self) -> int:
+        return max(0, self._maps - 1)
+
     def note(self, event: str, element: etree._Element) -> None:
         name = element.tag.removeprefix(_M)
         if name == "div":
@@ -236,6 +240,7 @@ class _Reading:
             by_use=dict(self._uses),
             by_format=dict(self._formats),
             by_event=dict(self._events),
+            more_struct_maps=places.more_struct_maps,
         )
 
     def _described(self, section: etree._Element) -> Iterator[Record]:

@@ -111,6 +111,8 @@ class Summary:
     by_use: Mapping[str, int]
     by_format: Mapping[str, int]
     by_event: Mapping[str, int]
+    more_struct_maps: int = 0
+    """Besides the physical and the normative one."""
 
 
 Record: TypeAlias = ReadFile | ReadAgent | ReadEntity | ReadDescription | Summary
