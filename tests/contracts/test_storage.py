@@ -20,7 +20,7 @@ from ingestd.premis import DigestAlgorithm
 from ingestd.storage import Archive, Held, PackageKind, Stored, folder_manifest
 from ingestd.storage.local import LocalStore
 from ingestd.storage.objects import BucketStore, decode, encode
-from ingestd.storage.ocfl import OcflArchive
+from ingestd.storage.ocfl import OUR_FOLDER, OcflArchive
 from ingestd.storage.pairtree import PairtreeArchive, pairtree
 from ingestd.storage.store import Store
 from tests.objectstores import Server, moto, rclone
@@ -333,7 +333,7 @@ async def test_a_crash_at_any_step_leaves_nothing_half_stored_and_it_goes_on(
             await _store_as(archive, source, value)
 
             assert value == await archive.read_back(await found(archive))
-            assert not [e.key async for e in medium.list() if e.key.endswith((".storing", ".part"))]
+            assert not [e.key async for e in medium.list() if e.key.endswith(".storing")]
     assert number > 3
 
 
@@ -415,7 +415,7 @@ async def _root() -> str:
 async def test_a_reingest_is_a_version_and_an_independent_validator_finds_the_root_valid(tmp_path: Path) -> None:
     from ocfl import StorageRoot
 
-    archive = OcflArchive(LocalStore(tmp_path / "store"))
+    archive = OcflArchive(LocalStore(tmp_path / "store", parts=f"{OUR_FOLDER}/parts"))
     await store(archive, write(tmp_path), b"an AIP")
     tag_digest = make_bag(tmp_path / "bag", {"objects/a b%.txt": b"1", "objects/b": b"1"})
     await archive.store(
@@ -445,7 +445,7 @@ async def test_with_any_algorithm_an_ocfl_root_is_valid(tmp_path: Path, algorith
     from ocfl import StorageRoot
 
     value = hashlib.new(algorithm.value, b"an AIP").hexdigest()
-    archive = OcflArchive(LocalStore(tmp_path / "store"))
+    archive = OcflArchive(LocalStore(tmp_path / "store", parts=f"{OUR_FOLDER}/parts"))
 
     await archive.store(write(tmp_path), package=PACKAGE, name="a.7z", size_bytes=6, algorithm=algorithm, digest=value)
 
@@ -475,6 +475,10 @@ def place_of(tmp_path: Path) -> Path:
     return tmp_path / "store" / pairtree(PACKAGE) / "a.7z"
 
 
+def part_of(tmp_path: Path) -> Path:
+    return LocalStore(tmp_path / "store")._part(f"{pairtree(PACKAGE)}/a.7z")
+
+
 def local(tmp_path: Path) -> Archive:
     return PairtreeArchive(LocalStore(tmp_path / "store"))
 
@@ -489,8 +493,23 @@ async def test_beside_an_aip_lies_what_sha256sum_checks(tmp_path: Path) -> None:
     assert f"{digest(b'an AIP')}  a.7z\n" == place_of(tmp_path).with_name("a.7z.sha256").read_text()
 
 
+async def test_files_of_an_aip_may_have_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / "an AIP"
+    folder.mkdir()
+    for name in ("x", "x.part", "n" * 255, ".hidden"):
+        (folder / name).write_text(name)
+
+    store = LocalStore(tmp_path / "store")
+    for name in ("x", "x.part", "n" * 255, ".hidden"):
+        await store.put(f"deep/{name}", folder / name)
+    await store.put("whole", folder, take=True)
+
+    names = {entry.key async for entry in store.list()}
+    assert {f"{place}/{path}" for place in ("deep", "whole") for path in ("x", "x.part", "n" * 255, ".hidden")} == names
+
+
 async def test_what_was_moved_in_before_a_crash_is_named_after_it(tmp_path: Path) -> None:
-    part = place_of(tmp_path).with_name("a.7z.part")
+    part = part_of(tmp_path)
     part.parent.mkdir(parents=True)
     part.write_bytes(b"an AIP")
     assert await local(tmp_path).locate(PACKAGE) is None
@@ -506,7 +525,8 @@ async def test_a_crash_between_two_names_of_the_same_file_leaves_one(tmp_path: P
     place.parent.mkdir(parents=True)
     place.write_bytes(b"an AIP")
     place.with_name("a.7z.storing").write_text(digest(b"an AIP"))
-    os.link(place, place.with_name("a.7z.part"))
+    part_of(tmp_path).parent.mkdir()
+    os.link(place, part_of(tmp_path))
 
     await store(local(tmp_path), tmp_path / "gone", b"an AIP")
 

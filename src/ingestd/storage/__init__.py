@@ -240,11 +240,12 @@ def open_archive(where: LocationSettings | str, credentials: Mapping[str, Creden
     """Open a place: `file:///folder`, an absolute path, or a bucket."""
     from ingestd.storage.local import LocalStore
     from ingestd.storage.objects import BucketStore
-    from ingestd.storage.ocfl import OcflArchive
+    from ingestd.storage.ocfl import OUR_FOLDER, OcflArchive
     from ingestd.storage.pairtree import PairtreeArchive
 
     it = LocationSettings(url=where) if isinstance(where, str) else where
     layout = OcflArchive if it.layout is Layout.OCFL else PairtreeArchive
+    made_in = f"{OUR_FOLDER}/parts" if layout is OcflArchive else ".parts"
     parts = urlsplit(it.url)
     if is_object_url(it.url):
         if it.credentials:
@@ -252,9 +253,9 @@ def open_archive(where: LocationSettings | str, credentials: Mapping[str, Creden
         account = (credentials or {}).get(it.credentials)
         return layout(BucketStore(open_bucket(it.url, account, endpoint=it.endpoint)))
     if parts.scheme == "file" and parts.netloc in {"", "localhost"}:
-        return layout(LocalStore(Path(unquote(parts.path))))
+        return layout(LocalStore(Path(unquote(parts.path)), parts=made_in))
     if not parts.scheme and it.url.startswith("/"):
-        return layout(LocalStore(Path(it.url)))
+        return layout(LocalStore(Path(it.url), parts=made_in))
     raise SystemFault(
         f"no storage backend for a URL that begins {parts.scheme or it.url[:1]!r}",  # the rest may hold a password
         code=Code.SYSTEM_CONFIGURATION,

@@ -1,7 +1,7 @@
 """A store in a folder, of a local or a shared file system.
 
-A file is first made complete beside its place and flushed to disk, and only then given its name, in a way that refuses
-to replace anything. A crash leaves either nothing under the name or the whole of it.
+A file is first made complete in a folder of its own and flushed to disk, and only then given its name, in a way that
+refuses to replace anything. A crash leaves either nothing under the name or the whole of it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import uuid
@@ -25,14 +26,16 @@ from ingestd.workfolder import ran_out
 
 _CHUNK_BYTES = 1024 * 1024
 _PAGE = 500
-PART = ".part"
 
 
 class LocalStore:
-    """Files below a folder."""
+    """Files below a folder. They are made in its folder `parts`: beside its place, a part would need a name that no
+    archived file may have.
+    """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, parts: str = ".parts") -> None:
         self.root = root
+        self._parts = root / parts
 
     def url_of(self, key: str) -> str:
         return (self.root / key).as_uri()
@@ -43,12 +46,14 @@ class LocalStore:
     async def put(self, key: str, source: Path, *, take: bool = False, over: bool = False) -> None:
         def put() -> None:
             place = self.root / key
-            part = place.with_name(f"{place.name}{PART}")
+            part = self._part(key)
             if os.path.lexists(place) and not over:
                 if part.exists() and part.samefile(place):
                     part.unlink()  # a crash between the two names of a finished file left the first
                 raise FileExistsError(key)
+            _make_folder(place.parent)
             _bring(source, part, take=take)
+            _flush_folders(place.parent)
             if over:
                 part.replace(place)
                 _sync_folder(place.parent)
@@ -138,7 +143,7 @@ class LocalStore:
         def delete() -> None:
             path = self.root / key
             _remove(path)
-            _remove(path.with_name(f"{path.name}{PART}"))
+            _remove(self._part(key))
             with contextlib.suppress(OSError):  # folders that are empty now, up to the root
                 for folder in path.parents:
                     if folder == self.root:
@@ -147,6 +152,9 @@ class LocalStore:
 
         with _translated(self.root, key):
             await asyncio.to_thread(delete)
+
+    def _part(self, key: str) -> Path:
+        return self._parts / hashlib.sha256(os.fsencode(key)).hexdigest()
 
     async def check(self) -> None:
         def probe() -> None:
@@ -165,7 +173,7 @@ class LocalStore:
 
 
 def _walk(root: Path, prefix: str, after: Sequence[str]) -> Iterator[str]:
-    """Give files in the order of their keys' words, a folder at a time in memory; nothing half made.
+    """Give files in the order of their keys' words, a folder at a time in memory.
 
     What is hidden at the root is not archived; within an AIP names may begin with a dot.
     """
@@ -177,7 +185,7 @@ def _walk(root: Path, prefix: str, after: Sequence[str]) -> Iterator[str]:
     words = prefix.split("/") if prefix else []
     first = after[len(words)] if after[: len(words)] == words and len(after) > len(words) else ""
     for item in names:
-        if item.name < first or (not prefix and item.name.startswith(".")) or item.name.endswith(PART):
+        if item.name < first or (not prefix and item.name.startswith(".")):
             continue
         key = f"{prefix}/{item.name}" if prefix else item.name
         if item.is_dir(follow_symlinks=False):
