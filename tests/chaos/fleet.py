@@ -362,6 +362,17 @@ def hold_account(client: Client, requests: Iterable[str]) -> None:
             assert numbers == sorted(set(numbers)), f"{identity}, attempt {attempt}: {numbers}"
 
 
+def hold_refusals(client: Client, requests: Iterable[str]) -> None:
+    """One refusal for each attempt. A message that is delivered once more, since its worker died before it was
+    acknowledged, is looked at once more: what was wrong may be mended since.
+    """
+    for identity in requests:
+        ends = client.terminal(identity)
+        assert {message.kind for message in ends} == {"request.rejected"}
+        attempts = [message.data["attempt"] for message in ends if message.data["package_id"]]
+        assert len(attempts) == len(set(attempts)), f"{identity} was refused in its attempts {attempts}"
+
+
 def hold_links(client: Client, identity: str) -> None:
     """No link was ended twice."""
     done = Counter(message.data["link"]["id"] for message in client.of(identity) if message.kind == "link.completed")
