@@ -571,8 +571,8 @@ def test_workflow_check_proves_the_shipped_workflow(ingestd: Program) -> None:
 
 def test_workflow_check_names_what_is_wrong(ingestd: Program, tmp_path: Path) -> None:
     workflow = json.loads((REPOSITORY / "workflow.json").read_text(encoding="utf-8"))
-    first = next(iter(workflow["links"].values()))
-    first["config"]["execute"] = "recieve_transfer"
+    step = next(link for link in workflow["links"].values() if "execute" in link["config"])
+    step["config"]["execute"] = "recieve_transfer"
     (tmp_path / "wrong.json").write_text(json.dumps(workflow), encoding="utf-8")
 
     run = ingestd("workflow", "check", tmp_path / "wrong.json")

@@ -149,6 +149,7 @@ class Fleet:
             "AMQP__RECONNECT_MIN_SECONDS": 0.1,
             "LEASE_SECONDS": LEASE_SECONDS,
             "CRASH_LIMIT": 100_000,
+            "TOOLS__SANDBOX": "off",  # the command that identifies writes down that it ran
             "PROCESSING": json.dumps(LEAN),
             **self.shelf.settings,
         }

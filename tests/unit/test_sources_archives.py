@@ -194,7 +194,7 @@ class TestWellMade:
         (tree / "deep" / "er" / "a").write_bytes(b"a")
         for path, mode in ((tree / "deep" / "er" / "a", 0), (tree / "deep" / "er", 0o555), (tree / "deep", 0o500)):
             path.chmod(mode)
-        (await desk.pool.run(["7z", "a", str(tmp_path / "a.7z"), "."], cwd=tree)).check()
+        (await desk.pool.run(["7z", "a", str(tmp_path / "a.7z"), "."], cwd=tree, writes=[tmp_path])).check()
 
         await desk.receive(tmp_path / "a.7z")
 
@@ -203,7 +203,7 @@ class TestWellMade:
     @pytest.mark.tool
     async def test_a_tar_zst_is_unpacked(self, desk: Desk, tmp_path: Path) -> None:
         tar = make_tar(tmp_path / "a.tar", plain_members())
-        (await desk.pool.run(["zstd", "-q", str(tar)])).check()
+        (await desk.pool.run(["zstd", "-q", str(tar)], writes=[tmp_path])).check()
 
         await desk.receive(tmp_path / "a.tar.zst")
 
@@ -376,7 +376,7 @@ class TestFilesThatLookLikeArchives:
     @pytest.mark.parametrize("data", [b"notes", bytes(4096)])
     async def test_a_file_compressed_with_zstd_is_a_file(self, desk: Desk, tmp_path: Path, data: bytes) -> None:
         (tmp_path / "notes").write_bytes(data)
-        (await desk.pool.run(["zstd", "-q", str(tmp_path / "notes")])).check()
+        (await desk.pool.run(["zstd", "-q", str(tmp_path / "notes")], writes=[tmp_path])).check()
 
         await desk.receive(tmp_path / "notes.zst")
 

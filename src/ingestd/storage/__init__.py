@@ -245,7 +245,7 @@ def open_archive(where: LocationSettings | str, credentials: Mapping[str, Creden
 
     it = LocationSettings(url=where) if isinstance(where, str) else where
     layout = OcflArchive if it.layout is Layout.OCFL else PairtreeArchive
-    made_in = f"{OUR_FOLDER}/parts" if layout is OcflArchive else ".parts"
+    made_in = f"{OUR_FOLDER}/parts" if layout is OcflArchive else ".ingestd/parts"
     parts = urlsplit(it.url)
     if is_object_url(it.url):
         if it.credentials:

@@ -33,7 +33,7 @@ class LocalStore:
     archived file may have.
     """
 
-    def __init__(self, root: Path, *, parts: str = ".parts") -> None:
+    def __init__(self, root: Path, *, parts: str = ".ingestd/parts") -> None:
         self.root = root
         self._parts = root / parts
 

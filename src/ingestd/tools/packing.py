@@ -42,7 +42,7 @@ _TAR = (
     "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
 )  # fmt: skip
 _NUMBER = re.compile(r"(?<![\d.])(\d+(?:\.\d+)+)")
-_NO_SPACE = re.compile(r"no space left|not enough space", re.IGNORECASE)
+_NO_SPACE = re.compile(r"no space left|not enough space|wrote only", re.IGNORECASE)
 _PATIENCE_SECONDS = 14 * 86400.0
 
 
