@@ -37,7 +37,9 @@ test: ## install everything that the tests need, then check and test everything
 	@PYTHON='$(PYTHON)' scripts/setup test
 	@$(MAKE) check
 	$(call say,Tests)
-	@$(BIN)/python -m pytest --quiet --numprocesses=auto --dist=loadfile $(PYTEST)
+	@$(BIN)/python -m pytest --quiet --numprocesses=auto --dist=loadfile $(PYTEST) || { \
+		printf '\nOnce more, one after the other: what failed beside others (kills and deadlines need a processor in time)\n'; \
+		$(BIN)/python -m pytest --quiet --last-failed --last-failed-no-failures=none $(PYTEST); }
 	$(call say,Next: see it work with  make demo  or read CONTRIBUTING.md and add a step of your own)
 
 .PHONY: chaos
