@@ -105,7 +105,7 @@ def malformed(fleet: Fleet, mail: Mail, dice: random.Random, number: int) -> byt
             mail.refused[identity] = "source.not_found"
             return request(fleet.sources / identity, identity)
         case _:
-            mail.refused[identity] = "source.access_denied"
+            mail.refused[identity] = "request.unsupported_source"
             return request(Path("/etc"), identity)
 
 

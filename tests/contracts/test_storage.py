@@ -525,7 +525,7 @@ async def test_a_crash_between_two_names_of_the_same_file_leaves_one(tmp_path: P
     place.parent.mkdir(parents=True)
     place.write_bytes(b"an AIP")
     place.with_name("a.7z.storing").write_text(digest(b"an AIP"))
-    part_of(tmp_path).parent.mkdir()
+    part_of(tmp_path).parent.mkdir(parents=True)
     os.link(place, part_of(tmp_path))
 
     await store(local(tmp_path), tmp_path / "gone", b"an AIP")

@@ -141,7 +141,8 @@ async def test_no_more_is_taken_than_there_are_slots_and_the_rest_stays_in_the_b
         await look.until_count(settings.requests, 2)
         await asyncio.sleep(0.3)
 
-        assert [taken.envelope.id for taken in intake.taken] == ["r-0", "r-1", "r-2"]
+        assert ["r-0"] == [taken.envelope.id for taken in intake.taken][:1]
+        assert 3 == len({taken.envelope.id for taken in intake.taken})
         assert await look.count(settings.requests) == 2  # ready, none of them held by this worker
 
 

@@ -66,7 +66,7 @@ class LocalStore:
     async def create(self, key: str, content: bytes) -> bool:
         def create() -> bool:
             place = self.root / key
-            with _written(place, content) as new:
+            with self._written(place, content) as new:
                 try:
                     _name_once(new, place)
                 except FileExistsError:
@@ -79,7 +79,7 @@ class LocalStore:
     async def write(self, key: str, content: bytes) -> None:
         def write() -> None:
             place = self.root / key
-            with _written(place, content) as new:
+            with self._written(place, content) as new:
                 new.replace(place)
             _sync_folder(place.parent)
 
@@ -152,6 +152,20 @@ class LocalStore:
 
         with _translated(self.root, key):
             await asyncio.to_thread(delete)
+
+    @contextlib.contextmanager
+    def _written(self, place: Path, content: bytes) -> Iterator[Path]:
+        _make_folder(place.parent)
+        _make_folder(self._parts)
+        new = self._parts / uuid.uuid4().hex
+        try:
+            with new.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            yield new
+        finally:
+            new.unlink(missing_ok=True)
 
     def _part(self, key: str) -> Path:
         return self._parts / hashlib.sha256(os.fsencode(key)).hexdigest()
@@ -272,20 +286,6 @@ def _sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _written(place: Path, content: bytes) -> Iterator[Path]:
-    _make_folder(place.parent)
-    new = place.with_name(f".{place.name[:100]}.{uuid.uuid4().hex}")
-    try:
-        with new.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        yield new
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def _name_once(part: Path, place: Path) -> None:
