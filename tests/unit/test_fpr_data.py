@@ -76,7 +76,7 @@ def test_identification_never_returns_two_versions_for_a_puid(registry: Registry
 
 def test_video_becomes_ffv1_and_office_documents_pdfa(registry: Registry) -> None:
     made = {
-        puid: [rule.command for rule in registry.choose(Purpose.PRESERVATION, puid)]
+        puid: [rule.command for rule in registry.choose(Purpose.PRESERVATION, registry.format_version(puid))]
         for puid in ("fmt/5", "x-fmt/384", "fmt/199", "fmt/412", "fmt/214", "fmt/215", "x-fmt/111", "x-fmt/249")
     }
 
@@ -96,7 +96,7 @@ def test_video_becomes_ffv1_and_office_documents_pdfa(registry: Registry) -> Non
     "puid", ["fmt/3", "fmt/4", "fmt/11", "fmt/12", "fmt/13", "fmt/42", "fmt/43", "fmt/44", "fmt/645", "fmt/1507"]
 )
 def test_png_gif_and_jpeg_are_left_alone(registry: Registry, puid: str) -> None:
-    assert registry.choose(Purpose.PRESERVATION, puid) == ()
+    assert registry.choose(Purpose.PRESERVATION, registry.format_version(puid)) == ()
 
 
 def test_every_rule_that_is_off_is_kept_as_one_that_a_site_can_switch_on(registry: Registry) -> None:

@@ -74,6 +74,7 @@ DUMP: list[Row] = [
     row("format", "score", description="Our score", group=u("scores"), slug="our-score"),
     version("jfif", "fmt/43"),
     version("ours", "", format=u("score")),
+    version("ours again", "", description="ours", format=u("score")),
     version("tiff", "fmt/353"),
     version("tiff again", "fmt/353"),
     row("fptool", "ffmpeg", description="ffmpeg", version="2.3-1", enabled=True, slug="ffmpeg-23-1"),
@@ -148,7 +149,7 @@ def test_format_versions_are_the_shipped_ones_where_they_are_the_same(brought: R
     group = brought.group_of(ours)
     assert group is not None
     assert group.name == "Musical scores"
-    assert [item.command for item in brought.rules(Purpose.CHARACTERIZATION, "fmt/43")] == [u("capital")]
+    assert [item.command for item in brought.rules(Purpose.CHARACTERIZATION, jfif)] == [u("capital")]
 
 
 def test_history_comes_along(brought: Registry) -> None:
@@ -194,10 +195,11 @@ def test_what_cannot_come_in_as_it_is_is_off_and_said(brought: Registry, notes: 
         "characterize": "was left out",
         "validation": "is for characterization",
         "tiff again": "has the PUID fmt/353 too",
+        "ours again": "is called the same, without a PUID",
         "score rule too": "another says what",
     }.items():
         assert any(u(name) in note and words in note for note in notes), (name, said)
-    assert len(notes) == 10
+    assert len(notes) == 11
 
 
 def test_a_folder_that_is_there_is_never_written_to(shipped: Registry, tmp_path: Path) -> None:
@@ -236,6 +238,7 @@ def test_what_was_brought_in_goes_out_as_it_was(brought: Registry) -> None:
                 "evil",
                 "python two",
                 "strange",
+                "ours again",
                 "third rule",
                 "thumbnail",
                 "characterize",

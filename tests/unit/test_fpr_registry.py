@@ -11,6 +11,7 @@ from ingestd.errors import Code, RequestError, SystemFault
 from ingestd.fpr.layers import Disabled, Entry, request_layer, shipped_layer
 from ingestd.fpr.records import Command, FormatVersion, Kind, Purpose, Rule, Tool
 from ingestd.fpr.registry import Registry, difference
+from ingestd.premis import Format
 
 OUR_COMMAND = """
 [[command]]
@@ -40,7 +41,7 @@ def site(tmp_path: Path, content: str, name: str = "site", file: str = "ours.tom
 
 
 def commands_of(registry: Registry, purpose: Purpose, puid: str) -> list[str]:
-    return [rule.command for rule in registry.rules(purpose, puid)]
+    return [rule.command for rule in registry.rules(purpose, registry.format_version(puid))]
 
 
 def refusal(*folders: Path) -> SystemFault:
@@ -64,17 +65,29 @@ def timed() -> float:
 
 def test_a_format_version_is_found_by_its_puid(shipped: Registry) -> None:
     version = shipped.format_version("fmt/43")
-    group = shipped.group("fmt/43")
 
     assert version is not None
+    group = shipped.group_of(version)
     assert group is not None
     assert (version.description, version.version, group.name) == ("JPEG", "1.01", "Image (Raster)")
+    assert shipped.version_of(Format(name="whatever", puid="fmt/43")) == version
     assert shipped.format_version("fmt/99999") is None
-    assert shipped.group("") is None
+    assert shipped.version_of(None) is None
+
+
+def test_a_format_version_without_a_puid_is_found_by_what_mets_says_of_it(shipped: Registry) -> None:
+    cr2 = shipped.version_of(Format(name="Canon CR2 Raw", version="2.0"))
+
+    assert cr2 is not None
+    assert cr2.id == "canon-cr2-raw-2-0"
+    assert [rule.command for rule in shipped.choose(Purpose.PRESERVATION, cr2)] == ["libraw-tiff"]
+    assert shipped.version_of(Format(name="Canon CR2 Raw")) is None
+    assert shipped.version_of(Format(name="JPEG", version="1.01")) is None
+    assert shipped.version_of(Format(name="Unknown")) is None
 
 
 def test_of_several_rules_for_a_purpose_all_are_chosen(shipped: Registry) -> None:
-    chosen = [rule.command for rule in shipped.choose(Purpose.CHARACTERIZATION, "fmt/5")]
+    chosen = [rule.command for rule in shipped.choose(Purpose.CHARACTERIZATION, shipped.format_version("fmt/5"))]
 
     assert chosen == ["exiftool", "mediainfo", "ffprobe"]
 
@@ -82,7 +95,7 @@ def test_of_several_rules_for_a_purpose_all_are_chosen(shipped: Registry) -> Non
 @pytest.mark.parametrize("puid", ["", "fmt/99999", "fmt/483"])
 def test_without_a_rule_of_its_own_a_file_gets_the_default(shipped: Registry, puid: str) -> None:
     chosen = {
-        purpose: [rule.command for rule in shipped.choose(purpose, puid)]
+        purpose: [rule.command for rule in shipped.choose(purpose, shipped.format_version(puid))]
         for purpose in (Purpose.CHARACTERIZATION, Purpose.ACCESS, Purpose.THUMBNAIL, Purpose.PRESERVATION)
     }
 
@@ -95,7 +108,9 @@ def test_without_a_rule_of_its_own_a_file_gets_the_default(shipped: Registry, pu
 
 
 def test_a_rule_of_its_own_keeps_the_default_away(shipped: Registry) -> None:
-    assert [rule.command for rule in shipped.choose(Purpose.ACCESS, "fmt/43")] == ["imagemagick-jpeg"]
+    jpeg = shipped.format_version("fmt/43")
+
+    assert [rule.command for rule in shipped.choose(Purpose.ACCESS, jpeg)] == ["imagemagick-jpeg"]
     assert [rule.command for rule in shipped.default_rules(Purpose.ACCESS)] == ["copy"]
 
 
@@ -106,7 +121,7 @@ def test_a_site_adds_a_command_and_takes_the_place_of_a_rule(shipped: Registry, 
 
     assert commands_of(registry, Purpose.PRESERVATION, "fmt/353") == ["our-tiff"]
     assert registry.version != shipped.version
-    history = registry.history(registry.rules(Purpose.PRESERVATION, "fmt/353")[0])
+    history = registry.history(registry.rules(Purpose.PRESERVATION, registry.format_version("fmt/353"))[0])
     assert [
         (item.layer, item.record.command)
         for item in history
@@ -122,7 +137,7 @@ def test_a_command_that_replaces_another_serves_its_rules(tmp_path: Path) -> Non
 
     registry = Registry.load([site(tmp_path, content)])
 
-    rule = registry.rules(Purpose.PRESERVATION, "fmt/353")[0]
+    rule = registry.rules(Purpose.PRESERVATION, registry.format_version("fmt/353"))[0]
     command = registry.command(rule.command)
     assert command is not None
     assert command.id == "our-tiff"
@@ -257,6 +272,7 @@ WRONG = {
     "file-unreadable": "[[command]\n",
     "disables-nothing": '[[disable]]\nkind = "rule"\nid = "no-such"\n',
     "disable-incomplete": '[[disable]]\nkind = "rule"\n',
+    "designation-twice": '[[version]]\nid = "another-eps"\nformat = "jpeg"\ndescription = "Generic EPS"\n',
     "puid-twice": '[[version]]\nid = "second-jpeg"\npuid = "fmt/43"\nformat = "jpeg"\ndescription = "JPEG"\n',
     "group-unknown": '[[format]]\nid = "x"\nname = "X"\ngroup = "no-such"\n',
     "output-twice": '[[identification_rule]]\ncommand = "extension"\noutput = ".png"\nformat = "fmt/43"\n',

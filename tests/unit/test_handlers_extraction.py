@@ -566,7 +566,7 @@ async def test_a_program_that_is_missing_is_a_warning(make: Make, tmp_path: Path
         'script_type = "command"\nscript = "ingestd-no-such-program %inputFile% %outputDirectory%"\n'
         'output_location = "%outputDirectory%"\n'
         '[[rule]]\nid = "none-zip"\npurpose = "extract"\nformat = "x-fmt/263"\ncommand = "none-extract"\n'
-        'replaces = "RULE"\n'.replace("RULE", bench.services.registry.rules(Purpose.EXTRACT, "x-fmt/263")[0].id)
+        'replaces = "extract:x-fmt/263"\n'
     )
     registry = Registry.load([tmp_path / "site"])
     commands = Commands(registry, bench.services.pool, tmp_path)
@@ -687,9 +687,9 @@ async def test_sample_archives_that_are_broken_are_warnings_each(make: Make, sha
     await bench.extract()
 
     warned = {warning.path for warning in await bench.warnings()}
-    rules = bench.services.registry.rules
-    puids = {path: file.format.puid for path, file in (await bench.files()).items() if file.format}
-    assert {path for path, puid in puids.items() if puid and rules(Purpose.EXTRACT, puid)} <= warned
+    registry = bench.services.registry
+    versions = {path: registry.version_of(file.format) for path, file in (await bench.files()).items()}
+    assert {path for path, version in versions.items() if registry.rules(Purpose.EXTRACT, version)} <= warned
     assert warned
     assert await bench.agrees()
 

@@ -222,7 +222,7 @@ async def test_a_file_that_is_no_database_is_a_fault_of_the_journal(tmp_path: Pa
         await PackageJournal.open(tmp_path / "journal.db")
 
 
-async def test_count_identified_counts_files_with_a_puid_that_are_there(journal: PackageJournal) -> None:
+async def test_count_identified_counts_files_of_a_known_format_that_are_there(journal: PackageJournal) -> None:
     from ingestd.premis import Format
 
     png = Format(name="PNG", puid="fmt/13")
@@ -233,8 +233,9 @@ async def test_count_identified_counts_files_with_a_puid_that_are_there(journal:
                 a_file("b", format=Format(name="Unknown")),
                 a_file("c", format=png, removed=True),
                 a_file("d"),
+                a_file("e", format=Format(name="Canon CR2 Raw", version="2.0")),
             ]
         )
     )
 
-    assert await journal.count_identified() == 1
+    assert await journal.count_identified() == 2

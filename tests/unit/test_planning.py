@@ -43,10 +43,11 @@ async def test_a_request_without_rules_of_its_own_has_the_registry_of_the_site(b
 async def test_a_rule_of_a_request_takes_the_place_of_the_sites_for_that_request_alone(bench: Bench) -> None:
     services = await planned(bench.services, request(fpr=OWN), ProcessingConfig())
 
-    (rule,) = services.registry.choose(Purpose.PRESERVATION, JPEG)
+    jpeg = services.registry.format_version(JPEG)
+    (rule,) = services.registry.choose(Purpose.PRESERVATION, jpeg)
     assert "imagemagick-tiff" == rule.command
     assert services.commands.registry is services.registry
-    assert () == bench.services.registry.choose(Purpose.PRESERVATION, JPEG)
+    assert () == bench.services.registry.choose(Purpose.PRESERVATION, jpeg)
 
 
 async def test_a_request_can_do_without_a_rule(bench: Bench) -> None:

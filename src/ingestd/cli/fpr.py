@@ -137,8 +137,8 @@ async def rules(options: argparse.Namespace, settings: Settings) -> int:
     registry = await load(settings)
     purposes = [_purpose(options.purpose)] if options.purpose else list(Purpose)
     if options.puid:
-        (version, *_) = find(registry, options.puid, FormatVersion)
-        chosen = [rule for purpose in purposes for rule in registry.choose(purpose, getattr(version, "puid", ""))]
+        versions = [one for one in find(registry, options.puid, FormatVersion) if isinstance(one, FormatVersion)]
+        chosen = [rule for purpose in purposes for rule in registry.choose(purpose, versions[0])]
     else:
         chosen = [rule for rule in registry.active(Rule) if rule.purpose in purposes]
     chosen = list(dict.fromkeys(chosen))

@@ -253,7 +253,7 @@ class Maker:
 
 def rule_for(registry: Registry, purpose: Purpose, file: File) -> Rule | None:
     """Give the rule that is followed for a file: the first one of its format."""
-    return next(iter(registry.choose(purpose, file.format.puid if file.format else "")), None)
+    return next(iter(registry.choose(purpose, registry.version_of(file.format))), None)
 
 
 def derivative_id(order: Order, command: Command) -> uuid.UUID:

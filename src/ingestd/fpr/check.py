@@ -138,13 +138,16 @@ def _formats(records: Records) -> Iterator[Violation]:
 
 def _versions(records: Records) -> Iterator[Violation]:
     puids: dict[str, str] = {}
+    designations: dict[tuple[str, str], str] = {}
     for record in records.every(FormatVersion):
         yield from _refers(records, record, "format", Format)
-        if not record.puid or not records.is_active(record):
+        if not records.is_active(record):
             continue
-        if record.puid in puids:
-            yield _wrong(records, record, "puid-twice", actual=f"{record.puid} is {puids[record.puid]}'s too")
-        puids[record.puid] = record.id
+        if record.puid and (other := puids.setdefault(record.puid, record.id)) != record.id:
+            yield _wrong(records, record, "puid-twice", actual=f"{record.puid} is {other}'s too")
+        if not record.puid and (other := designations.setdefault(record.designation, record.id)) != record.id:
+            said = f"{other} is called that too, and neither has a PUID"
+            yield _wrong(records, record, "designation-twice", actual=said)
 
 
 def _commands(records: Records) -> Iterator[Violation]:

@@ -14,11 +14,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from ingestd import premis
 from ingestd.errors import Code, SourceError, Violation
 from ingestd.fpr.check import script_faults
 from ingestd.fpr.layers import violations
@@ -46,6 +47,7 @@ from ingestd.fpr.toml import table
 from ingestd.fpr.unchanged import as_shipped
 
 SUPPLIED_VERIFICATION = "output-exists"
+_Text = Annotated[str, BeforeValidator(lambda text: text.strip() if isinstance(text, str) else text or "")]
 
 
 class _Fields(BaseModel):
@@ -54,15 +56,15 @@ class _Fields(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     uuid: UUID
-    description: str | None = ""
+    description: _Text = ""
     slug: str = ""
-    version: str | None = ""
+    version: _Text = ""
     enabled: bool = True
     replaces: UUID | None = None
     lastmodified: str = ""
     group: UUID | None = None
     format: UUID | None = None
-    pronom_id: str | None = ""
+    pronom_id: _Text = ""
     access_format: bool = False
     preservation_format: bool = False
     tool: UUID | None = None
@@ -71,7 +73,7 @@ class _Fields(BaseModel):
     script: str = ""
     script_type: str = ""
     config: str = ""
-    output_location: str | None = ""
+    output_location: _Text = ""
     output_format: UUID | None = None
     verification_command: UUID | None = None
     event_detail_command: UUID | None = None
@@ -174,14 +176,13 @@ class _Import:
         names = {group.name.strip(): group.id for group in self.shipped.groups}
         self._name(Kind.GROUP, self._of("formatgroup"), names)
         for row in self._of("formatgroup"):
-            name = (row.description or "").strip()
-            self.made.records.append(Group(id=self.ids[row.uuid], uuid=row.uuid, name=name))
+            self.made.records.append(Group(id=self.ids[row.uuid], uuid=row.uuid, name=row.description))
 
     def _formats(self) -> None:
         names = {kept.name.strip(): kept.id for kept in self.shipped.formats}
         self._name(Kind.FORMAT, self._of("format"), names)
         for row in self._of("format"):
-            name = (row.description or "").strip()
+            name = row.description
             group = self._reference(row.group, "a format's group", name) or "unknown"
             self.made.records.append(Format(id=self.ids[row.uuid], uuid=row.uuid, name=name, group=group))
 
@@ -190,7 +191,7 @@ class _Import:
         taken = set(names.values())
         used: set[str] = set()
         for row in rows:
-            same = self.known.get((kind, row.uuid)) or names.get((row.description or "").strip(), "")
+            same = self.known.get((kind, row.uuid)) or names.get(row.description, "")
             self.ids[row.uuid] = _free(row, taken) if same in used or not same else same
             used.add(self.ids[row.uuid])
 
@@ -198,32 +199,32 @@ class _Import:
         taken: set[str] = set()
         rows = sorted(self._of("formatversion"), key=lambda row: not self._active(row))
         for row in rows:
-            puid = (row.pronom_id or "").strip()
-            known = self.known.get((Kind.VERSION, row.uuid)) or (
-                puid if puid and self.shipped.format_version(puid) else ""
-            )
+            found = premis.Format(name=row.description, version=row.version, puid=row.pronom_id)
+            same = self.shipped.version_of(found)
+            known = self.known.get((Kind.VERSION, row.uuid)) or (same.id if same else "")
             self.ids[row.uuid] = known if known and known not in taken else str(row.uuid)
             taken.add(self.ids[row.uuid])
-        puids: dict[str, str] = {}
+        first: dict[str | tuple[str, str], str] = {}
         for row in rows:
-            self._version(row, puids)
+            self._version(row, first)
 
-    def _version(self, row: _Fields, puids: dict[str, str]) -> None:
-        name, puid = self.ids[row.uuid], (row.pronom_id or "").strip()
-        enabled = row.enabled
-        if puid and self._active(row) and puids.setdefault(puid, name) != name:
-            self._say("format version", name, f"is off: {puids[puid]} has the PUID {puid} too")
-            enabled = False
+    def _version(self, row: _Fields, first: dict[str | tuple[str, str], str]) -> None:
+        name = self.ids[row.uuid]
         version = FormatVersion(
             id=name,
-            puid=puid,
+            puid=row.pronom_id,
             format=self._reference(row.format, "a version's format", name) or "unknown",
-            description=(row.description or "").strip(),
-            version=(row.version or "").strip(),
+            description=row.description,
+            version=row.version,
             preservation=row.preservation_format,
             access=row.access_format,
-            **self._history(row, enabled=enabled),
+            **self._history(row, enabled=row.enabled),
         )
+        other = first.setdefault(version.puid or version.designation, name) if self._active(row) else name
+        if other != name:
+            same = f"has the PUID {version.puid} too" if version.puid else "is called the same, without a PUID"
+            self._say("format version", name, f"is off: {other} {same}")
+            version = version.model_copy(update={"enabled": False})
         self.versions[name] = version
         self.made.records.append(version)
 
@@ -237,13 +238,11 @@ class _Import:
                     self._tool(row)
 
     def _tool(self, row: _Fields) -> None:
-        name = (row.description or "").strip()
+        name = row.description
         ours = _tool_called(self.shipped, name)
         asked = ours.model_dump(include={"program", "version_command", "version_pattern"}) if ours else {}
-        said = (row.version or "").strip()
-        self.made.records.append(
-            Tool(id=self.ids[row.uuid], uuid=row.uuid, name=name, enabled=row.enabled, noted_version=said, **asked)
-        )
+        about = {"name": name, "enabled": row.enabled, "noted_version": row.version}
+        self.made.records.append(Tool(id=self.ids[row.uuid], uuid=row.uuid, **about, **asked))
 
     def _commands(self) -> None:
         for row in self._of("fpcommand"):
@@ -261,7 +260,7 @@ class _Import:
         if usage not in list(Usage) or row.script_type not in list(ScriptType):
             self._say("command", name, f"was left out: its usage is {usage!r}, its script type {row.script_type!r}")
             return
-        location = (row.output_location or "").strip()
+        location = row.output_location
         wrong = _wrong(ScriptType(row.script_type), row.command, location)
         if usage == Usage.NORMALIZATION and not location:
             wrong = wrong or "it does not say where it writes"
@@ -271,7 +270,7 @@ class _Import:
             id=name,
             tool=self._reference(row.tool, "a tool", name) or "ingestd",
             usage=Usage(usage),
-            description=(row.description or "").strip(),
+            description=row.description,
             script_type=ScriptType(row.script_type),
             script=row.command.replace("\r\n", "\n"),
             output_location=location,
@@ -354,7 +353,7 @@ class _Import:
                 IdentificationCommand(
                     id=name,
                     tool=self._reference(row.tool, "a tool", name) or "ingestd",
-                    description=(row.description or "").strip(),
+                    description=row.description,
                     output=outputs.get(row.config.casefold(), IdentificationOutput.PUID),
                     script_type=ScriptType(row.script_type or "command"),
                     script=row.script.replace("\r\n", "\n"),

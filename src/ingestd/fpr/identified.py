@@ -140,7 +140,7 @@ def _told(files: Sequence[File], answers: Sequence[Identification], tool: str, v
 
 def _named(answer: Identification, registry: Registry) -> Identification:
     """Name a format as the registry does where it knows it, else as the tool does."""
-    known = registry.format_version(answer.format.puid) if answer.format else None
+    known = registry.version_of(answer.format)
     if answer.format is None or known is None:
         return answer
     named = replace(answer.format, name=known.description, version=known.version or answer.format.version)

@@ -179,6 +179,11 @@ class FormatVersion(Record):
     access: bool = False
     """Fit to be given to readers as it is."""
 
+    @property
+    def designation(self) -> tuple[str, str]:
+        """PREMIS formatName and formatVersion (1.5.4.1): what is known of a file whose format has no PUID."""
+        return self.description, self.version
+
 
 class Tool(Record):
     """A program. Its version is asked where it runs, never written here."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self, TypeVar
 
+from ingestd import premis
 from ingestd.errors import Code, RequestError, SystemFault, Violation
 from ingestd.fpr.check import check_layers, check_records
 from ingestd.fpr.layers import ALL, Disabled, Entry, Layer, shipped_layer, site_layer
@@ -60,7 +61,9 @@ class Registry:
         }
         problems += check_records(self)
         _refuse(problems)
-        self._puids = {version.puid: version for version in self.active(FormatVersion) if version.puid}
+        versions = list(self.active(FormatVersion))
+        self._puids = {version.puid: version for version in versions if version.puid}
+        self._designations = {version.designation: version for version in versions if not version.puid}
         self._rules: dict[tuple[Purpose, str], list[Rule]] = {}
         for rule in self.active(Rule):
             version = self.find(FormatVersion, rule.format)
@@ -77,18 +80,22 @@ class Registry:
         """Give the active format version of a PUID."""
         return self._puids.get(puid)
 
-    def group(self, puid: str) -> Group | None:
-        """Give the group that the format of a PUID is in."""
-        version = self.format_version(puid)
-        return self.group_of(version) if version else None
+    def version_of(self, found: premis.Format | None) -> FormatVersion | None:
+        """Give the active format version that a file was identified as, None for one that was not.
+
+        It is found by its PUID or, where it has none, by what the METS says of it: its description and version.
+        """
+        if found is None:
+            return None
+        return self._puids.get(found.puid) if found.puid else self._designations.get((found.name, found.version))
 
     def group_of(self, version: FormatVersion) -> Group | None:
+        """Give the group that the format of a version is in."""
         kept = self.find(Format, version.format)
         return self.find(Group, kept.group) if kept else None
 
-    def rules(self, purpose: Purpose, puid: str) -> Sequence[Rule]:
-        """Give the active rules of a purpose for exactly this PUID, in the order of the registry."""
-        version = self.format_version(puid)
+    def rules(self, purpose: Purpose, version: FormatVersion | None) -> Sequence[Rule]:
+        """Give the active rules of a purpose for exactly this format version, in the order of the registry."""
         return tuple(self._rules.get((purpose, version.id), ())) if version else ()
 
     def default_rules(self, purpose: Purpose) -> Sequence[Rule]:
@@ -97,12 +104,12 @@ class Registry:
         rules = self._rules.get((default, UNKNOWN), ()) if default else ()
         return tuple(rules[:1] if purpose in SINGLE else rules)
 
-    def choose(self, purpose: Purpose, puid: str) -> Sequence[Rule]:
-        """Give the rules to run: those for the PUID, or else the defaults; one, where a purpose runs only one.
+    def choose(self, purpose: Purpose, version: FormatVersion | None) -> Sequence[Rule]:
+        """Give the rules to run: the format version's own, or else the defaults; one, where a purpose runs only one.
 
-        `puid` is empty for a file that was not identified, which only defaults can be for.
+        `version` is None for a file that was not identified, which only defaults can be for.
         """
-        rules = self.rules(purpose, puid)
+        rules = self.rules(purpose, version)
         if not rules:
             return self.default_rules(purpose)
         return rules[:1] if purpose in SINGLE else rules

@@ -180,7 +180,7 @@ class _Work:
 
 def _chosen(registry: Registry, purpose: Purpose, file: File, *, defaults: bool) -> Sequence[tuple[Rule, Command]]:
     """Give the rules to try, each command once."""
-    own = registry.rules(purpose, file.format.puid if file.format else "")[:1]
+    own = registry.rules(purpose, registry.version_of(file.format))[:1]
     rules: dict[str, Rule] = {}
     for rule in [*own, *(registry.default_rules(purpose) if defaults else ())]:
         rules.setdefault(rule.command, rule)

@@ -156,8 +156,8 @@ class _Extraction:
             await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
 
     def _rule(self, file: File) -> Rule | None:
-        puid = file.format.puid if file.format else ""
-        return next(iter(self._services.registry.choose(Purpose.EXTRACT, puid)), None)
+        registry = self._services.registry
+        return next(iter(registry.choose(Purpose.EXTRACT, registry.version_of(file.format))), None)
 
     def _deletes(self) -> bool:
         return self._task.options.get("delete") == "True"

@@ -137,8 +137,8 @@ def _plan(files: Sequence[File], services: Services, found: _Found) -> Sequence[
     missing: set[str] = set()
     for number, file in enumerate(files):
         chosen: set[str] = set()
-        puid = file.format.puid if file.format else ""
-        for order, rule in enumerate(services.registry.choose(Purpose.CHARACTERIZATION, puid)):
+        version = services.registry.version_of(file.format)
+        for order, rule in enumerate(services.registry.choose(Purpose.CHARACTERIZATION, version)):
             command = services.registry.command(rule.command)
             if command is None:
                 continue

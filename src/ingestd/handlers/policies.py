@@ -150,11 +150,11 @@ def _wanted(
     """Give the commands for a file, each with its rule, if it has one, and with the policy that it is told, or None
     where that is the rule's affair.
     """
-    puid = file.format.puid if file.format else ""
+    version = registry.version_of(file.format)
     chosen: list[tuple[Rule | None, str]] = [
-        (rule, rule.command) for rule in registry.rules(Purpose.POLICY_CHECK, puid)
+        (rule, rule.command) for rule in registry.rules(Purpose.POLICY_CHECK, version)
     ]
-    group = registry.group(puid) if puid and not chosen else None
+    group = registry.group_of(version) if version and not chosen else None
     if group and group.id in GROUPS:
         chosen = [(None, SHIPPED)]
     commands = [(rule, command) for rule, name in chosen if (command := registry.command(name))]

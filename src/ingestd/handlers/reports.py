@@ -190,7 +190,7 @@ class _Report:
             return "manual" if seen.made.detail == MANUAL else self._by(seen, seen.made)
         if command:
             return self._not_made(seen, command)
-        known = self._registry.format_version(seen.file.format.puid) if seen.file.format else None
+        known = self._registry.version_of(seen.file.format)
         if known is None:
             return "format not known"
         return "kept as it is" if known.preservation and seen.aim.always else "no rule"
@@ -198,8 +198,8 @@ class _Report:
     def _by(self, seen: _Seen, made: Event) -> str:
         """Say whether a default rule made it: one that the format's own rule would not have run."""
         defaults = [rule.command for rule in self._registry.default_rules(seen.aim.purpose)]
-        puid = seen.source.format.puid if seen.source.format else ""
-        own = [rule.command for rule in self._registry.rules(seen.aim.purpose, puid)[:1]]
+        version = self._registry.version_of(seen.source.format)
+        own = [rule.command for rule in self._registry.rules(seen.aim.purpose, version)[:1]]
         commands = [self._registry.command(name) for name in defaults if name not in own]
         return "default" if any(one and f'"{one.identifier}"' in made.detail for one in commands) else "normalized"
 

@@ -101,9 +101,9 @@ def _plan(files: Sequence[File], services: Services) -> _Plan:
     """Say which commands are run on which files; one that stands in for two rules of a file is run once."""
     plan = _Plan()
     for number, file in enumerate(files):
-        puid = file.format.puid if file.format else ""
+        version = services.registry.version_of(file.format)
         chosen: set[str] = set()
-        for order, rule in enumerate(services.registry.choose(Purpose.VALIDATION, puid)):
+        for order, rule in enumerate(services.registry.choose(Purpose.VALIDATION, version)):
             command = services.registry.command(rule.command)
             if command is None:
                 continue

@@ -316,7 +316,8 @@ class PackageJournal:
 
     async def count_identified(self) -> int:
         """Count the files of the AIP whose format is known."""
-        row = await self._db.row(f"SELECT count(*) FROM file WHERE removed = 0 AND puid <> ''{IN_AIP}")  # noqa: S608  as above
+        sql = "SELECT count(*) FROM file WHERE removed = 0 AND format_name NOT IN ('', 'Unknown')"
+        row = await self._db.row(f"{sql}{IN_AIP}")
         return int(row[0]) if row else 0
 
     async def count_warnings(self) -> Sequence[tuple[str, int, Sequence[str]]]:
