@@ -87,8 +87,6 @@ async def test_formats_are_identified_by_what_the_option_names_and_the_event_say
     said: dict[str, list[str]] = {}
 
     for command, name in names.items():
-        if command == "fido":
-            need("fido")
         outcome = await identify_file_format(chosen(bench, command), bench.services)
         said[command] = [file.format.puid for file in outcome.facts.files if file.format]
         assert {name} == {tool.name for tool in outcome.tools}

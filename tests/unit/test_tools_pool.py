@@ -143,8 +143,20 @@ async def test_the_environment_is_small_and_fixed(pool: Pool, monkeypatch: pytes
 
     names = {line.partition("=")[0] for line in run.stdout.decode().splitlines()}
     assert {
-        "PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ", "OMP_THREAD_LIMIT", "EXTRA", "INGESTD_RUN",
+        "PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ", "OMP_THREAD_LIMIT", "JDK_JAVA_OPTIONS", "EXTRA", "INGESTD_RUN",
     } == names - {"_", "PWD", "SHLVL", "OLDPWD"}  # fmt: skip
+
+
+@pytest.mark.tool
+async def test_java_makes_its_temporary_files_where_other_programs_make_theirs(pool: Pool, tmp_path: Path) -> None:
+    folder = tmp_path / "with a space"
+    folder.mkdir()
+
+    java = ["java", "-Xmx64m", "-XX:CompressedClassSpaceSize=64m", "-XshowSettings:properties", "-version"]
+    run = await pool.run(java, env={"TMPDIR": str(folder)}, limits=limits(pool, memory_bytes=4096 * MIB))
+
+    assert run.ok, run.stderr_tail
+    assert f"java.io.tmpdir = {folder}\n" in run.stderr_tail
 
 
 async def test_a_program_that_hangs_is_stopped_at_the_wall_limit(pool: Pool) -> None:

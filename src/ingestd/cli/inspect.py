@@ -51,6 +51,8 @@ async def _called_by_rules(settings: Settings, pool: Pool) -> Sequence[ToolInfo]
         command = registry.command(rule.command)
         if command is not None:
             uses.setdefault(command.tool, []).append(rule.purpose.value)
+    for identifying in registry.identification_commands:
+        uses.setdefault(identifying.tool, []).append("identification")
     tools = [(tool, Counter(uses[tool.id])) for tool in registry.active(Tool) if tool.id in uses]
     return await asyncio.gather(*(_told(commands, tool, counts) for tool, counts in tools))
 
@@ -76,7 +78,8 @@ def _print_tools(tools: Sequence[ToolInfo]) -> None:
             state = tool.version or "found" if tool.found else "MISSING"
             print(f"  {tool.name:<{width}}  {state:<14}  {tool.purpose}")
             if not tool.found:
-                print(f"  {'':<{width}}  {'':<14}  needed for {tool.needed_for}; install: {tool.package}")
+                source = tool.package or "from its own site"
+                print(f"  {'':<{width}}  {'':<14}  needed for {tool.needed_for}; install: {source}")
     missing = [tool.name for tool in tools if not tool.found]
     print(f"\nMissing: {', '.join(missing)}" if missing else "\nNothing is missing.")
 

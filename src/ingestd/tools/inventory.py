@@ -23,7 +23,8 @@ _NUMBER = re.compile(r"(?<![\d.])\d+(?:\.\d+)+")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToolInfo:
-    """A program or library. `package` is what to install: a Debian package, or the Python distribution's name.
+    """A program or library. `package` is what to install: a Debian package, or the Python distribution's name; empty
+    where neither has it.
 
     `needed_for` is `core` where nothing works without it, else the processing options or input formats that lose
     something. `version` is empty where it is not found or does not say.
@@ -68,6 +69,7 @@ PROGRAMS = (
     ),
     _p("clamscan", "clamscan --version", "Looks for malware where no clamd runs.", "clamav", "scan_for_viruses"),
     _p("Graphviz", "dot -V", "Draws the workflow.", "graphviz", "ingestd workflow graph"),
+    _p("bulk_extractor", "bulk_extractor -V", "Looks for personal data in files.", "", "examine_contents"),
     _p("ffprobe", "ffprobe -version", "Reads technical metadata of sound and film.", "ffmpeg", "characterization"),
 )  # fmt: skip
 
@@ -83,7 +85,9 @@ LIBRARIES = (
     ("pydantic", "Checks requests and settings.", CORE),
     ("structlog", "Writes the log.", CORE),
     ("Unidecode", "Makes file names safe.", CORE),
+    ("aiofiles", "Reads and writes small files.", CORE),
     ("prometheus-client", "Shows metrics.", "ingestd serve"),
+    ("obstore", "Reads and writes S3, Azure and Google Cloud Storage.", "s3://, az:// and gs://"),
 )
 
 

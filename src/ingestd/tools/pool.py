@@ -324,6 +324,8 @@ class Pool:
         if program is None:
             raise ToolError(f"{name} is not installed", code=Code.TOOL_NOT_INSTALLED, tool=ToolFailure(name=name))
         env = {**self.environment(), **(start.env or {}), MARK: child.mark}
+        # Java looks at no TMPDIR, and may not write to /tmp where it is confined.
+        env["JDK_JAVA_OPTIONS"] = f'"-Djava.io.tmpdir={env["TMPDIR"]}"'
         prlimit = self.which("prlimit")
         child.limit_from_outside = prlimit is None
         wrapper = wrapped(child.limits, prlimit, self.which("setpriv"))
