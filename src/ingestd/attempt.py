@@ -388,7 +388,7 @@ class Attempt:
                 await self._say(EventType.AIP_CREATED, state, aip=aip)
         elif self._at != step.id:
             self._at = step.id
-            await self._say(EventType.LINK_STARTED, state, link=link)
+            await self._say(EventType.LINK_RETRYING if step.again else EventType.LINK_STARTED, state, link=link)
         else:
             await self._progress(state, link)
 

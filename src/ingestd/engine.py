@@ -50,6 +50,8 @@ class Step:
     """The job failed, by its exit code; `error` says why, where the step did."""
     skipped: bool = False
     """A choice that leaves its link out."""
+    again: bool = False
+    """The link had been begun before."""
 
     @property
     def ended(self) -> bool:
@@ -131,6 +133,7 @@ class Engine:
             return step, chosen
         job = await journal.start_job(step.id, step.link.name, step.link.execute)
         started = time.monotonic()
+        step = replace(step, again=job.again)
         await report(step)
         ended = await self._run_job(step, job, task, journal, report)
         seconds = time.monotonic() - started

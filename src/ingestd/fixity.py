@@ -7,25 +7,14 @@ import hashlib
 import os
 import stat
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from ingestd.errors import Code, SourceError
 from ingestd.premis import DigestAlgorithm
 
 CHUNK_BYTES = 256 * 1024
 """Stays in the second-level cache; larger reads are not faster."""
 WINDOW = 256
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Copied:
-    """What went through `copy_and_digest`: `modified_ns` is the source's time, which the copy now has too."""
-
-    digest: str
-    size_bytes: int
-    modified_ns: int
 
 
 async def digest_file(path: Path, algorithms: Iterable[DigestAlgorithm]) -> Mapping[DigestAlgorithm, str]:
@@ -69,58 +58,6 @@ def _digest_batch(batch: Sequence[Path], algorithm: DigestAlgorithm) -> Sequence
     return [(path, digest_now(path, (algorithm,))[algorithm]) for path in batch]
 
 
-def copy_and_digest(source: int | Path, target: Path, algorithm: DigestAlgorithm, *, sync: bool = False) -> Copied:
-    """Copy a regular file with one read and compute the digest of exactly the bytes that were written; blocking.
-
-    `source` is an open descriptor at its start, which stays open, or a path, of which a symbolic link is not followed.
-    `target` must not exist; it gets the source's modification time, and with `sync` is on disk before this returns.
-
-    Raises `SourceError` `source.changed` when the source was written to meanwhile, `source.access_denied` when it may
-    not be read, and `OSError` otherwise. `target` is removed when anything fails.
-    """
-    if isinstance(source, int):
-        return _copy(source, target, algorithm, sync=sync)
-    try:
-        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except PermissionError as error:
-        raise SourceError("a file may not be read", code=Code.SOURCE_ACCESS_DENIED) from error
-    try:
-        return _copy(descriptor, target, algorithm, sync=sync)
-    finally:
-        os.close(descriptor)
-
-
-def _copy(source: int, target: Path, algorithm: DigestAlgorithm, *, sync: bool) -> Copied:
-    before = _regular(source, target)
-    one = _hash(algorithm)
-    size = 0
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    sink = os.open(target, flags, 0o666)
-    try:
-        for chunk in _chunks(source):
-            one.update(chunk)
-            _write(sink, chunk)
-            size += len(chunk)
-        _unchanged(before, os.fstat(source), size)
-        os.utime(sink, ns=(before.st_mtime_ns, before.st_mtime_ns))
-        if sync:
-            os.fsync(sink)
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(sink)
-    return Copied(digest=one.hexdigest(), size_bytes=size, modified_ns=before.st_mtime_ns)
-
-
-def _unchanged(before: os.stat_result, after: os.stat_result, size: int) -> None:
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or size != before.st_size:
-        raise SourceError(
-            f"a file changed while it was read: {before.st_size} bytes before, {size} read, {after.st_size} after",
-            code=Code.SOURCE_CHANGED,
-        )
-
-
 def _regular(descriptor: int, path: Path) -> os.stat_result:
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
@@ -133,13 +70,3 @@ def _chunks(descriptor: int) -> Iterable[memoryview]:
     buffer = memoryview(bytearray(CHUNK_BYTES))
     while count := os.readv(descriptor, [buffer]):
         yield buffer[:count]
-
-
-def _write(descriptor: int, chunk: memoryview) -> None:
-    while chunk:
-        chunk = chunk[os.write(descriptor, chunk) :]
-
-
-def _hash(algorithm: DigestAlgorithm) -> hashlib._Hash:
-    # MD5 and SHA-1 are here for fixity, against accidents; `usedforsecurity` keeps them usable under FIPS.
-    return hashlib.new(algorithm.value, usedforsecurity=False)

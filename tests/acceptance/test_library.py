@@ -100,6 +100,10 @@ async def test_a_request_that_is_none_is_an_exception_at_once(ingest: Ingest, tm
     assert await ingest.requests() == []
 
 
+def begins(event: Event) -> bool:
+    return event.kind in {EventType.LINK_STARTED, EventType.LINK_RETRYING}
+
+
 async def test_leaving_stops_the_work_and_opening_again_goes_on_with_it(tmp_path: Path) -> None:
     source = many_files(tmp_path / "many", 120)
     async with ingestd.open(settings_in(tmp_path)) as ingest:
@@ -115,8 +119,12 @@ async def test_leaving_stops_the_work_and_opening_again_goes_on_with_it(tmp_path
     async with ingestd.open(settings_in(tmp_path)) as ingest:
         (waiting,) = await ingest.requests()
         assert waiting.package == first.package
-        result = await ingest.preserve(source)
+        second = await ingest.begin(source)
+        kinds = {event.data.link.name: event.kind async for event in second if event.data.link and begins(event)}
+        result = await second
 
+    assert {EventType.LINK_RETRYING} == {kind for name, kind in kinds.items() if "Identify" in name}
+    assert EventType.LINK_STARTED in kinds.values()
     assert result.package_id == first.package
     assert result.attempt == 2
     assert result.counts is not None

@@ -108,7 +108,7 @@ def test_every_rule_that_is_off_is_kept_as_one_that_a_site_can_switch_on(registr
 
 
 def test_every_active_command_has_a_rule_or_is_named_by_a_command(registry: Registry) -> None:
-    used = {rule.command for rule in registry.all_rules}
+    used = {rule.command for rule in registry.every(Rule)}
     used |= {
         name
         for command in registry.commands

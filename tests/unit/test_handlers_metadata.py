@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from ingestd.errors import Code, ContentError
-from ingestd.handlers.metadata import as_pairs, load_metadata_csv
+from ingestd.handlers.metadata import load_metadata_csv
 from ingestd.metadata.descriptions import FILE
-from tests.steps import PACKAGE_ID, Bench, a_package, file_id
+from tests.steps import PACKAGE_ID, Bench, file_id
 
 
 @pytest.fixture
@@ -152,9 +152,3 @@ async def test_killed_after_a_window_it_goes_on_after_the_line_it_reached(bench:
 
     told = await bench.journal.descriptions([file_id("objects/a.txt")])
     assert [str(number) for number in range(600)] == [d.pairs[0][1] for _, d in told[file_id("objects/a.txt")]]
-
-
-def test_what_a_request_says_becomes_dublin_core() -> None:
-    package = a_package(metadata={"title": ["T"], "creator": ["A", "B"]})
-
-    assert [("dc.title", "T"), ("dc.creator", "A"), ("dc.creator", "B")] == as_pairs(package.metadata)

@@ -170,6 +170,7 @@ async def test_a_job_that_was_interrupted_is_taken_up_with_its_cursor_and_its_ex
 
     assert (job.row, 7, 4, 2) == (again.row, again.cursor, again.files_done, again.exit_code)
     assert again.ended_at is None
+    assert (job.again, again.again) == (False, True)
 
 
 async def test_a_job_that_ended_is_not_taken_up_and_its_end_says_where_to_go_on(journal: PackageJournal) -> None:
@@ -179,6 +180,7 @@ async def test_a_job_that_ended_is_not_taken_up_and_its_end_says_where_to_go_on(
     again = await journal.start_job("link", "Name", "step")
 
     assert again.row != job.row
+    assert again.again
     assert {"next_link": "next", "failed_link": "link"} == await journal.facts()
     assert [(1, 0.5), (None, 0.0)] == [(job.exit_code, job.seconds) for job in await journal.jobs()]
 

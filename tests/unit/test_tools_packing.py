@@ -14,7 +14,7 @@ from ingestd.config import ToolSettings
 from ingestd.errors import Code, ToolError
 from ingestd.messages import CompressionAlgorithm
 from ingestd.premis import DigestAlgorithm
-from ingestd.tools.packed import Member, digests, read_member
+from ingestd.tools.packed import Member, digests
 from ingestd.tools.packing import pack, suffix
 from ingestd.tools.pool import Pool
 
@@ -154,14 +154,3 @@ async def test_a_link_in_a_package_is_an_error(pool: Pool, aip: Path, tmp_path: 
 
     with pytest.raises(ToolError, match="neither a file nor a folder"):
         await read(packed.path)
-
-
-async def test_one_file_is_read_without_the_others(pool: Pool, aip: Path, tmp_path: Path) -> None:
-    packed = await pack(pool, aip, tmp_path / "a.tar", CompressionAlgorithm.TAR, 1)
-    name = "data/objects/@list é ü.bin"
-
-    blocks = [block async for block in read_member(packed.path, f"{aip.name}/{name}")]
-
-    assert (aip / name).read_bytes() == b"".join(blocks)
-    with pytest.raises(FileNotFoundError):
-        _ = [block async for block in read_member(packed.path, "nothing")]

@@ -35,7 +35,7 @@ class Progress:
             self._line(f"waiting{_why(event)}")
         if link is None:
             return
-        if event.kind in {EventType.LINK_STARTED, EventType.REQUEST_PROGRESS}:
+        if event.kind in {EventType.LINK_STARTED, EventType.LINK_RETRYING, EventType.REQUEST_PROGRESS}:
             if self._live:
                 self._bar(link)
         elif event.kind is EventType.LINK_SKIPPED:

@@ -150,16 +150,8 @@ class Registry:
         return tuple(self.every(Command))
 
     @property
-    def all_rules(self) -> Sequence[Rule]:
-        return tuple(self.every(Rule))
-
-    @property
     def identification_commands(self) -> Sequence[IdentificationCommand]:
         return tuple(self.every(IdentificationCommand))
-
-    @property
-    def identification_rules(self) -> Sequence[IdentificationRule]:
-        return tuple(self.every(IdentificationRule))
 
     def every(self, record: type[R]) -> Iterable[R]:
         """All records of a type, active or not, in the order in which they were read."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,8 +117,3 @@ def _check(path: Path) -> tuple[Sequence[Violation], Sequence[Warning_]]:
 
 def _faults(items: Iterator[Line | Violation]) -> Sequence[Violation]:
     return list(itertools.islice((item for item in items if isinstance(item, Violation)), LISTED))
-
-
-def as_pairs(metadata: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
-    """What a request says of its package, as (element, value)."""
-    return [(f"dc.{name}", value) for name, values in metadata.items() for value in values]

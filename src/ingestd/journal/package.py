@@ -6,6 +6,7 @@ import os
 import uuid
 import zlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -96,15 +97,15 @@ class PackageJournal:
     async def start_job(self, link: str, name: str, execute: str) -> JobRecord:
         """Begin a job, or take up the one of this link that was interrupted."""
         async with self._db.transaction() as transaction:
-            open_job = await transaction.row("SELECT row FROM job WHERE link = ? AND ended_at IS NULL", (link,))
-            if open_job is None:
+            last = await transaction.row("SELECT ended_at FROM job WHERE link = ? ORDER BY row DESC", (link,))
+            if last is None or last[0] is not None:
                 await transaction.execute(
                     "INSERT INTO job (link, name, execute, started_at) VALUES (?, ?, ?, ?)",
                     (link, name, execute, now().isoformat()),
                 )
         found = await self._db.row("SELECT * FROM job WHERE link = ? AND ended_at IS NULL", (link,))
         assert found is not None  # noqa: S101  just written
-        return job_of(found)
+        return replace(job_of(found), again=last is not None)
 
     async def end_job(self, job: int, exit_code: int, seconds: float, next_link: str, facts: Facts = Facts()) -> None:
         """End a job and say, in the same transaction, where the package goes on (empty: nowhere), and what follows
@@ -117,11 +118,6 @@ class PackageJournal:
             )
             await _record(transaction, facts)
             await _set_facts(transaction, {"next_link": next_link})
-
-    async def reopen_at(self, link: str) -> None:
-        """Go on at `link`: the retry of a package that failed."""
-        async with self._db.transaction() as transaction:
-            await _set_facts(transaction, {"next_link": link})
 
     async def add_agents(self, agents: Sequence[Agent]) -> None:
         async with self._db.transaction() as transaction:

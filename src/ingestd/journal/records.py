@@ -55,6 +55,8 @@ class JobRecord:
     cursor: int
     files_done: int
     seconds: float
+    again: bool = False
+    """It had been begun before: it is interrupted work, or a further try."""
 
 
 def description_values(said: Description) -> tuple[Any, ...]:

@@ -73,6 +73,7 @@ class EventType(StrEnum):
     LINK_FAILED = "link.failed"
     LINK_SKIPPED = "link.skipped"
     LINK_RETRYING = "link.retrying"
+    """A link that had been begun before, in this attempt or an earlier one, is begun once more."""
     AIP_CREATED = "aip.created"
     AIP_STORED = "aip.stored"
     FIXITY_CHECKED = "fixity.checked"

@@ -46,17 +46,6 @@ async def digests(packed: Path, algorithm: DigestAlgorithm, *, window: int = WIN
         stopped.set()
 
 
-async def read_member(packed: Path, path: str) -> AsyncIterator[bytes]:
-    """Give the bytes of one file in a packed AIP, in blocks. Raises `FileNotFoundError` if it is not in there."""
-    stopped = threading.Event()
-    blocks = _one(packed, path, stopped)
-    try:
-        while block := await asyncio.to_thread(next, blocks, b""):
-            yield block
-    finally:
-        stopped.set()
-
-
 def _members(packed: Path, algorithm: DigestAlgorithm, stopped: threading.Event) -> Iterator[Member]:
     for path, blocks in _entries(packed, stopped):
         one = hashlib.new(algorithm.value, usedforsecurity=False)
@@ -65,14 +54,6 @@ def _members(packed: Path, algorithm: DigestAlgorithm, stopped: threading.Event)
             one.update(block)
             size += len(block)
         yield Member(path=path, size_bytes=size, digest=one.hexdigest())
-
-
-def _one(packed: Path, path: str, stopped: threading.Event) -> Iterator[bytes]:
-    for name, blocks in _entries(packed, stopped):
-        if name == path:
-            yield from blocks
-            return
-    raise FileNotFoundError(2, "not in the package", path)
 
 
 def _entries(packed: Path, stopped: threading.Event) -> Iterator[tuple[str, Iterator[bytes]]]:
