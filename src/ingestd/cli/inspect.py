@@ -78,8 +78,7 @@ def _print_tools(tools: Sequence[ToolInfo]) -> None:
             state = tool.version or "found" if tool.found else "MISSING"
             print(f"  {tool.name:<{width}}  {state:<14}  {tool.purpose}")
             if not tool.found:
-                source = tool.package or "from its own site"
-                print(f"  {'':<{width}}  {'':<14}  needed for {tool.needed_for}; install: {source}")
+                print(f"  {'':<{width}}  {'':<14}  needed for {tool.needed_for}; install: {tool.package}")
     missing = [tool.name for tool in tools if not tool.found]
     print(f"\nMissing: {', '.join(missing)}" if missing else "\nNothing is missing.")
 

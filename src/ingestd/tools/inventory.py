@@ -23,8 +23,7 @@ _NUMBER = re.compile(r"(?<![\d.])\d+(?:\.\d+)+")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToolInfo:
-    """A program or library. `package` is what to install: a Debian package, or the Python distribution's name; empty
-    where neither has it.
+    """A program or library. `package` is what to install: a Debian package, or the Python distribution's name.
 
     `needed_for` is `core` where nothing works without it, else the processing options or input formats that lose
     something. `version` is empty where it is not found or does not say.
@@ -69,7 +68,7 @@ PROGRAMS = (
     ),
     _p("clamscan", "clamscan --version", "Looks for malware where no clamd runs.", "clamav", "scan_for_viruses"),
     _p("Graphviz", "dot -V", "Draws the workflow.", "graphviz", "ingestd workflow graph"),
-    _p("bulk_extractor", "bulk_extractor -V", "Looks for personal data in files.", "", "examine_contents"),
+    _p("bulk_extractor", "bulk_extractor -V", "Looks for personal data in files.", "its own releases", "examine_contents"),
     _p("ffprobe", "ffprobe -version", "Reads technical metadata of sound and film.", "ffmpeg", "characterization"),
 )  # fmt: skip
 
