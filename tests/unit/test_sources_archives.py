@@ -945,7 +945,7 @@ class TestNothingIsEverWrittenOutside:
             if parts is None:
                 continue
             if kind == "file":
-                writer.file(parts, [memoryview(b"new")], mtime_ns=None)
+                writer.file(parts, [memoryview(b"new")], size_bytes=3, mtime_ns=None)
             elif kind == "directory":
                 writer.directory(parts)
             elif kind == "symlink":

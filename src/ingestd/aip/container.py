@@ -172,8 +172,10 @@ class _Taker:
     def directory(self, parts: tuple[bytes, ...], /) -> None:
         """Folders are where their files say; an empty one holds nothing to be looked at."""
 
-    def file(self, parts: tuple[bytes, ...], chunks: Iterable[memoryview], /, *, mtime_ns: int | None) -> None:
-        del mtime_ns
+    def file(
+        self, parts: tuple[bytes, ...], chunks: Iterable[memoryview], /, *, size_bytes: int | None, mtime_ns: int | None
+    ) -> None:
+        del size_bytes, mtime_ns  # only what is read counts
         if not parts:
             self._odd(b".", "a name", "a file without one")
             return

@@ -6,12 +6,20 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import PurePosixPath
 
 from ingestd.errors import Code, ContentError, Violation
 from ingestd.job import Outcome, Services, Task
 from ingestd.manifests import Wrong, leads_out
-from ingestd.metadata.dataverse import AGENTS_FILE, FILE, Dataset, DatasetFile, agents, is_dataset, read
+from ingestd.metadata.dataverse import (
+    AGENTS_FILE,
+    PLACES,
+    Dataset,
+    DatasetFile,
+    agents,
+    is_dataset,
+    no_dataset,
+    read,
+)
 from ingestd.metadata.tables import invalid
 from ingestd.metadata.xml import UnreadableError
 from ingestd.mets import unfit
@@ -22,7 +30,6 @@ from ingestd.references import find
 
 MISSING = "content.dataverse_file_missing"
 DERIVATION = "derivation"
-_PLACES = (FILE, "objects/dataset.json")
 _WINDOW = 32
 _RESTRICTED = "it is restricted, and was not exported"
 _TABLE = "the submitted file of this table is not there: nothing proves the checksum"
@@ -73,16 +80,11 @@ async def read_dataverse_dataset(task: Task, services: Services) -> AsyncIterato
 
 
 async def _document(task: Task) -> File | None:
-    files = await task.history.files_received_as(_PLACES)
-    found = next((files[place] for place in _PLACES if place in files), None)
+    files = await task.history.files_received_as(PLACES)
+    found = next((files[place] for place in PLACES if place in files), None)
     if task.package.type is TransferType.DATAVERSE:
         if found is None:
-            violation = Violation(path=FILE, rule="dataverse", expected="dataset.json", actual="no such file")
-            raise ContentError(
-                "this is no dataset of Dataverse",
-                violations=(violation,),
-                remediation=f"Put what Dataverse's API says of the dataset into {FILE}, or leave the `type` out.",
-            )
+            raise no_dataset()
         return found
     known = found is not None and await asyncio.to_thread(is_dataset, task.at(found.path))
     return found if known else None
@@ -115,12 +117,11 @@ async def _find(task: Task, window: Sequence[DatasetFile]) -> Mapping[int, _Foun
     """Find a window of files: where they should be, or, of a table, in its bundle, a folder or a zip."""
     asked: list[tuple[DatasetFile, str, list[str]]] = []
     for one in (one for one in window if not leads_out(one.path)):
+        asked.append((one, "file", one.places))
         if not one.is_table:
-            asked.append((one, "file", [f"objects/{one.path}"]))
             continue
-        folders = _bundles(one)
-        asked.append((one, "file", [f"{folder}/{name}" for folder in folders for name in one.submitted]))
-        asked.append((one, "tab", [f"{folder}/{PurePosixPath(one.path).name}" for folder in folders]))
+        folders = one.bundles
+        asked.append((one, "tab", one.places_of_table))
         for kind, names in _BESIDE.items():
             wanted = [name.format(stem=one.stem) for name in names]
             asked += [(one, kind, [f"{folder}/{name}" for folder in folders]) for name in wanted]
@@ -137,12 +138,6 @@ async def _find(task: Task, window: Sequence[DatasetFile]) -> Mapping[int, _Foun
         elif here.file is None or answer.file.id != here.file.id:
             here.beside.append((role, answer.file))
     return found
-
-
-def _bundles(table: DatasetFile) -> list[str]:
-    folder = PurePosixPath("objects") / PurePosixPath(table.path).parent
-    places = [folder / table.stem, folder / f"{table.stem}.zip", folder, PurePosixPath("objects") / table.stem]
-    return [str(place) for place in dict.fromkeys(places)]
 
 
 async def _prove(task: Task, document: File, dataset: Dataset, wrong: Wrong) -> AsyncIterator[Outcome]:

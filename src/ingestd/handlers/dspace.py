@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from ingestd.errors import Code, ContentError, Violation
 from ingestd.job import Outcome, Services, Task
 from ingestd.manifests import Wrong, leads_out
-from ingestd.metadata.dspace import NAME, Bitstream, Export, is_export, read
+from ingestd.metadata.dspace import NAME, Bitstream, Export, is_export, no_export, read
 from ingestd.metadata.xml import UnreadableError
 from ingestd.mets import unfit
 from ingestd.oais import Description, Directory, Facts, File, FileUse, TransferType, Warning_, escape_name
@@ -65,20 +65,10 @@ async def read_dspace_exports(task: Task, services: Services) -> AsyncIterator[O
                 remediation="Export the items that the violations name again.",
             )
         if not found and task.package.type is TransferType.DSPACE:
-            raise _none_found()
+            raise no_export()
     async for file in _documents(task, after_row=task.cursor):
         async for outcome in _take_over(task, file):
             yield outcome
-
-
-def _none_found() -> ContentError:
-    violation = Violation(path=NAME, rule="dspace", expected="the mets.xml of an item", actual="no such file")
-    return ContentError(
-        "this is no DSpace export",
-        violations=(violation,),
-        remediation="Send folders or zips of items, each with its mets.xml (DSpace: `packager -d -t AIP`), with the "
-        "option extract_packages where they are zips; or leave the request's `type` out.",
-    )
 
 
 async def _documents(task: Task, after_row: int = 0) -> AsyncIterator[File]:

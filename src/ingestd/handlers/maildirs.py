@@ -14,10 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from ingestd.derivatives import Maker, NotMade, Order, recorded
-from ingestd.errors import ContentError, Violation
 from ingestd.fpr.records import Purpose, Rule
 from ingestd.job import Outcome, Services, Task, ToolUse
-from ingestd.metadata.mail import Attachment, UnreadableMailError, attachments
+from ingestd.metadata.mail import FOLDERS, Attachment, UnreadableMailError, attachments, no_maildir
 from ingestd.oais import Directory, Facts, File, FileUse, TransferType, Warning_, escape_name, safe_name
 from ingestd.premis import Digest, DigestAlgorithm, Event, EventType, now
 from ingestd.sources.contents import short
@@ -28,7 +27,6 @@ UNREAD = "content.mail_unread"
 LINK = "Make an mbox of each maildir"
 _LOSS = "no maildir has an mbox beside it"
 _PLACE = "mail_attachments"
-_FOLDERS = ("cur", "new")
 
 
 async def extract_mail_attachments(task: Task, services: Services) -> AsyncIterator[Outcome]:
@@ -41,24 +39,15 @@ async def extract_mail_attachments(task: Task, services: Services) -> AsyncItera
     if task.package.type is not TransferType.MAILDIR:
         return
     if not task.cursor and not [one async for one in _maildirs(task)]:
-        raise _no_maildir()
+        raise no_maildir()
     place = (await task.history.facts()).get(_PLACE, "") or await _free_place(task)
     yield Outcome(facts=Facts(package={_PLACE: place}), cursor=task.cursor)
     async for files in task.history.files(under="objects", uses=(FileUse.ORIGINAL,), after_row=task.cursor):
         for file in files:
-            if PurePosixPath(file.original).parent.name in _FOLDERS and not file.path.startswith(f"{place}/"):
+            if PurePosixPath(file.original).parent.name in FOLDERS and not file.path.startswith(f"{place}/"):
                 extracted = _Extracted(task, file, f"{place}/{file.path.removeprefix('objects/')}")
                 yield await asyncio.to_thread(extracted.take, services.settings.digest_algorithm)
         yield Outcome(cursor=files[-1].row)
-
-
-def _no_maildir() -> ContentError:
-    violation = Violation(path="", rule="maildir", expected="a folder with the folders cur and new", actual="none")
-    return ContentError(
-        "there is no maildir in the transfer",
-        violations=(violation,),
-        remediation="Send maildirs, each a folder with `cur`, `new` and `tmp`; or leave the request's `type` out.",
-    )
 
 
 async def _maildirs(task: Task) -> AsyncIterator[Directory]:
@@ -66,7 +55,7 @@ async def _maildirs(task: Task) -> AsyncIterator[Directory]:
     place = (await task.history.facts()).get(_PLACE, "")
     async for directories in task.history.directories(under="objects", by_path=True):
         for directory in directories:
-            if PurePosixPath(directory.path).name == _FOLDERS[0] and not (
+            if PurePosixPath(directory.path).name == FOLDERS[0] and not (
                 place and directory.path.startswith(f"{place}/")
             ):
                 parent = str(PurePosixPath(directory.path).parent)
@@ -79,7 +68,7 @@ async def _maildirs(task: Task) -> AsyncIterator[Directory]:
 def _outermost(root: Path, path: PurePosixPath) -> str:
     """Of a folder and those it is in, the outermost that is a maildir; empty if none is."""
     folders = [folder for folder in (path, *path.parents) if str(folder) != "."]
-    found = [folder for folder in folders if all((root / folder / name).is_dir() for name in _FOLDERS)]
+    found = [folder for folder in folders if all((root / folder / name).is_dir() for name in FOLDERS)]
     return str(found[-1]) if found else ""
 
 

@@ -15,10 +15,13 @@ from typing import Any
 
 from lxml import etree
 
+from ingestd.errors import ContentError, Violation
 from ingestd.metadata.xml import UnreadableError
 from ingestd.premis import Agent
 
 FILE = "metadata/dataset.json"
+PLACES = (FILE, "objects/dataset.json")
+"""Where the dataset's document may be in the transfer."""
 AGENTS_FILE = "metadata/agents.json"
 DOCUMENT_BYTES = 16 << 20
 _CHARACTERS = 100_000
@@ -66,6 +69,25 @@ class DatasetFile:
     def stem(self) -> str:
         return PurePosixPath(self.path).stem
 
+    @property
+    def bundles(self) -> Sequence[str]:
+        """The folders of the transfer, or zips in it, that a table may be in with what Dataverse made of it."""
+        folder = PurePosixPath("objects") / PurePosixPath(self.path).parent
+        places = [folder / self.stem, folder / f"{self.stem}.zip", folder, PurePosixPath("objects") / self.stem]
+        return [str(place) for place in dict.fromkeys(places)]
+
+    @property
+    def places(self) -> list[str]:
+        """Where the file, or of a table the submitted one, may be in the transfer."""
+        if not self.is_table:
+            return [f"objects/{self.path}"]
+        return [f"{folder}/{name}" for folder in self.bundles for name in self.submitted]
+
+    @property
+    def places_of_table(self) -> list[str]:
+        """Where the `.tab` file may be."""
+        return [f"{folder}/{PurePosixPath(self.path).name}" for folder in self.bundles]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dataset:
@@ -77,6 +99,16 @@ class Dataset:
     files: Sequence[DatasetFile]
     agent: Agent
     released_at: datetime | None
+
+
+def no_dataset() -> ContentError:
+    """The error where a dataset was promised and none is."""
+    violation = Violation(path=FILE, rule="dataverse", expected="dataset.json", actual="no such file")
+    return ContentError(
+        "this is no dataset of Dataverse",
+        violations=(violation,),
+        remediation=f"Put what Dataverse's API says of the dataset into {FILE}, or leave the `type` out.",
+    )
 
 
 def is_dataset(path: Path) -> bool:

@@ -15,6 +15,7 @@ from xml.parsers import expat
 
 from lxml import etree
 
+from ingestd.errors import ContentError, Violation
 from ingestd.metadata.xml import UnreadableError
 from ingestd.oais import NOWHERE
 from ingestd.premis import Restriction, RightsBasis, RightsGranted, RightsStatement
@@ -79,6 +80,17 @@ class Export:
     rights: Sequence[RightsStatement] = ()
     licences: list[Licence] = field(default_factory=list)
     bitstreams: list[Bitstream] = field(default_factory=list)
+
+
+def no_export() -> ContentError:
+    """The error where an export was promised and none is."""
+    violation = Violation(path=NAME, rule="dspace", expected="the mets.xml of an item", actual="no such file")
+    return ContentError(
+        "this is no DSpace export",
+        violations=(violation,),
+        remediation="Send folders or zips of items, each with its mets.xml (DSpace: `packager -d -t AIP`), with the "
+        "option extract_packages where they are zips; or leave the request's `type` out.",
+    )
 
 
 def is_export(path: Path) -> bool:

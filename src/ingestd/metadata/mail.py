@@ -11,10 +11,24 @@ from email.header import decode_header, make_header
 from email.message import Message
 from pathlib import Path
 
+from ingestd.errors import ContentError, Violation
+
+FOLDERS = ("cur", "new")
+"""What a folder has that is a maildir; a file in one of them is a message."""
 MESSAGE_BYTES = 64 << 20
 """Largest message that is read."""
 MOST_ATTACHMENTS = 1000
 """Of one message."""
+
+
+def no_maildir() -> ContentError:
+    """The error where maildirs were promised and none is."""
+    violation = Violation(path="", rule="maildir", expected="a folder with the folders cur and new", actual="none")
+    return ContentError(
+        "there is no maildir in the transfer",
+        violations=(violation,),
+        remediation="Send maildirs, each a folder with `cur`, `new` and `tmp`; or leave the request's `type` out.",
+    )
 
 
 class UnreadableMailError(ValueError):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,15 +23,20 @@ from ingestd.job import Services
 from ingestd.messages import PreservationRequest, ProcessingConfig
 from ingestd.oais import TransferType, escape_name
 from ingestd.planning import check_reingest, planned
+from ingestd.preflight.metadata import READ as METADATA
 from ingestd.preflight.metadata import check_metadata
 from ingestd.preflight.report import Report
+from ingestd.preflight.structure import READ as STRUCTURE
 from ingestd.preflight.structure import check_bag, check_checksums, check_places, is_bag
 from ingestd.preflight.transfer import OutOfTimeError, Transfer
+from ingestd.preflight.types import READ as TYPES
+from ingestd.preflight.types import check_type
 from ingestd.premis import now, rfc3339
 from ingestd.sources import Checked, Kind, Source, check, source_of
 from ingestd.sources.copying import Worker, digest_of
 from ingestd.sources.downloads import ask_head
 from ingestd.sources.findings import compare
+from ingestd.sources.listing import Reading, list_archive
 from ingestd.sources.locations import is_object, is_remote
 from ingestd.sources.names import open_plain
 from ingestd.sources.overview import Bounds, Overview, ask_store, looked_into
@@ -37,6 +44,10 @@ from ingestd.workflow import Workflow
 
 log = structlog.get_logger(__name__)
 
+_READ = (*STRUCTURE, *METADATA, *TYPES)
+"""Patterns of the names of files that are read."""
+_LISTING = 0.8
+"""How much of the time may go to listing an archive; the rest is for what was taken out of it."""
 _ARCHIVE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".zip", ".tar", ".7z", ".rar")
 
 
@@ -146,26 +157,49 @@ class Preflight:
     # --- near --------------------------------------------------------------------------------------------------------
 
     async def _look_near(self, source: Source, request: PreservationRequest, report: Report) -> None:
-        worker = Worker()
-        await worker.run(partial(self._look, source, request, report, worker))
-
-    def _look(self, source: Source, request: PreservationRequest, report: Report, worker: Worker) -> None:
-        """Blocks. Everything from here on is of files that are at hand."""
         checked, limits = report.checked, self._settings.preflight
         assert checked is not None  # noqa: S101  the caller has it
-        until = time.monotonic() + limits.max_seconds
-        self._compare(source, checked, report, worker)
-        bounds = Bounds(entries=limits.max_entries, until=until)
-        settings, unpack = self._settings.sources, self._settings.unpack
+        worker = Worker()
+        await worker.run(partial(self._compare, source, checked, report, worker))
+        bounds = Bounds(entries=limits.max_entries, until=time.monotonic() + limits.max_seconds)
+        look = self._look_into_archive if checked.kind is Kind.ARCHIVE else self._look_into
         try:
-            with looked_into(checked, settings, unpack, bounds=bounds, breathe=worker.breathe) as overview:
-                if overview is None:
-                    report.limits.append("what this archive holds is seen when it is unpacked")
-                else:
-                    _count(report, overview)
-                    self._inside(overview, request, report, until, worker)
+            await look(checked, request, report, bounds, worker)
         except OSError as error:
             report.limits.append(f"the source could not be looked at: {error.strerror or error}")
+
+    async def _look_into(
+        self, checked: Checked, request: PreservationRequest, report: Report, bounds: Bounds, worker: Worker
+    ) -> None:
+        def into() -> None:
+            with looked_into(checked, self._settings.sources, bounds=bounds, breathe=worker.breathe) as overview:
+                self._inside(overview, request, report, bounds.until, worker)
+
+        await worker.run(into)
+
+    async def _look_into_archive(
+        self, checked: Checked, request: PreservationRequest, report: Report, bounds: Bounds, worker: Worker
+    ) -> None:
+        """List the archive in most of the time, and read what was taken out of it in the rest."""
+        limits = self._settings.preflight
+        until = bounds.until - (1 - _LISTING) * limits.max_seconds
+        reading = Reading(wanted=_READ, file_bytes=limits.max_metadata_bytes)
+        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="ingestd-look-"))
+        try:
+            overview = await list_archive(
+                checked,
+                folder,
+                self._settings.unpack,
+                self._services.pool,
+                bounds=replace(bounds, until=until),
+                reading=reading,
+            )
+            if overview is None:
+                report.limits.append("what this archive holds is seen when it is unpacked")
+            else:
+                await worker.run(partial(self._inside, overview, request, report, bounds.until, worker))
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     def _compare(self, source: Source, checked: Checked, report: Report, worker: Worker) -> None:
         """Hold a file that is small enough against its checksum."""
@@ -188,6 +222,9 @@ class Preflight:
     def _inside(
         self, overview: Overview, request: PreservationRequest, report: Report, until: float, worker: Worker
     ) -> None:
+        """Check what is in a source; blocks."""
+        _count(report, overview)
+
         def watch() -> None:
             worker.breathe()
             if time.monotonic() > until:
@@ -197,6 +234,7 @@ class Preflight:
             overview=overview,
             bag=False,
             system_names=self._settings.removable_files,
+            mail=request.type is TransferType.MAILDIR,
             most_bytes=self._settings.preflight.max_metadata_bytes,
             watch=watch,
             errors=report.errors,
@@ -220,6 +258,7 @@ class Preflight:
             check_places(transfer)
         if "verify_checksum_manifests" in fatal:
             check_checksums(transfer)
+        check_type(transfer, request.type, fatal=fatal)
         strict = self._settings.metadata.rights_rules is RightsRules.STRICT
         report.warnings += check_metadata(transfer, fatal=fatal, strict_rights=strict)
 

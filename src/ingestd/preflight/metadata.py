@@ -24,6 +24,14 @@ _DUBLIN_CORE = "metadata/dublincore.xml"
 _STRUCT_MAP = "metadata/mets_structmap.xml"
 _PROCESSING = "processingMCP.xml"
 NOT_FOUND = "content.metadata_unmatched"
+READ = tuple(
+    name.rpartition("/")[2]
+    for name in (
+        *(_PROCESSING, _DUBLIN_CORE, _STRUCT_MAP, RIGHTS, PREMIS, identifiers.FILE, labels.LABELS),
+        *(descriptions.FILE, descriptions.JSON_FILE, source_documents.FILE),
+    )
+)
+"""Names of the files that are read."""
 
 Check = Callable[[Transfer, Path], Iterator[Violation]]
 

@@ -13,6 +13,8 @@ from ingestd.oais import escape_name
 from ingestd.preflight.transfer import PAYLOAD, TOP_LEVEL, Transfer
 from ingestd.premis import DigestAlgorithm
 
+READ = ("bagit.txt", "fetch.txt", *INFO_FILES, "manifest-*.txt", "tagmanifest-*.txt", "checksum.*")
+"""Patterns of the names of files that are read."""
 _FOLDERS_OF_OBJECTS = ("objects/metadata", "objects/submissionDocumentation", "submissionDocumentation")
 _OXUM = "payload-oxum"
 

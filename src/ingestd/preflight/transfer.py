@@ -10,6 +10,7 @@ from pathlib import Path
 from ingestd.errors import Code, IngestError, Violation
 from ingestd.manifests import Wrong
 from ingestd.references import PACKAGE, paths_of
+from ingestd.sources.contents import hidden
 from ingestd.sources.findings import failure
 from ingestd.sources.overview import Overview
 
@@ -23,12 +24,15 @@ class OutOfTimeError(Exception):
 
 @dataclass(kw_only=True, slots=True)
 class Transfer:
-    """What a source holds, seen as a transfer. `bag`: it is one. `system_names`: files that will be removed."""
+    """What a source holds, seen as a transfer. `bag`: it is one. `system_names`: files that will be removed. `mail`: of
+    hidden folders, those that are maildirs stay.
+    """
 
     overview: Overview
     bag: bool
     system_names: Collection[str]
     most_bytes: int
+    mail: bool
     watch: Callable[[], None]
     """Raises `OutOfTimeError` when the look must end; to be called now and then."""
     errors: list[IngestError] = field(default_factory=list)
@@ -48,6 +52,13 @@ class Transfer:
         """Whether one of the names that something may be called by is that of a file, a folder or the package."""
         paths = paths_of(names)
         return PACKAGE in paths or any(place in self.overview.entries for path in paths for place in self.places(path))
+
+    def has_object(self, paths: Sequence[str]) -> bool:
+        """Whether one of these is a file, by its path in the source or in the transfer."""
+        inside = [path if path.startswith("objects/") else f"objects/{path}" for path in paths]
+        return any(self.overview.is_file(place) for path in inside for place in (path, *self.places(path))) or any(
+            map(self.overview.is_file, paths)
+        )
 
     def has_file(self, names: Sequence[str]) -> bool:
         return any(self.overview.is_file(place) for path in paths_of(names) for place in self.places(path))
@@ -93,7 +104,12 @@ class Transfer:
     def removed(self, path: str) -> bool:
         """Whether it will be removed: hidden, or left behind by an operating system."""
         *_, name = parts = path.split("/")
-        return name in self.system_names or any(part.startswith(".") or part.endswith("~") for part in parts)
+        return name in self.system_names or any(self._hides(parts[: depth + 1]) for depth in range(len(parts)))
+
+    def _hides(self, parts: Sequence[str]) -> bool:
+        if not hidden(parts[-1]):
+            return False
+        return not (self.mail and parts[-1].startswith(".") and self.overview.is_folder("/".join([*parts, "cur"])))
 
     def refuse(self, code: Code, detail: str, wrong: Wrong | Sequence[Violation]) -> None:
         """Note an error with everything that was found wrong, if anything was."""

@@ -64,7 +64,11 @@ class Taker(Protocol):
 
     def directory(self, parts: tuple[bytes, ...], /) -> None: ...
 
-    def file(self, parts: tuple[bytes, ...], chunks: Iterable[memoryview], /, *, mtime_ns: int | None) -> None: ...
+    def file(
+        self, parts: tuple[bytes, ...], chunks: Iterable[memoryview], /, *, size_bytes: int | None, mtime_ns: int | None
+    ) -> None:
+        """Take a file. `size_bytes` is what the archive says of it, None where it says nothing."""
+        ...
 
     def symlink(self, parts: tuple[bytes, ...], target: bytes, /) -> None: ...
 
@@ -119,8 +123,7 @@ def _take_zipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo, writer: Taker)
         with archive.open(info) as link:
             writer.symlink(parts, link.read(CHUNK_BYTES))
     elif kind in (0, stat.S_IFREG):
-        with archive.open(info) as content:
-            writer.file(parts, _checked(content, info), mtime_ns=_zip_mtime(info))
+        writer.file(parts, _zipped_chunks(archive, info), size_bytes=info.file_size, mtime_ns=_zip_mtime(info))
     else:
         writer.special(parts, kind)
 
@@ -134,12 +137,13 @@ def zip_name(info: zipfile.ZipInfo) -> bytes:
     return raw.replace(b"\\", b"/") if info.create_system == 0 and b"/" not in raw else raw
 
 
-def _checked(content: IO[bytes], info: zipfile.ZipInfo) -> Iterator[memoryview]:
+def _zipped_chunks(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[memoryview]:
     """The content of a file; `zipfile` proves its CRC-32, but takes an early end for the end."""
     size = 0
-    for chunk in _chunks(content):
-        size += len(chunk)
-        yield chunk
+    with archive.open(info) as content:
+        for chunk in _chunks(content):
+            size += len(chunk)
+            yield chunk
     if size != info.file_size:
         raise damaged(f"a file of {info.file_size} bytes has {size}")
 
@@ -181,14 +185,14 @@ class _Header(tarfile.TarInfo):
             raise damaged(error) from error
 
 
-def read_tar(file: IO[bytes], writer: Taker, *, filter_name: str) -> None:
-    """Read a tar (ustar, pax, GNU), compressed or not. Raises `IngestError`, or `NotAnArchive` for what is something
-    else that is compressed.
+def read_tar(file: IO[bytes], writer: Taker, *, filter_name: str, skipping: bool = False) -> None:
+    """Read a tar (ustar, pax, GNU), compressed or not; `skipping`, one that is not from header to header. Raises
+    `IngestError`, or `NotAnArchive` for what is something else that is compressed.
     """
     found = 0
     try:
         with _decompressed(file, filter_name) as stream:
-            for archive, info in _members(stream):
+            for archive, info in _members(stream, skipping=skipping and filter_name == "none"):
                 _take_member(archive, info, writer)
                 found += 1
             # What follows the end is read and counted too: with it comes the stream's own checksum.
@@ -244,10 +248,10 @@ class _Raw:
         return buffer.raw[:count]
 
 
-def _members(stream: _Stream) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+def _members(stream: _Stream, *, skipping: bool) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     with tarfile.open(
         fileobj=cast("Any", stream),  # which is only read
-        mode="r|",
+        mode="r:" if skipping else "r|",
         bufsize=_TAR_BUFFER_BYTES,
         tarinfo=_Header,
         encoding="utf-8",
@@ -272,7 +276,7 @@ def _take_member(archive: tarfile.TarFile, info: tarfile.TarInfo, writer: Taker)
     elif info.islnk():
         writer.hard_link(parts, os.fsencode(info.linkname))
     elif info.isreg():
-        writer.file(parts, _member_chunks(archive, info), mtime_ns=_tar_mtime(info))
+        writer.file(parts, _member_chunks(archive, info), size_bytes=info.size, mtime_ns=_tar_mtime(info))
     else:
         kinds = {tarfile.FIFOTYPE: stat.S_IFIFO, tarfile.CHRTYPE: stat.S_IFCHR, tarfile.BLKTYPE: stat.S_IFBLK}
         writer.special(parts, kinds.get(info.type, 0))
@@ -344,7 +348,9 @@ def _take_entry(archive: Any, entry: Any, writer: Taker, crc: int | None) -> Non
     elif kind in (0, stat.S_IFREG):
         dated = ffi.entry_mtime_is_set(entry)
         mtime_ns = ffi.entry_mtime(entry) * 1_000_000_000 + ffi.entry_mtime_nsec(entry) if dated else None
-        writer.file(parts, content if crc is None else _proved(content, crc), mtime_ns=mtime_ns)
+        size = ffi.entry_size(entry) if ffi.entry_size_is_set(entry) else None
+        chunks = content if crc is None else _proved(content, crc)
+        writer.file(parts, chunks, size_bytes=size, mtime_ns=mtime_ns)
     else:
         writer.special(parts, kind)
 

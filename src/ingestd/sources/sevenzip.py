@@ -11,7 +11,9 @@ import os
 import re
 import shutil
 import stat
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,23 +91,66 @@ def limits_for(pool: Pool, path: str) -> RunLimits:
 async def _list(program: str, path: str, meter: Meter, pool: Pool) -> int:
     """Hold what the archive says of itself against the limits, before it is unpacked; give the number of files."""
     findings = Findings()
-    files = folders = 0
+    files = 0
+    async with aclosing(listed_by_7z(program, path, pool, limits_for(pool, path))) as entries:
+        async for one in entries:
+            meter.entry()
+            _judge(one.raw, meter, findings)
+            meter.count(one.size_bytes)
+            files += not one.folder
+    findings.raise_any()
+    return files
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listed:
+    """An entry as the archive's own list has it."""
+
+    raw: bytes
+    size_bytes: int
+    folder: bool
+    link: bool
+    encrypted: bool
+
+
+async def listed_by_7z(program: str, path: str, pool: Pool, limits: RunLimits) -> AsyncGenerator[Listed, None]:
+    """Give the list of an archive, as the 7z program reads it. Raises `ContentError`, `ToolError`."""
     argv = [program, "l", "-slt", "-ba", "-sccUTF-8", "-p", "--", path]
-    async with pool.lines(argv, limits=limits_for(pool, path), name=program) as lines:
+    said: dict[bytes, bytes] = {}
+    async with pool.lines(argv, limits=limits, name=program) as lines:
         async for line in lines:
             key, _, value = line.partition(b" = ")
-            if key == b"Path":
-                files += 1
-                meter.entry()
-                _judge(value, meter, findings)
-            elif key == b"Size" and value.isdigit():
-                meter.count(int(value))
-            elif key == b"Attributes" and b"D" in value.partition(b" ")[0]:  # `D`, or `RD` for one that is read-only
-                folders += 1
+            if key == b"Path" and said:
+                yield _listed(said)
+                said = {}
+            said[key] = value
     if not lines.result().ok:
         raise _seven_zip_error(lines.result())
-    findings.raise_any()
-    return files - folders
+    if said:
+        yield _listed(said)
+
+
+def _listed(said: Mapping[bytes, bytes]) -> Listed:
+    size, (windows, _, posix) = said.get(b"Size", b""), said.get(b"Attributes", b"").partition(b" ")
+    return Listed(
+        raw=said.get(b"Path", b""),
+        size_bytes=int(size) if size.isdigit() else 0,
+        folder=b"D" in windows,  # `D`, or `RD` for one that is read-only
+        link=posix.startswith(b"l"),
+        encrypted=said.get(b"Encrypted") == b"+",
+    )
+
+
+async def take_with_7z(path: str, names: Sequence[str], into: Path, pool: Pool, limits: RunLimits) -> None:
+    """Unpack single files into `into`, made anew; those that cannot be had are not there. Raises `ToolError`."""
+    program = seven_zip(pool)
+    if program is None:
+        return
+    await asyncio.to_thread(_renew, into)
+    named = into.with_suffix(".txt")
+    await asyncio.to_thread(named.write_text, "".join(f"{name}\n" for name in names), encoding="utf-8")
+    argv = [program, "x", "-y", "-bd", "-bb0", "-p", "-spd", "-scsUTF-8", f"-o{into}", f"-i@{named}", "--", path]
+    await pool.run(argv, limits=limits, writes=[into], name=program)
 
 
 def _judge(raw: bytes, meter: Meter, findings: Findings) -> None:

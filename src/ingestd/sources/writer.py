@@ -141,8 +141,11 @@ class Writer:
         for chunk in chunks:
             self.meter.count(len(chunk))
 
-    def file(self, parts: Parts, chunks: Iterable[memoryview], *, mtime_ns: int | None) -> None:
-        """Write one file; the bytes are counted even where the file cannot be made."""
+    def file(self, parts: Parts, chunks: Iterable[memoryview], *, size_bytes: int | None, mtime_ns: int | None) -> None:
+        """Write one file; the bytes are counted even where the file cannot be made. What it says of its size is not
+        believed.
+        """
+        del size_bytes
         path = b"/".join(parts)
         try:
             fd = self._create(parts)
@@ -284,7 +287,7 @@ class Writer:
         undated = b"/".join(source) in self._undated
         with os.fdopen(fd, "rb", buffering=0) as file:
             mtime_ns = os.fstat(file.fileno()).st_mtime_ns
-            self.file(parts, _blocks(file), mtime_ns=None if undated else mtime_ns)
+            self.file(parts, _blocks(file), size_bytes=None, mtime_ns=None if undated else mtime_ns)
 
     def _date(self, fd: int, path: bytes, mtime_ns: int | None) -> None:
         try:
