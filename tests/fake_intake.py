@@ -125,7 +125,9 @@ class FakeIntake:
         reply_to: str | None,
         correlation_id: str | None,
         message_id: str | None,
+        tenant: str = "",
     ) -> Disposition:
+        del tenant
         self.refused.append(Refused(body=body, error=error, message_id=message_id))
         name = str(json.loads(body).get("id") or message_id)
         envelope = RequestEnvelope(

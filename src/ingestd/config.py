@@ -10,18 +10,19 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, model_validator
 
-from ingestd.errors import Code, SystemFault, Violation
+from ingestd.errors import Code, SystemFault, Violation, nearest
 from ingestd.premis import DigestAlgorithm
 from ingestd.sections import AdmissionSettings, JanitorSettings, Model, PreflightSettings
 
 PREFIX = "INGESTD_"
+_UNKNOWN = "unknown_setting"
 CPUS = len(os.sched_getaffinity(0))
 
 
@@ -207,8 +208,8 @@ class SourceSettings(Model):
     schemes: tuple[str, ...] = ("file", "http", "https", "s3", "az", "gs")
     """URL schemes that requests may name."""
     roots: tuple[LocalPath, ...] = ()
-    """Folders below which `file` sources must lie. Requests from the broker may read nothing outside; the command line
-    and the library, which run as their user, may read everything when this is empty."""
+    """Folders that `file` sources must be, or lie below. Requests from the broker may read nothing outside; the command
+    line and the library, which run as their user, may read everything when this is empty."""
     hosts: tuple[str, ...] = ()
     """Hosts that `http(s)` sources may be fetched from; empty for every public one. An address that is not public
     (loopback, private, link-local, such as cloud metadata) must be named here."""
@@ -424,14 +425,11 @@ class Settings(Model):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            violations = tuple(
-                Violation(path=".".join(map(str, item["loc"])), rule=item["type"], expected=item["msg"])
-                for item in error.errors(include_input=False)
-            )
-            names = ", ".join(violation.path for violation in violations)
-            raise SystemFault(
-                f"settings are not valid: {names}", code=Code.SYSTEM_CONFIGURATION, violations=violations
-            ) from error
+            violations = tuple(_violation(item) for item in error.errors(include_input=False))
+            unknown = ", ".join(one.path for one in violations if one.rule == _UNKNOWN)
+            wrong = ", ".join(one.path for one in violations if one.rule != _UNKNOWN)
+            said = [f"there is no setting {unknown}"] * bool(unknown) + [f"not valid: {wrong}"] * bool(wrong)
+            raise SystemFault("; ".join(said), code=Code.SYSTEM_CONFIGURATION, violations=violations) from error
 
     @property
     def work_dir(self) -> Path:
@@ -445,6 +443,31 @@ class Settings(Model):
     def all_locations(self) -> Mapping[str, str | LocationSettings]:
         """Locations by name, with the default one where none is set."""
         return self.locations or {"primary": (self.data_dir / "aips").absolute().as_uri()}
+
+
+def _violation(item: Any) -> Violation:
+    """What pydantic found wrong with a setting; of one that there is not, the nearest that there is."""
+    *sections, name = (part for part in map(str, item["loc"]) if "[" not in part)  # which is pydantic's own
+    path = ".".join([*sections, name])
+    if item["type"] != "extra_forbidden":
+        return Violation(path=path, rule=item["type"], expected=item["msg"])
+    return Violation(path=path, rule=_UNKNOWN, expected=nearest(name, _settings_of(sections)))
+
+
+def _settings_of(sections: Sequence[str]) -> list[str]:
+    """The settings in a section; of a table with names of the site's own (`credentials.NAME`), in what is named."""
+    model: type[BaseModel] = Settings
+    for section in sections:
+        if section in model.model_fields:
+            model = next(_models(model.model_fields[section].annotation), model)
+    return list(model.model_fields)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

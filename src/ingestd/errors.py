@@ -20,6 +20,8 @@ sense and what to do. Schemas and documentation are generated from it.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
@@ -143,6 +145,12 @@ class ToolFailure:
     exit_code: int | None = None
     signal: int | None = None
     timed_out: bool = False
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """What to expect in place of a name that is not known: the nearest that is, or else all of them."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
 
 
 class IngestError(Exception):

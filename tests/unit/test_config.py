@@ -102,3 +102,25 @@ def test_a_password_in_the_wrong_place_is_not_in_the_error_nor_in_what_caused_it
 
     assert secret not in "".join(traceback.format_exception(caught.value))
     assert secret not in repr(caught.value.violations)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "expected"),
+    [
+        ('data_dirr = "/x"', "data_dirr", "did you mean data_dir?"),
+        ('[sources]\nroot = ["/x"]', "sources.root", "did you mean roots?"),
+        ('[credentials.a]\nregoin = "x"', "credentials.a.regoin", "did you mean region?"),
+        ('[locations.a]\nurl = "file:///x"\nlayuot = "ocfl"', "locations.a.layuot", "did you mean layout?"),
+        ("[amqp]\nqqq = 1", "amqp.qqq", "one of url, "),
+    ],
+)
+def test_of_an_unknown_setting_its_name_and_the_nearest_are_told(
+    tmp_path: Path, text: str, path: str, expected: str
+) -> None:
+    (tmp_path / "c.toml").write_text(text)
+    with pytest.raises(SystemFault) as caught:
+        Settings.load(tmp_path / "c.toml", {})
+    said = {one.path: one.expected for one in caught.value.violations if one.rule == "unknown_setting"}
+
+    assert f"there is no setting {path}" in caught.value.detail
+    assert said[path].startswith(expected)

@@ -201,6 +201,16 @@ async def test_whatever_is_refused_can_be_told(house: House, body: bytes) -> Non
     assert (item.reply_to, item.correlation_id) == ("q", "c")
 
 
+async def test_whoever_is_refused_is_told_under_the_tenant_that_is_known(house: House) -> None:
+    async with house.open() as ingest:
+        for number, body in enumerate((b'{"id": "1"}', b'{"id": "2", "tenant": "own"}')):
+            named: Any = {"reply_to": None, "correlation_id": None, "message_id": str(number)}
+            await ingest.reject(body, RequestError("no"), tenant="acme", **named)
+        tenants = [item.event.data.tenant for item in await ingest.outbox()]
+
+    assert ["acme", "own"] == tenants
+
+
 async def test_who_does_not_look_at_progress_does_not_pile_it_up(house: House) -> None:
     house.gate.clear()
     async with house.open() as ingest:

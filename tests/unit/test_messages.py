@@ -28,6 +28,7 @@ from ingestd.messages import (
     read_request,
     routing_word,
 )
+from ingestd.messages.values import shortened
 
 BARE: dict[str, Any] = {"source": {"location": "/x"}}
 
@@ -334,3 +335,13 @@ def test_what_was_expected_is_said_without_the_words_of_a_library() -> None:
         ProcessingConfig.resolve({"aip_compression_level": 10})
 
     assert refused.value.violations[0].expected == "less than or equal to 9"
+
+
+def test_a_text_that_is_too_long_ends_after_a_whole_word() -> None:
+    names = [f"name_{number}" for number in range(100)]
+    told = shortened(f"one of {', '.join(names)}", 500)
+
+    assert len(told) <= 500
+    assert told.endswith(" …")
+    assert set(told.removeprefix("one of ").removesuffix(" …").split(", ")) <= set(names)
+    assert ("short", 500) == (shortened("short", 500), len(shortened("x" * 900, 500)))

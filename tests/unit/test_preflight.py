@@ -7,45 +7,11 @@ import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 
-from ingestd.app import load_workflow
-from ingestd.config import Settings
 from ingestd.errors import Code
-from ingestd.fpr.commands import Commands
-from ingestd.messages import PreservationRequest
-from ingestd.preflight import Preflight, Report
-from tests.small_service import registry
-from tests.steps import services
-
-
-def write(root: Path, files: dict[str, str]) -> Path:
-    for path, text in files.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(text)
-    return root
-
-
-async def look(source: Path | str, settings: dict[str, Any] | None = None, **request: Any) -> Report:
-    where = {"location": str(source), "checksum": request.pop("checksum", None)}
-    asked = PreservationRequest.model_validate({"source": where, **request})
-    made = services(Path("/nowhere"), **(settings or {}))
-    cast("Any", made).pool = SimpleNamespace(spawned=0)
-    cast("Any", made).registry = registry()
-    cast("Any", made).commands = Commands(registry(), cast("Any", made).pool)
-    return await Preflight(made, load_workflow(Settings())).look(asked, trusted=True)
-
-
-def codes(report: Report) -> list[Code]:
-    return [error.code for error in report.errors]
-
-
-def rules(report: Report) -> set[tuple[str, str]]:
-    return {(violation.path, violation.rule) for error in report.errors for violation in error.violations}
-
+from tests.preflights import codes, look, rules, write
 
 GOOD = {
     "objects/letter.txt": "Dear all",

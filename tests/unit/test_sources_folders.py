@@ -522,9 +522,10 @@ class TestCheck:
         (tmp_path / "also").symlink_to("root")
         settings = SourceSettings(roots=(tmp_path / "also",))
 
-        for good in ("root/a", "also/a"):
-            assert "a" == (await check(Source(location=str(tmp_path / good)), settings, trusted=trusted)).name
-        for bad in ("c", "root", "root/out", "root/../c", "root-of-others/b", "missing"):
+        for good in ("root/a", "also/a", "root", "also"):
+            source = Source(location=str(tmp_path / good))
+            assert good.rpartition("/")[2] == (await check(source, settings, trusted=trusted)).name
+        for bad in ("c", "", "root/out", "root/../c", "root-of-others/b", "missing"):
             with pytest.raises(RequestError):
                 await check(Source(location=f"{tmp_path}/{bad}"), settings, trusted=trusted)
 

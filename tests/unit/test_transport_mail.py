@@ -283,3 +283,22 @@ def test_an_event_is_known_by_its_message_id_and_type() -> None:
 
 def test_progress_has_a_routing_key_of_tenant_aggregate_and_event() -> None:
     assert mail.progress_key(event(EventType.REQUEST_REJECTED, Outcome.REJECTED)) == "acme-ltd.request.rejected"
+
+
+@pytest.mark.parametrize(
+    ("key", "said", "tenant"),
+    [
+        ("preservation.request.acme", {}, "acme"),
+        ("preservation.high.acme.more", {}, "acme"),
+        ("preservation.request.acme", {"tenant": "Other"}, "Other"),
+        ("preservation.request.acme", {"tenant": "default"}, "default"),
+        ("preservation.request", {}, "default"),
+        ("ingestd.requests", {}, "default"),
+    ],
+)
+def test_a_request_without_tenant_is_that_of_its_routing_key(key: str, said: dict[str, str], tenant: str) -> None:
+    asked = {**REQUEST, "data": {"source": {"location": "/srv/a.zip"}, **said}}
+    reading = mail.read(delivery(asked, routing_key=key))
+
+    assert isinstance(reading, RequestEnvelope)
+    assert tenant == reading.data.tenant

@@ -127,7 +127,8 @@ def print_error_data(error: ErrorData) -> None:
     """Print an error on stderr: what happened, every violation, what to do."""
     print(f"\nerror: {error.title} ({error.code})\n  {error.detail}", file=sys.stderr)
     for violation in error.violations[:_SHOWN_VIOLATIONS]:
-        expected = f", expected {violation.expected}" if violation.expected else ""
+        asks = violation.expected.endswith("?")
+        expected = f", {'' if asks else 'expected '}{violation.expected}" if violation.expected else ""
         actual = f", found {violation.actual}" if violation.actual else ""
         print(f"  - {violation.path or '.'}: {violation.rule}{expected}{actual}", file=sys.stderr)
     if len(error.violations) > _SHOWN_VIOLATIONS:

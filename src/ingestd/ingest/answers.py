@@ -86,6 +86,7 @@ class Answers:
         reply_to: str | None,
         correlation_id: str | None,
         message_id: str | None,
+        tenant: str,
     ) -> Disposition:
         """Answer a message that names itself but is no valid request, with what of it can be read."""
         raw = json.loads(body)
@@ -94,7 +95,7 @@ class Answers:
         refused = PreservationRequest.model_construct(
             source=RequestSource.model_construct(location=""),
             client_context=context,
-            tenant=_text(data, "tenant"),
+            tenant=_text(data, "tenant", tenant or "default"),
             collection=_text(data, "collection"),
         )
         identity = _text({"id": str(raw.get("id") or message_id or "")[:200]}, "id")
@@ -147,6 +148,6 @@ def conflict(envelope: RequestEnvelope, request: str) -> RequestError:
     )
 
 
-def _text(raw: object, key: str) -> str:
+def _text(raw: object, key: str, otherwise: str = "default") -> str:
     value = raw.get(key) if isinstance(raw, dict) else None
-    return value if isinstance(value, str) and value.isprintable() and 0 < len(value) <= 200 else "default"
+    return value if isinstance(value, str) and value.isprintable() and 0 < len(value) <= 200 else otherwise

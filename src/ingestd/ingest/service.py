@@ -309,9 +309,13 @@ class Ingest:
         reply_to: str | None,
         correlation_id: str | None,
         message_id: str | None,
+        tenant: str = "",
     ) -> Disposition:
-        """Refuse a message that names itself (by `id`, or the transport's `message_id`) but is no valid request."""
-        return await self._answers.reject(body, error, reply_to, correlation_id, message_id)
+        """Refuse a message that names itself (by `id`, or the transport's `message_id`) but is no valid request.
+
+        `tenant` is told where the message does not say its own.
+        """
+        return await self._answers.reject(body, error, reply_to, correlation_id, message_id, tenant)
 
     async def outbox(self, limit: int = 100) -> Sequence[OutboxItem]:
         """Events that are not confirmed yet, in order; waits until there is one."""

@@ -13,11 +13,12 @@ from ingestd import errors
 from ingestd.errors import Code, Violation
 from ingestd.messages.options import CompressionAlgorithm
 from ingestd.messages.requests import RequestEnvelope
-from ingestd.messages.values import Checksum, Outgoing, Time, safe_text
+from ingestd.messages.values import Checksum, Outgoing, Time, safe_text, shortened
 from ingestd.premis import now
 
 TYPE_PREFIX = "org.ingestd."
 
+_VIOLATION_CHARACTERS = 500
 _WORD = re.compile(r"[^a-z0-9_-]+")
 
 
@@ -149,13 +150,13 @@ class ErrorData(Outgoing):
             retryable=error.entry.retryable,
             retry=error.entry.retry,
             title=error.entry.title,
-            detail=safe_text(error.detail[:2000]),
+            detail=safe_text(shortened(error.detail, 2000)),
             violations=[
                 ViolationData(
                     path=safe_text(v.path[:4096]),
                     rule=v.rule,
-                    expected=safe_text(v.expected[:500]),
-                    actual=safe_text(v.actual[:500]),
+                    expected=safe_text(shortened(v.expected, _VIOLATION_CHARACTERS)),
+                    actual=safe_text(shortened(v.actual, _VIOLATION_CHARACTERS)),
                 )
                 for v in error.violations[:100]
             ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
@@ -10,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from ingestd.errors import Code, RequestError, Violation
+from ingestd.errors import Code, RequestError, Violation, nearest
 from ingestd.messages.values import violation_of
 from ingestd.oais import Reingest
 
@@ -138,7 +137,5 @@ CHOICES = (*ProcessingConfig.model_fields, REINGEST)
 def _option_violation(item: Any) -> Violation:
     if item["type"] != "extra_forbidden":
         return violation_of(item, "processing")
-    name, known = str(item["loc"][0]), list(ProcessingConfig.model_fields)
-    near = difflib.get_close_matches(name, known, n=1)
-    expected = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
+    expected = nearest(str(item["loc"][0]), list(ProcessingConfig.model_fields))
     return replace(violation_of(item, "processing"), rule="unknown_option", expected=expected)

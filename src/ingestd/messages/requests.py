@@ -208,7 +208,7 @@ class PreservationRequest(Incoming):
     name: Name | None = None
     """The package's name; by default the source's."""
     tenant: Label = "default"
-    """On whose behalf; a word of the routing keys."""
+    """On whose behalf; a word of the routing keys. Left out, it is the one that the request's routing key names."""
     collection: Label = "default"
     """What it belongs to; a word of the routing key of results."""
     accession: Label | None = None

@@ -89,6 +89,15 @@ def safe_text(text: str) -> str:
     return _SURROGATE.sub(lambda match: f"%{ord(match[0]) & 0xFF:02X}", text)
 
 
+def shortened(text: str, most: int) -> str:
+    """A text of at most `most` characters; a longer one ends after a whole word, with `…`."""
+    if len(text) <= most:
+        return text
+    cut = text[: most - 2]
+    word = cut.rfind(" ")
+    return f"{cut[:word].rstrip(',;') if word > most // 2 else cut} …"
+
+
 def violation_of(item: Any, prefix: str = "") -> Violation:
     """What pydantic found wrong, as a violation with its path and what was there."""
     path = ".".join([*([prefix] if prefix else []), *map(str, item["loc"])])

@@ -27,6 +27,7 @@ from ingestd.sources.copying import Worker
 from ingestd.sources.findings import failure
 from ingestd.sources.folders import Known, receive_folder
 from ingestd.sources.kinds import Archive
+from ingestd.sources.lister import no_entries
 from ingestd.sources.records import WINDOW, Note, NoteCode, Received, modified_at
 from ingestd.sources.sevenzip import limits_for, seven_zip, unpack_with_7z
 
@@ -115,7 +116,7 @@ async def _unpack(
     code = answer.get("code")
     if code == _NOT_AN_ARCHIVE:
         if archive.certain:
-            raise failure(Code.CONTENT_ARCHIVE_CORRUPT, "the archive is damaged: it holds no entries")
+            raise no_entries()
         raise NotAnArchive
     if code is None or code == _UNSUPPORTED:
         return code is None

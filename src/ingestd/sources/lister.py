@@ -43,6 +43,7 @@ class Order:
     path: str
     form: str
     filter_name: str
+    certain: bool
     into: str
     limits: Mapping[str, Any]
     entries: int
@@ -175,7 +176,8 @@ class Lister:
             elif refused is not None and not said and error is None:
                 expected, actual = "a link to something in the archive", os.fsdecode(self._links[link])
                 self._findings.add(refused, _path(link), expected=expected, actual=actual)
-        listing.said, listing.error = said, error or self._findings.error()
+        listing.said = said or ("what follows in the archive was not looked at" if error else "")
+        listing.error = error or self._findings.error()
         return listing
 
     def _linked(self, link: Parts) -> tuple[int | None, Code | None]:
@@ -212,6 +214,10 @@ def _path(parts: Parts) -> str:
     return os.fsdecode(b"/".join(parts))
 
 
+def no_entries() -> IngestError:
+    return failure(Code.CONTENT_ARCHIVE_CORRUPT, "the archive is damaged: it holds no entries")
+
+
 def list_file(file: IO[bytes], order: Order, watch: Callable[[], None]) -> Listing | None:
     """List an open archive; None for what is none, or what another program must read. Blocks; raises `OSError`."""
     # Slow to import: libarchive is a library of its own.
@@ -225,8 +231,10 @@ def list_file(file: IO[bytes], order: Order, watch: Callable[[], None]) -> Listi
             readers.read_tar(file, lister, filter_name=order.filter_name, skipping=True)
         else:
             readers.read_other(file, lister, form=order.form)
-    except (readers.NotAnArchive, readers.Unsupported):
+    except readers.Unsupported:
         return None
+    except readers.NotAnArchive:
+        return lister.finish(error=no_entries()) if order.certain else None
     except EnoughError as enough:
         return lister.finish(said=str(enough))
     except IngestError as error:

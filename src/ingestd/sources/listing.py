@@ -68,6 +68,7 @@ async def list_archive(
         path=path,
         form=archive.form,
         filter_name=archive.filter_name,
+        certain=archive.certain,
         into=str(into),
         limits=asdict(limits_of(unpack, size)),
         entries=bounds.entries,

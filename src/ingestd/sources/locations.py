@@ -213,8 +213,8 @@ def local_path(location: str, settings: SourceSettings, *, trusted: bool) -> tup
         raise _unsupported(location, "a path that can be resolved") from error
     if settings.roots or not trusted:
         roots = [os.path.realpath(root) for root in settings.roots]
-        if not any(real.startswith(root.rstrip("/") + "/") for root in roots):
-            raise _unsupported(location, "a path below one of the folders that settings.sources.roots names")
+        if not any(f"{real}/".startswith(root.rstrip("/") + "/") for root in roots):
+            raise _unsupported(location, "one of the folders that settings.sources.roots names, or a path below it")
     return real, os.path.basename(os.path.abspath(path)) or "root"
 
 

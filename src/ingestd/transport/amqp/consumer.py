@@ -193,6 +193,7 @@ class Consumer:
             reply_to=delivery.reply_to,
             correlation_id=delivery.correlation_id,
             message_id=delivery.message_id,
+            tenant=mail.tenant_of(delivery),
         )
 
     async def _settle(

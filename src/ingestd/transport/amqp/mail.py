@@ -140,10 +140,20 @@ def read(delivery: Delivery) -> RequestEnvelope | Invalid | Unreadable:
         return Invalid(error=error) if _names_itself(delivery) else Unreadable(error=error)
     except RecursionError:
         return Unreadable(error=RequestError("the message is nested too deeply to be a request"))
-    if delivery.expires_at is None or envelope.data.expires_at is not None:
-        return envelope
-    data = envelope.data.model_copy(update={"expires_at": delivery.expires_at})
-    return envelope.model_copy(update={"data": data})
+    asked: dict[str, Any] = {}
+    if delivery.expires_at is not None and envelope.data.expires_at is None:
+        asked["expires_at"] = delivery.expires_at
+    if "tenant" not in envelope.data.model_fields_set and (tenant := tenant_of(delivery)):
+        asked["tenant"] = tenant
+    return envelope.model_copy(update={"data": envelope.data.model_copy(update=asked)}) if asked else envelope
+
+
+def tenant_of(delivery: Delivery) -> str:
+    """The tenant that a request's routing key names, empty where it names none: whose answers are waited for."""
+    for words in REQUEST_KEYS.values():
+        if delivery.routing_key.startswith(f"{words}."):
+            return delivery.routing_key.removeprefix(f"{words}.").partition(".")[0][:200]
+    return ""
 
 
 def _names_itself(delivery: Delivery) -> bool:

@@ -41,8 +41,12 @@ class Intake(Protocol):
         reply_to: str | None,
         correlation_id: str | None,
         message_id: str | None,
+        tenant: str = "",
     ) -> Disposition:
-        """Journal the `rejected` result of a message that names itself (by `id`, or `message_id`) but is not valid."""
+        """Journal the `rejected` result of a message that names itself (by `id`, or `message_id`) but is not valid.
+
+        `tenant` is told where the message does not say its own.
+        """
 
     async def control(self, command: ControlCommand) -> Sequence[RequestRecord]:
         """Do what a command says; give the requests that are in hand anew, copies of which must be parked."""
