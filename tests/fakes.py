@@ -155,7 +155,8 @@ class FakeHistory:
         return self._agents
 
     async def linked_agents(self, links: Sequence[AgentLink]) -> Mapping[AgentLink, Agent]:
-        return {link: self._linked_agents[link] for link in links if link in self._linked_agents}
+        known = self._linked_agents
+        return {link.agent: known[link.agent] for link in links if link.agent in known}
 
     async def rights(self, objects: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Sequence[RightsStatement]]:
         return {key: tuple(self._rights[key]) for key in objects if key in self._rights}

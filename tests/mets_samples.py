@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from ingestd.oais import Description, Directory, Extension, Facts, File, FileUse, Package
-from ingestd.premis import Agent, AgentType, Digest, DigestAlgorithm, Event, EventOutcome, EventType, Format, program
+from ingestd.premis import Agent, AgentType, Digest, DigestAlgorithm, Event, EventOutcome, EventType, Format, Program
 from tests.fakes import FakeHistory
 
 AT = datetime(2026, 11, 20, 18, 57, 41, 123456, tzinfo=UTC)
@@ -59,6 +59,9 @@ def a_file(path: str, **more: object) -> File:
     )
 
 
+SIEGFRIED, MAGICK = Program("Siegfried", "1.11"), Program("ImageMagick", "6.9.11-60")
+
+
 def events_of(file: File, *types: EventType, at: datetime = AT) -> list[Event]:
     return [
         Event(
@@ -66,9 +69,10 @@ def events_of(file: File, *types: EventType, at: datetime = AT) -> list[Event]:
             object=file.id,
             type=kind,
             at=at + timedelta(seconds=number),
-            detail=program("Siegfried", "1.11"),
+            detail=Program("Siegfried", "1.11").words(),
             outcome=EventOutcome.POSITIVE if kind is EventType.FORMAT_IDENTIFICATION else EventOutcome.NONE,
             note=f"note {number}",
+            programs=[SIEGFRIED] if kind is EventType.FORMAT_IDENTIFICATION else (),
         )
         for number, kind in enumerate(types)
     ]
@@ -100,6 +104,7 @@ def a_rich_history() -> FakeHistory:
         type=EventType.NORMALIZATION,
         at=AT,
         note=tiff.path,
+        programs=[MAGICK],
     )
     read = Event(
         id=identifier("transcription"),
@@ -202,6 +207,6 @@ def _long_event(key: uuid.UUID, number: int) -> Event:
         object=key,
         type=list(EventType)[number % 6],
         at=AT,
-        detail=program("Siegfried", "1.11"),
+        detail=Program("Siegfried", "1.11").words(),
         note="a note as long as notes are, for instance a digest or a name",
     )

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class EventType(StrEnum):
@@ -113,8 +114,24 @@ SYSTEM_AGENT = "preservation system"
 OPEN = "OPEN"
 """An endDate that is not fixed."""
 
-AgentLink = tuple[str, str]
-"""linkingAgentIdentifier (2.6): an agent's identifierType and identifierValue."""
+PROGRAM = "program"
+"""The agentIdentifierType of a program that acted in an event, beside the software that had it act."""
+
+EXECUTING_PROGRAM = "executing program"
+"""linkingAgentRole (2.6.3) of such a program, as id.loc.gov/vocabulary/preservation/eventRelatedAgentRole has it."""
+
+
+class AgentLink(NamedTuple):
+    """linkingAgentIdentifier (2.6): an agent's identifierType and identifierValue, and its role in what links to it."""
+
+    type: str
+    identifier: str
+    role: str = ""
+
+    @property
+    def agent(self) -> AgentLink:
+        """The same agent, whatever its role: what agents are looked up by."""
+        return self._replace(role="")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,16 +146,46 @@ class Agent:
 
     @property
     def link(self) -> AgentLink:
-        return self.identifier_type, self.identifier
+        return AgentLink(self.identifier_type, self.identifier)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """An external program, or a library treated like one, that acted in an event; `version` is empty if not known."""
+
+    name: str
+    version: str = ""
+
+    @property
+    def agent(self) -> Agent:
+        """The program as an agent, identified as Archivematica identifies itself: `Siegfried-1.11.1`."""
+        identifier = "-".join(filter(None, (self.name, self.version)))
+        return Agent(
+            identifier_type=PROGRAM,
+            identifier=identifier,
+            name=self.name,
+            type=AgentType.SOFTWARE,
+            version=self.version,
+        )
+
+    @property
+    def link(self) -> AgentLink:
+        return self.agent.link._replace(role=EXECUTING_PROGRAM)
+
+    def words(self, **more: str) -> str:
+        """Word an eventDetail as the field does: `program="Siegfried"; version="1.11"`."""
+        pairs = {"program": self.name, "version": self.version, **more}
+        return "; ".join(f'{key}="{value}"' for key, value in pairs.items() if value)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
     """PREMIS event about one object (a file, or the package where `object` is its id).
 
-    `at` says when it happened, not when it was written (2.3). `note` is eventOutcomeDetailNote (2.5.2.1). `agents` are
-    those of an event that somebody else recorded; without any, they are the package's own. Such an event has any type
-    and outcome, where ours have those of `EventType` and `EventOutcome`, and `said_at` is its time as it was written.
+    `at` says when it happened, not when it was written (2.3). `note` is eventOutcomeDetailNote (2.5.2.1). The agents of
+    an event of ours are the package's own, and the `programs` that acted. One that somebody else recorded has its own
+    `agents` alone, any type and outcome, where ours have those of `EventType` and `EventOutcome`, and `said_at` is its
+    time as it was written.
     """
 
     object: uuid.UUID
@@ -147,6 +194,7 @@ class Event:
     detail: str = ""
     outcome: str = EventOutcome.NONE
     note: str = ""
+    programs: Sequence[Program] = ()
     agents: Sequence[AgentLink] = ()
     said_at: str = ""
     id: uuid.UUID = field(default_factory=uuid.uuid4)
@@ -217,6 +265,8 @@ class RightsStatement:
         """Everything but the object and the acts, as JSON: the same for the same words."""
         said = {name: getattr(self, name) for name in _STATEMENT_WORDS}
         said["documentation"] = [{"type": d.type, "value": d.value, "role": d.role} for d in self.documentation]
+        # Without a role, as links were before they had any: the identifier stays.
+        said["agents"] = [link if link.role else link[:2] for link in self.agents]
         return json.dumps(said, ensure_ascii=False)
 
     @property
@@ -227,7 +277,7 @@ class RightsStatement:
 
 _STATEMENT_WORDS = (
     *("basis", "identifier_type", "identifier", "other_basis", "status", "jurisdiction", "determination_date"),
-    *("citation", "terms", "start", "end", "notes", "agents"),
+    *("citation", "terms", "start", "end", "notes"),
 )
 
 
@@ -252,9 +302,3 @@ def now() -> datetime:
 def rfc3339(at: datetime) -> str:
     """Spell a time as RFC 3339 in UTC with milliseconds: `2026-11-20T18:57:41.123Z`."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def program(name: str, version: str, **more: str) -> str:
-    """Word an eventDetail as the field does: `program="Siegfried"; version="1.11"`."""
-    pairs = {"program": name, "version": version, **more}
-    return "; ".join(f'{key}="{value}"' for key, value in pairs.items() if value)

@@ -22,6 +22,7 @@ from ingestd.errors import Code
 from ingestd.ingest import Ingest
 from ingestd.messages import EventData, Outcome
 from ingestd.mets import ReadAgent, ReadDescription, ReadEntity, ReadFile, Record, read
+from ingestd.premis import AgentLink
 from tests.acceptance.aips import open_aip, stored_path
 from tests.acceptance.program import NO_DERIVATIVES, Program, kill_in
 from tests.aip_samples import AIP_ID, COPY, FILES, PHOTO, archivematica, packed
@@ -198,7 +199,7 @@ async def test_an_aip_of_archivematica_becomes_a_new_version_with_its_own_events
         events = {(event.identifier, event.type, event.at, event.outcome, event.detail) for event in old.events}
         assert events <= {(event.identifier, event.type, event.at, event.outcome, event.detail) for event in new.events}
         linked = {link for event in new.events if event.at == "2012-05-06T07:08:09" for link in event.agents}
-        assert {("preservation system", "Archivematica-1.4")} == linked
+        assert {AgentLink("preservation system", "Archivematica-1.4")} == linked
     assert PHOTO.identifier == now[COPY.identifier].derived_from
     assert [("original", "The tower")] == descriptions(after, "objects/photos/tower.jpg")
 

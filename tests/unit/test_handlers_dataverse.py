@@ -13,7 +13,7 @@ from ingestd.handlers.dataverse import DERIVATION, MISSING, read_dataverse_datas
 from ingestd.metadata.dataverse import AGENTS_FILE, FILE
 from ingestd.mets import unfit
 from ingestd.oais import File, FileUse, TransferType
-from ingestd.premis import EventOutcome, EventType
+from ingestd.premis import AgentLink, EventOutcome, EventType
 from tests.steps import Bench, a_package
 
 DATAVERSE = a_package(type=TransferType.DATAVERSE)
@@ -135,7 +135,8 @@ async def test_agents_are_those_of_agents_json(bench: Bench) -> None:
 
     await bench.run(read_dataverse_dataset)
 
-    assert "D" == (await bench.journal.linked_agents([("URI", "https://d.example")]))["URI", "https://d.example"].name
+    (found,) = (await bench.journal.linked_agents([AgentLink("URI", "https://d.example")])).values()
+    assert "D" == found.name
 
 
 async def test_the_package_is_described_as_dublin_core_and_ddi(bench: Bench) -> None:

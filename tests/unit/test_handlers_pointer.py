@@ -21,7 +21,7 @@ from ingestd.handlers.aip import compress_aip, generate_mets, prepare_aip, store
 from ingestd.handlers.pointer import encrypt_aip, write_pointer_file
 from ingestd.job import Services
 from ingestd.oais import Facts
-from ingestd.premis import Event, EventType, program
+from ingestd.premis import Event, EventType, Program
 from ingestd.results import aip_data
 from ingestd.storage import Locations
 from ingestd.tools import gpg
@@ -74,7 +74,7 @@ async def open_bench(tmp_path: Path, pool: Pool, settings: Mapping[str, Any], pr
     await bench.journal.add_agents(AGENTS)
     await bench.receive({"objects/a": b"1", "objects/d/b": b"22"}, folders=["logs", "objects/metadata"])
     happened = [
-        Event(object=file_id(path), type=EventType.INGESTION, at=AT, detail=program("x", "1"))
+        Event(object=file_id(path), type=EventType.INGESTION, at=AT, detail=Program("x", "1").words())
         for path in ("objects/a", "objects/d/b")
     ]
     await bench.journal.record(Facts(events=happened))

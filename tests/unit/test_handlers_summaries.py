@@ -17,7 +17,7 @@ from ingestd.handlers.names import change_object_names
 from ingestd.handlers.summaries import add_readme, write_logs
 from ingestd.handlers.transfer import remove_hidden_files_and_directories
 from ingestd.oais import Extension, Facts, Warning_
-from ingestd.premis import Event, EventOutcome, EventType, program
+from ingestd.premis import Event, EventOutcome, EventType, Program
 from ingestd.schemas import documents
 from tests.steps import AT, Bench, a_package, file_id, inside
 
@@ -37,7 +37,14 @@ async def checked(bench: Bench) -> None:
     await bench.run(remove_hidden_files_and_directories)
     await bench.run(change_object_names)
     checks = [
-        Event(object=file_id("objects/c"), type=kind, at=AT, detail=program("x", "1"), outcome=outcome, note="a, b")
+        Event(
+            object=file_id("objects/c"),
+            type=kind,
+            at=AT,
+            detail=Program("x", "1").words(),
+            outcome=outcome,
+            note="a, b",
+        )
         for kind, outcome in ((EventType.VIRUS_CHECK, EventOutcome.CLEAN), (EventType.VALIDATION, EventOutcome.FAIL))
     ]
     warnings = [
@@ -68,7 +75,7 @@ async def test_each_check_of_each_file_is_a_line_in_its_report(bench: Bench) -> 
     await bench.run(write_logs)
 
     identifier, at = str(file_id("objects/c")), AT.isoformat()
-    by = program("x", "1")
+    by = Program("x", "1").words()
     assert [["objects/c", identifier, at, "Pass", by, "a, b"]] == rows(bench, "virusScan.csv")[1:]
     assert [["objects/c", identifier, at, "fail", by, "a, b"]] == rows(bench, "validation.csv")[1:]
     assert [["objects/c", identifier, "MediaInfo"]] == rows(bench, "characterization.csv")[1:]

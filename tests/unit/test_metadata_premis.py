@@ -12,7 +12,7 @@ from lxml import etree
 from ingestd.errors import Code, ContentError
 from ingestd.handlers.premis_events import load_premis_events_from_xml
 from ingestd.mets import validate, write
-from ingestd.premis import Event
+from ingestd.premis import AgentLink, Event
 from tests.steps import AT, Bench, file_id
 
 FILE = "metadata/premis.xml"
@@ -133,9 +133,9 @@ async def test_events_keep_their_words_their_time_their_identifier_and_their_age
         event.note,
     )
     assert ("1999-05-06T07:08:09+02:00", "1999-05-06T05:08:09+00:00") == (event.said_at, event.at.isoformat())
-    assert [("local", "A")] == list(event.agents)
+    assert [AgentLink("local", "A")] == list(event.agents)
     agents = await bench.journal.linked_agents(event.agents)
-    assert "Agent A" == agents["local", "A"].name
+    assert "Agent A" == agents[AgentLink("local", "A")].name
 
 
 async def test_links_count_from_either_side_and_an_event_may_be_of_several_files(bench: Bench) -> None:
@@ -170,7 +170,7 @@ async def test_rights_come_with_each_of_their_grounds_and_those_of_an_entity_are
     first = next(iter(told.values()))
     assert {("local", "R", "use")} == {(s.identifier_type, s.identifier, s.granted[0].act) for s in first}
     assert ["", "Act 1", "Act 2"] == [said.citation for said in first]
-    assert [("local", "H")] == list(first[0].agents)
+    assert [AgentLink("local", "H")] == list(first[0].agents)
     assert ["content.premis_rights_unmatched"] == [w.code async for some in bench.journal.warnings() for w in some]
 
 

@@ -15,7 +15,7 @@ from lxml import (  # type: ignore[attr-defined]
 )
 
 from ingestd.mets import Pointer, Transform, read_transforms, validate, with_event, write_pointer
-from ingestd.premis import Agent, AgentType, Digest, DigestAlgorithm, Event, EventOutcome, EventType, Format, program
+from ingestd.premis import Agent, AgentType, Digest, DigestAlgorithm, Event, EventOutcome, EventType, Format, Program
 from tests.mets_samples import AGENTS, AT
 
 ID = uuid.UUID("0b9f2f1e-8c1d-5a53-9f5e-6a2f6d0c7b11")
@@ -33,7 +33,13 @@ POINTER = Pointer(
     packed_at=AT,
     transforms=[UNPACK],
     events=[
-        Event(object=ID, type=EventType.COMPRESSION, at=AT, detail=program("7-Zip", "26.02", algorithm="lzma"), id=ID),
+        Event(
+            object=ID,
+            type=EventType.COMPRESSION,
+            at=AT,
+            detail=Program("7-Zip", "26.02").words(algorithm="lzma"),
+            id=ID,
+        ),
         Event(object=ID, type=EventType.FIXITY_CHECK, at=AT, detail="all", outcome=EventOutcome.PASS, note="2 & 3"),
     ],
     agents=AGENTS,
@@ -49,7 +55,9 @@ LOCKED = replace(
     ],
     events=[
         *POINTER.events,
-        Event(object=ID, type=EventType.ENCRYPTION, at=AT, detail=program("GPG", "2.4", key=KEY), note="before: x"),
+        Event(
+            object=ID, type=EventType.ENCRYPTION, at=AT, detail=Program("GPG", "2.4").words(key=KEY), note="before: x"
+        ),
     ],
 )
 

@@ -56,7 +56,7 @@ async def test_a_derivative_names_its_source(mets: Path) -> None:
 async def test_each_agent_comes_once(mets: Path) -> None:
     agents = only(ReadAgent, await records(mets))
 
-    assert ["ingestd", "An Archive", "urn:test"] == [agent.name for agent in agents]
+    assert ["ingestd", "An Archive", "urn:test", "Siegfried", "ImageMagick"] == [agent.name for agent in agents]
 
 
 async def test_descriptions_and_entities_come_with_their_paths(mets: Path) -> None:
@@ -75,7 +75,7 @@ async def test_a_summary_comes_last(mets: Path) -> None:
     summary = (await records(mets))[-1]
 
     assert isinstance(summary, Summary)
-    assert (7, 4, 4, 3, a_package().label) == (
+    assert (7, 4, 4, 5, a_package().label) == (
         summary.files,
         summary.entities,
         summary.descriptions,

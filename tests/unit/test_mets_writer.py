@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib.resources
 import re
 import subprocess
 import sys
@@ -16,7 +17,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lxml import etree
+from lxml import (  # type: ignore[attr-defined]
+    etree,
+    isoschematron,
+)
 
 from ingestd.errors import SystemFault
 from ingestd.mets import ReadDescription, ReadFile, Written, read, validate, write
@@ -24,7 +28,7 @@ from ingestd.mets.vocabulary import COMPACT
 from ingestd.oais import Description, Directory, Extension, Facts, File, FileUse, Package, unescape_name
 from ingestd.premis import DigestAlgorithm, EventType
 from tests.fakes import FakeHistory
-from tests.mets_samples import AGENTS, AT, a_file, a_package, a_rich_history, events_of, identifier
+from tests.mets_samples import AGENTS, AT, MAGICK, SIEGFRIED, a_file, a_package, a_rich_history, events_of, identifier
 
 NS = {
     "m": "http://www.loc.gov/METS/",
@@ -68,6 +72,15 @@ def a_history(*files: File, **facts: Any) -> FakeHistory:
     events = [event for file in files for event in events_of(file, EventType.INGESTION)]
     history.record(Facts(files=files, events=events, **facts))
     return history
+
+
+def raw_schematron(tree: etree._ElementTree) -> list[str]:
+    """What Archivematica's schematron says of the whole document, each once, with nothing tolerated."""
+    rules = importlib.resources.files("metsrw") / "resources" / "archivematica_mets_schematron.xml"
+    schematron = isoschematron.Schematron(etree.fromstring(rules.read_bytes()), store_report=True)
+    schematron.validate(tree)
+    said = schematron.validation_report.iter("{http://purl.oclc.org/dsdl/svrl}failed-assert")
+    return [" ".join("".join(one.itertext()).split()) for one in said]
 
 
 def metsrw_document(path: Path) -> Any:
@@ -183,7 +196,8 @@ class TestWhatIsWritten:
         events = found(tree, "//p:event")
 
         assert len(events) == len(found(tree, "//p:event/p:eventOutcomeInformation/p:eventOutcomeDetail"))
-        assert [3] * len(events) == [len(e.findall("p:linkingAgentIdentifier", NS)) for e in events]
+        own = found(tree, "//p:linkingAgentIdentifier[p:linkingAgentIdentifierType != 'program']")
+        assert 3 * len(events) == len(own)
         assert "2026-11-20T18:57:41.123456+00:00" == found(tree, "//p:eventDateTime/text()")[0]
 
     async def test_whole_package_metadata_hangs_on_the_objects_div(self, tmp_path: Path) -> None:
@@ -246,6 +260,45 @@ class TestWhatIsWritten:
         assert [] == found(etree.parse(str(tmp_path / "METS.xml")), "m:fileSec")
 
 
+class TestPrograms:
+    """Programs that acted: agents of their events, each once in the document."""
+
+    async def test_an_event_names_the_program_that_acted_and_its_role(self, tmp_path: Path) -> None:
+        tree = await document(tmp_path / "METS.xml", a_rich_history())
+        links = found(tree, "//p:event[p:eventType='normalization']/p:linkingAgentIdentifier")
+        names = ("IdentifierType", "IdentifierValue", "Role")
+        words = [[link.findtext(f"p:linkingAgent{name}", "", NS) for name in names] for link in links]
+
+        assert [[agent.identifier_type, agent.identifier, ""] for agent in AGENTS] == words[:-1]
+        assert ["program", "ImageMagick-6.9.11-60", "executing program"] == words[-1]
+
+    async def test_each_program_stands_once_in_the_first_amd_sec_that_needs_it(self, tmp_path: Path) -> None:
+        tree = await document(tmp_path / "METS.xml", a_rich_history())
+        programs = "//p:agent[p:agentIdentifier/p:agentIdentifierType='program']"
+
+        assert ["Siegfried", "ImageMagick"] == found(tree, f"{programs}/p:agentName/text()")
+        assert ["1.11", "6.9.11-60"] == found(tree, f"{programs}/p:agentVersion/text()")
+        assert ["software"] * 2 == found(tree, f"{programs}/p:agentType/text()")
+        assert ["amdSec_1"] == found(tree, "//m:amdSec[.//p:agentIdentifierType='program']/@ID")
+
+    async def test_the_schematron_as_it_is_finds_one_agent_too_many_and_nothing_else(self, tmp_path: Path) -> None:
+        """What decision 7 tolerates of programs is exactly one assertion, where they stand."""
+        files = [a_file(f"objects/{name}") for name in "abc"]
+        history = a_history(*files)
+        identified = [event for file in files for event in events_of(file, EventType.FORMAT_IDENTIFICATION)]
+        history.record(Facts(events=identified))
+        await written(tmp_path / "METS.xml", history, empty_directories=False)
+        tree = etree.parse(str(tmp_path / "METS.xml"))
+
+        (assertion,) = raw_schematron(tree)
+
+        assert "Each amdSec MUST contain 3 digiprovMD elements" in assertion
+        (only,) = found(tree, "//m:digiprovMD[.//p:agentIdentifierType='program']")
+        only.getparent().remove(only)
+        assert [] == raw_schematron(tree)
+        assert () == await validate(tmp_path / "METS.xml")
+
+
 class TestCompact:
     async def test_says_the_same_in_less(self, tmp_path: Path) -> None:
         full, small = tmp_path / "full.xml", tmp_path / "small.xml"
@@ -255,7 +308,7 @@ class TestCompact:
         records = [[record async for window in read(path) for record in window] for path in (full, small)]
         tree = etree.parse(str(small))
         assert records[0] == records[1]
-        assert len(AGENTS) == len(found(tree, "//p:agent"))
+        assert len(AGENTS) + len([SIEGFRIED, MAGICK]) == len(found(tree, "//p:agent"))
         assert [] == found(tree, "//p:event//*[not(node())]")
         assert small.stat().st_size < 0.8 * full.stat().st_size
 
@@ -368,7 +421,8 @@ class TestMetsrwReadsIt:
         assert str(identifier("objects/art/photo.jpg")) == photo.file_uuid
         assert photo is items["objects/art/photo-1.tif"].derived_from
         assert 6 == len(photo.get_premis_events())
-        assert 3 == len(photo.get_premis_agents())
+        assert {"Siegfried", "ImageMagick"} < {agent.name for agent in photo.get_premis_agents()}
+        assert 3 == len(items["objects/art/notes/a.txt"].get_premis_agents())
         assert "fmt/43" == photo.get_premis_objects()[0].format_registry_key
         assert ["DC", "OTHER"] == [section.contents.mdtype for section in photo.dmdsecs]
         assert {"original", "preservation", "text/ocr", "metadata", "submissionDocumentation"} == {

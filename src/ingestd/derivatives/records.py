@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ingestd.fpr.records import Command, Purpose
 from ingestd.oais import File, FileUse, RuleUse, Warning_, escape_name
-from ingestd.premis import Digest, Event, EventType
+from ingestd.premis import Digest, Event, EventType, Program
 
 FAILED = "tool.normalization_failed"
 """Code of the warning that a command did not make what it should."""
@@ -38,7 +38,9 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Made:
-    """A derivative that is at its place. `source_detail` is eventDetail of the event that made it."""
+    """A derivative that is at its place. `source_detail` is eventDetail of the event that made it; `programs` are those
+    that made and verified it.
+    """
 
     id: uuid.UUID
     path: Path
@@ -49,6 +51,7 @@ class Made:
     tool: str
     tool_version: str
     source_detail: str
+    programs: Sequence[Program] = ()
     stderr_tail: str = ""
 
     @property
@@ -99,15 +102,15 @@ def recorded(made: Made, path: str, source: File, use: FileUse) -> Recorded:
         modified_at=made.modified_at,
         derived_from=source.id,
     )
-    return Recorded(file=file, events=created(made.id, made.digest))
+    return Recorded(file=file, events=created(made.id, made.digest, made.programs))
 
 
-def created(file: uuid.UUID, digest: Digest) -> Sequence[Event]:
-    """Word that a file came to be: `creation`, and the digest that was calculated of it then."""
+def created(file: uuid.UUID, digest: Digest, programs: Sequence[Program] = ()) -> Sequence[Event]:
+    """Word that a file came to be, made by programs: `creation`, and the digest that was calculated of it then."""
     at, detail = digest.calculated_at, f'program="python"; module="hashlib.{digest.algorithm}()"'
     digested = EventType.MESSAGE_DIGEST_CALCULATION
     return (
-        Event(object=file, type=EventType.CREATION, at=at),
+        Event(object=file, type=EventType.CREATION, at=at, programs=programs),
         Event(object=file, type=digested, at=at, detail=detail, note=digest.value),
     )
 

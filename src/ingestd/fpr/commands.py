@@ -24,7 +24,7 @@ from ingestd.fpr.records import Command, IdentificationCommand, Purpose, ScriptT
 from ingestd.fpr.registry import Registry
 from ingestd.fpr.substitution import arguments, bash, environment, fill, interpreter
 from ingestd.fpr.variables import VARIABLES, options
-from ingestd.premis import program
+from ingestd.premis import Program
 from ingestd.tools.run import Limits, Run
 
 _EACH = "\0"
@@ -72,6 +72,16 @@ class CommandRun:
     @property
     def ok(self) -> bool:
         return not self.problem
+
+    @property
+    def program(self) -> Program:
+        return Program(self.tool.name, self.tool_version)
+
+    @property
+    def programs(self) -> Sequence[Program]:
+        """Every program that acted: the command's own, and the one that verified its output."""
+        verified_by = [self.verification.program] if self.verification else []
+        return list(dict.fromkeys([self.program, *verified_by]))
 
     @property
     def stdout(self) -> bytes:
@@ -180,7 +190,7 @@ class Commands:
             done = await self._run(command, values, purpose, limits, writes)
         if done.ok and command.verification:
             done = await self._verify(done, values)
-        detail = program(tool.name, version)
+        detail = Program(tool.name, version).words()
         if done.ok and command.event_detail:
             detail = await self._detail(done, values)
         return replace(done, event_detail=detail)
@@ -256,7 +266,7 @@ class Commands:
     async def _detail(self, done: CommandRun, values: Mapping[str, str]) -> str:
         worded = await self._follow(done.command.event_detail, done, values)
         text = worded.stdout.decode("utf-8", errors="replace").strip()
-        return text if worded.ok and text else program(done.tool.name, done.tool_version)
+        return text if worded.ok and text else done.program.words()
 
     async def _follow(self, name: str, done: CommandRun, values: Mapping[str, str]) -> CommandRun:
         """Run the command that a command names, on what that one wrote."""

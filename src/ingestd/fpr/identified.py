@@ -13,7 +13,7 @@ from ingestd.fpr.contracts import identified_as
 from ingestd.fpr.records import FormatVersion, IdentificationCommand, IdentificationOutput
 from ingestd.fpr.registry import Registry
 from ingestd.oais import File, Warning_, escape_name
-from ingestd.premis import Event, EventOutcome, EventType, Format, now, program
+from ingestd.premis import Event, EventOutcome, EventType, Format, Program, now
 from ingestd.pronom import is_puid
 from ingestd.tools.siegfried import Identification, Siegfried
 
@@ -26,14 +26,13 @@ UNIDENTIFIED = Format(name="Unknown")
 class Identified:
     """What was found of some files: themselves with their formats, an event for each, a warning where it failed.
 
-    `tool` and `version` are those of the program that identified them.
+    `program` is the one that identified them.
     """
 
     files: Sequence[File]
     events: Sequence[Event]
     warnings: Sequence[Warning_]
-    tool: str
-    version: str
+    program: Program
 
 
 def command_of(options: Mapping[str, object], registry: Registry) -> IdentificationCommand:
@@ -81,16 +80,16 @@ async def identify(
     other command is run once for each file. Raises `ToolError` where Siegfried, or the tool, cannot be started.
     """
     if command.adapter:
-        tool, version = "Siegfried", await siegfried.version()
-        detail = program(tool, version, signature=await siegfried.signature())
+        program = Program("Siegfried", await siegfried.version())
+        detail = program.words(signature=await siegfried.signature())
         answers = await siegfried.identify(paths)
     else:
         check_installed(command, commands)
-        record = commands.registry.tool(command.tool)
-        tool, version = (record.name, await commands.version(record)) if record else (command.tool, "")
-        detail = program(tool, version, command=str(command.identifier))
+        tool = commands.registry.tool(command.tool)
+        program = Program(tool.name, await commands.version(tool)) if tool else Program(command.tool)
+        detail = program.words(command=str(command.identifier))
         answers = await _run(command, commands, paths)
-    return _told(files, [_named(answer, commands.registry) for answer in answers], tool, version, detail)
+    return _told(files, [_named(answer, commands.registry) for answer in answers], program, detail)
 
 
 async def _run(command: IdentificationCommand, commands: Commands, paths: Sequence[Path]) -> Sequence[Identification]:
@@ -116,7 +115,7 @@ async def _run_on(command: IdentificationCommand, commands: Commands, path: Path
     return Identification(format=None)
 
 
-def _told(files: Sequence[File], answers: Sequence[Identification], tool: str, version: str, detail: str) -> Identified:
+def _told(files: Sequence[File], answers: Sequence[Identification], program: Program, detail: str) -> Identified:
     at = now()
     known = [replace(file, format=answer.format or UNIDENTIFIED) for file, answer in zip(files, answers, strict=True)]
     events = [
@@ -127,6 +126,7 @@ def _told(files: Sequence[File], answers: Sequence[Identification], tool: str, v
             detail=detail,
             outcome=EventOutcome.POSITIVE if answer.format else EventOutcome.NOT_IDENTIFIED,
             note=(answer.format.puid or answer.format.name) if answer.format else "No Matching Format",
+            programs=[program],
         )
         for file, answer in zip(files, answers, strict=True)
     ]
@@ -135,7 +135,7 @@ def _told(files: Sequence[File], answers: Sequence[Identification], tool: str, v
         for file, answer in zip(files, answers, strict=True)
         if answer.error
     ]
-    return Identified(files=known, events=events, warnings=warnings, tool=tool, version=version)
+    return Identified(files=known, events=events, warnings=warnings, program=program)
 
 
 def _named(answer: Identification, registry: Registry) -> Identification:

@@ -32,7 +32,7 @@ from ingestd.fpr.records import Command, Purpose, Rule
 from ingestd.fpr.registry import Registry
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.oais import DIP, Facts, File, FileUse, Warning_, escape_name
-from ingestd.premis import Digest, Event, EventType, now
+from ingestd.premis import Digest, Event, EventType, Program, now
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,7 +173,7 @@ class _Work:
                 warnings.append(answer.warning(file, self._kind.link, self._kind.loss))
                 continue
             facts = recorded(answer, f"{self._kind.folder}/{answer.path.name}", file, self._kind.use)
-            events = (_normalized(facts.file, answer.detail), *facts.events)
+            events = (_normalized(facts.file, answer.detail, answer.programs), *facts.events)
             return _Provided(facts=replace(facts, events=events), tried=tried, warnings=warnings)
         return _Provided(tried=tried, warnings=warnings)
 
@@ -187,10 +187,10 @@ def _chosen(registry: Registry, purpose: Purpose, file: File, *, defaults: bool)
     return [(rule, command) for name, rule in rules.items() if (command := registry.command(name))]
 
 
-def _normalized(copy: File, detail: str) -> Event:
+def _normalized(copy: File, detail: str, programs: Sequence[Program] = ()) -> Event:
     """Say it of the copy: it is nothing that happened to the original in the AIP."""
     note = f"%SIPDirectory%{escape_name(copy.path)}"
-    return Event(object=copy.id, type=EventType.NORMALIZATION, at=now(), detail=detail, note=note)
+    return Event(object=copy.id, type=EventType.NORMALIZATION, at=now(), detail=detail, note=note, programs=programs)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -23,7 +23,7 @@ from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.messages import CompressionAlgorithm
 from ingestd.mets import pointer_name, structmap, validate, with_event, write
 from ingestd.oais import KEPT, Facts, File, Warning_, escape_name
-from ingestd.premis import DigestAlgorithm, Event, EventOutcome, EventType, now, program
+from ingestd.premis import DigestAlgorithm, Event, EventOutcome, EventType, Program, now
 from ingestd.results import record_with_pointer
 from ingestd.storage import Stored
 from ingestd.tools.packed import Member, digests
@@ -180,7 +180,9 @@ async def compress_aip(task: Task, services: Services) -> Outcome:
         "packed_by_version": made.version,
         "packed_at": packed_at.isoformat(),
     }
-    packed = Event(object=task.package.id, type=EventType.COMPRESSION, at=packed_at, detail=made.detail)
+    packed = Event(
+        object=task.package.id, type=EventType.COMPRESSION, at=packed_at, detail=made.detail, programs=made.programs
+    )
     return Outcome(
         facts=Facts(package=package, events=[packed]),
         tools=[ToolUse(name=made.program, version=made.version, used_for="packing")],
@@ -217,7 +219,7 @@ async def verify_aip(task: Task, services: Services) -> Outcome:
         object=task.package.id,
         type=EventType.FIXITY_CHECK,
         at=verified_at,
-        detail=program("ingestd", __version__, method=how),
+        detail=Program("ingestd", __version__).words(method=how),
         outcome=EventOutcome.PASS,
     )
     package = {"verified_at": verified_at.isoformat(), "verified_files": str(expected.met), "verified_by": how}

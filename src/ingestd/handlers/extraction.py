@@ -27,8 +27,8 @@ from ingestd.fpr.records import Command, Purpose, Rule
 from ingestd.fpr.variables import values_for
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.oais import Directory, Facts, File, FileUse, RuleUse, Warning_, escape_name
-from ingestd.premis import Event, EventType, now, program
-from ingestd.sources.archives import NotAnArchive, receive_archive
+from ingestd.premis import Event, EventType, Program, now
+from ingestd.sources.archives import Acted, NotAnArchive, receive_archive
 from ingestd.sources.contents import Placed, Plan, limits_of, short, survey, watch_folder
 from ingestd.sources.kinds import Archive, archive_in
 from ingestd.sources.names import open_plain
@@ -93,11 +93,14 @@ class _Budget:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Unpacked:
-    """A container whose content is in the scratch folder: its names, where it goes, and what unpacked it if not we."""
+    """A container whose content is in the scratch folder: its names, where it goes, and what unpacked it if not we,
+    with what the registry's command says of that.
+    """
 
     plan: Plan
     target: str
-    run: CommandRun | None
+    programs: Sequence[Program]
+    note: str = ""
 
 
 class _Extraction:
@@ -174,15 +177,19 @@ class _Extraction:
         content = self._scratch / "content"
         plan = Plan(content, self._scratch, system_names=self._services.settings.removable_files)
         path = await asyncio.to_thread(self._task.at(file.path).resolve)
-        run = None
+        programs: list[Program] = []
+        note = ""
         archive = await asyncio.to_thread(_look, path) if command.id in _OURS else None
-        if archive is None or not await self._unpack_archive(path, archive, plan, limits):
+        if archive is None or not await self._unpack_archive(path, archive, plan, limits, programs.append):
             run = await self._run_command(file, command, plan, limits)
+            programs, note = [*run.programs], run.event_detail
         target = await self._target(file)
         await asyncio.to_thread(plan.name, target)
-        return _Unpacked(plan=plan, target=target, run=run)
+        return _Unpacked(plan=plan, target=target, programs=programs, note=note)
 
-    async def _unpack_archive(self, path: Path, archive: Archive, plan: Plan, limits: UnpackSettings) -> bool:
+    async def _unpack_archive(
+        self, path: Path, archive: Archive, plan: Plan, limits: UnpackSettings, acted: Acted
+    ) -> bool:
         """Unpack what we can read; False where a program may do better."""
         await self._clear()
         windows = receive_archive(
@@ -195,6 +202,7 @@ class _Extraction:
             known=_nothing_known,
             scratch=self._scratch,
             unwrap=False,
+            acted=acted,
         )
         try:
             async with aclosing(windows):
@@ -262,17 +270,18 @@ class _Extraction:
 
     async def _place(self, file: File, unpacked: _Unpacked) -> AsyncIterator[Outcome]:
         """Move what came out to its place, window by window, and tell what it is."""
-        plan, target, run = unpacked.plan, unpacked.target, unpacked.run
-        tools = [ToolUse(name=run.tool.name, version=run.tool_version, used_for="extraction")] if run else []
+        plan, target = unpacked.plan, unpacked.target
+        tools = [ToolUse(name=one.name, version=one.version, used_for="extraction") for one in unpacked.programs]
         # Recorded before it is made: a folder that is there is this container's.
         yield Outcome(facts=Facts(directories=[self._directory(target, file.original)]), tools=tools)
         await asyncio.to_thread(self._task.at(target).mkdir, exist_ok=True)
         windows = plan.windows()
         while window := await asyncio.to_thread(next, windows, ()):
             await asyncio.to_thread(plan.move, window, self._task.at(target))
-            yield await self._recorded(file, target, window, run.event_detail if run else "")
+            yield await self._recorded(file, unpacked, window)
 
-    async def _recorded(self, container: File, target: str, window: Sequence[Placed], note: str) -> Outcome:
+    async def _recorded(self, container: File, unpacked: _Unpacked, window: Sequence[Placed]) -> Outcome:
+        target = unpacked.target
         directories = [
             self._directory(f"{target}/{one.path}", f"{container.original}/{one.received.path}")
             for one in window
@@ -305,7 +314,7 @@ class _Extraction:
             facts=Facts(
                 directories=directories,
                 files=[*kept, *removed],
-                events=[*_events(container, [*kept, *removed], note), *formats, *map(_removed_event, removed)],
+                events=[*_events(container, [*kept, *removed], unpacked), *formats, *map(_removed_event, removed)],
                 warnings=warnings,
             ),
             now_with="extraction",
@@ -378,13 +387,17 @@ def _noted(container: File, one: Placed) -> Warning_:
     return Warning_(code=note.code if note else "", detail=note.detail if note else "", path=escape_name(path))
 
 
-def _events(container: File, files: Sequence[File], note: str) -> list[Event]:
+def _events(container: File, files: Sequence[File], unpacked: _Unpacked) -> list[Event]:
     """Tell of extracted files how they came in, and what they were called there."""
     at = now()
     detail = f"Unpacked from: %transferDirectory%{escape_name(container.path)} ({container.id})"
     events = []
     for file in files:
-        events.append(Event(object=file.id, type=EventType.UNPACKING, at=at, detail=detail, note=note))
+        unpacking = EventType.UNPACKING
+        programs = unpacked.programs
+        events.append(
+            Event(object=file.id, type=unpacking, at=at, detail=detail, note=unpacked.note, programs=programs)
+        )
         if file.digest:
             module = f'program="python"; module="hashlib.{file.digest.algorithm}()"'
             kind, when = EventType.MESSAGE_DIGEST_CALCULATION, file.digest.calculated_at
@@ -405,7 +418,7 @@ def _renamed(file: File) -> Event:
         object=file.id,
         type=EventType.FILENAME_CHANGE,
         at=now(),
-        detail=f"prohibited characters removed: {program('ingestd', __version__)}",
+        detail=f"prohibited characters removed: {Program('ingestd', __version__).words()}",
         note=f'Original name="%transferDirectory%{escape_name(file.original)}"; '
         f'new name="%transferDirectory%{file.path}"',
     )

@@ -43,9 +43,9 @@ async def identify_file_format(task: Task, services: Services) -> Outcome:
         commands=services.commands,
         siegfried=services.tools.siegfried,
     )
-    use = ToolUse(name=found.tool, version=found.version, used_for="format identification")
+    use = ToolUse(name=found.program.name, version=found.program.version, used_for="format identification")
     facts = Facts(files=found.files, events=found.events, warnings=found.warnings)
-    return Outcome(facts=facts, tools=[use], now_with=found.tool)
+    return Outcome(facts=facts, tools=[use], now_with=found.program.name)
 
 
 def _only_new(task: Task) -> bool:

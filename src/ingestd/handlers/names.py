@@ -12,7 +12,7 @@ from ingestd import __version__
 from ingestd.errors import Code, SystemFault
 from ingestd.job import Outcome, Services, Task
 from ingestd.oais import Directory, Facts, File, FileUse, Rename, escape_name, safe_name
-from ingestd.premis import Event, EventType, now, program
+from ingestd.premis import Event, EventType, Program, now
 
 _MAX_NAME_BYTES = 250
 """File systems allow 255 bytes; later steps add to a name."""
@@ -119,6 +119,6 @@ def _event(file: File) -> Event:
         object=file.id,
         type=EventType.FILENAME_CHANGE,
         at=now(),
-        detail=f"prohibited characters removed: {program('ingestd', __version__)}",
+        detail=f"prohibited characters removed: {Program('ingestd', __version__).words()}",
         note=f'Original name="{root}{escape_name(file.original)}"; new name="{root}{file.path}"',
     )

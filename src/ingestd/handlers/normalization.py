@@ -72,7 +72,14 @@ def _beside(file: File, place: Path) -> str:
 
 def _normalized(original: File, made: Made, path: str) -> Event:
     note = f"%SIPDirectory%{path}"
-    return Event(object=original.id, type=EventType.NORMALIZATION, at=now(), detail=made.detail, note=note)
+    return Event(
+        object=original.id,
+        type=EventType.NORMALIZATION,
+        at=now(),
+        detail=made.detail,
+        note=note,
+        programs=made.programs,
+    )
 
 
 def _tools(answers: Sequence[Made | NotMade], used_for: str) -> Sequence[ToolUse]:

@@ -15,7 +15,7 @@ from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.messages import CompressionAlgorithm
 from ingestd.mets import Pointer, Transform, pointer_name, write_pointer
 from ingestd.oais import Facts
-from ingestd.premis import Digest, Event, EventType, Format, now, program
+from ingestd.premis import Digest, Event, EventType, Format, Program, now
 from ingestd.tools import gpg
 from ingestd.tools.packing import algorithm_of, packed_name, stored_name
 
@@ -62,11 +62,13 @@ async def _encrypted(task: Task, services: Services, plain: Path) -> Outcome:
     done = await gpg.encrypt(services.pool, services.settings.encryption, plain, path)
     algorithm = services.settings.digest_algorithm
     digest = (await digest_file(path, [algorithm]))[algorithm]
+    program = Program(gpg.NAME, done.version)
     event = Event(
         object=task.package.id,
         type=EventType.ENCRYPTION,
         at=now(),
-        detail=program(gpg.NAME, done.version, key=" ".join(done.keys)),
+        detail=program.words(key=" ".join(done.keys)),
+        programs=[program],
         note=f"before: {plain.name}, {facts['aip_size']} bytes, {algorithm} {facts['aip_digest']}",
     )
     package = {

@@ -20,7 +20,7 @@ from ingestd.fpr.registry import Registry
 from ingestd.fpr.variables import values_for
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.oais import Directory, Facts, File, FileUse, RuleUse, Warning_, escape_name, safe_name
-from ingestd.premis import Digest, DigestAlgorithm, Event, EventOutcome, EventType, now
+from ingestd.premis import Digest, DigestAlgorithm, Event, EventOutcome, EventType, Program, now
 
 FAILED = "policy_check.failed"
 REPORTS = "logs/policyChecks"
@@ -211,6 +211,7 @@ def _told(task: Task, plan: _Plan, answers: Sequence[_Answer], kept: Facts) -> O
                 detail=f'{answer.detail}; policy="{answer.policy}"',
                 outcome=finding.outcome,
                 note=note,
+                programs=[Program(answer.check.tool.name, answer.version)],
             )
         )
         if finding.outcome is EventOutcome.FAIL:

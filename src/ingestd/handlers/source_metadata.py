@@ -16,7 +16,7 @@ from ingestd.metadata.source_documents import FILE, SHAPE, row_faults
 from ingestd.metadata.tables import LISTED, Row, Table, invalid, read
 from ingestd.mets import unfit
 from ingestd.oais import Description, Directory, Facts, File, Section, Warning_, escape_name
-from ingestd.premis import Event, EventOutcome, EventType, now, program
+from ingestd.premis import Event, EventOutcome, EventType, Program, now
 from ingestd.references import find, mended
 
 TRANSFER_FILE = "metadata/transfer_metadata.xml"
@@ -154,6 +154,9 @@ class _Loading:
         self.warnings.append(Warning_(code=f"content.metadata_{code}", detail=detail, path=escape_name(path)))
 
 
+_PROGRAM = Program(xml.PROGRAM, xml.VERSION)
+
+
 def _event(file: File, verdict: xml.Verdict) -> Event:
     source = {"validation-source-type": verdict.kind, "validation-source": verdict.schema}
     words = "; ".join(f'{key}="{value}"' for key, value in {"type": "metadata", **source}.items())
@@ -161,7 +164,8 @@ def _event(file: File, verdict: xml.Verdict) -> Event:
         object=file.id,
         type=EventType.VALIDATION,
         at=now(),
-        detail=f"{words}; {program(xml.PROGRAM, xml.VERSION)}",
+        detail=f"{words}; {_PROGRAM.words()}",
+        programs=[_PROGRAM],
         outcome=EventOutcome.FAIL if verdict.faults else EventOutcome.PASS,
         note="; ".join(verdict.faults),
     )

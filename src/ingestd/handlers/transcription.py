@@ -12,7 +12,7 @@ from ingestd.fpr.records import Purpose
 from ingestd.fpr.registry import Registry
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.oais import Directory, Facts, File, FileUse, Warning_
-from ingestd.premis import Event, EventOutcome, EventType, now, program
+from ingestd.premis import Event, EventOutcome, EventType, Program, now
 
 FOLDER = "objects/metadata/OCRfiles"
 LINK = "Transcribe"
@@ -117,23 +117,22 @@ class _Told:
         note = f"%SIPDirectory%{facts.file.path}"
         detail = f'{made.source_detail}; command="{made.command.identifier}"; language="{order.language}"'
         self.files.append(facts.file)
-        self.events.append(_event(order.file, EventOutcome.TRANSCRIBED, detail, note))
+        self.events.append(_event(order.file, EventOutcome.TRANSCRIBED, detail, note, made.programs))
         self.events += facts.events
         use = ToolUse(name=made.tool, version=made.tool_version, used_for="transcription")
         self.used[made.tool, made.tool_version] = use
 
     def _not_transcribed(self, order: Order, answer: NotMade) -> None:
-        detail = program(
-            answer.tool, answer.tool_version, command=str(order.command.identifier), language=order.language
-        )
+        program = Program(answer.tool, answer.tool_version)
+        detail = program.words(command=str(order.command.identifier), language=order.language)
         if answer.empty:
-            self.events.append(_event(order.file, EventOutcome.NOT_TRANSCRIBED, detail, _NO_TEXT))
+            self.events.append(_event(order.file, EventOutcome.NOT_TRANSCRIBED, detail, _NO_TEXT, [program]))
             return
         code = _FAILED if answer.code == FAILED else answer.code
         warning = answer.warning(order.file, LINK, _LOSS)
         self.warnings.append(Warning_(code=code, detail=warning.detail, path=warning.path, link=LINK))
         if not answer.for_all:
-            self.events.append(_event(order.file, EventOutcome.NOT_TRANSCRIBED, detail, answer.detail))
+            self.events.append(_event(order.file, EventOutcome.NOT_TRANSCRIBED, detail, answer.detail, [program]))
 
     def tools(self) -> Sequence[ToolUse]:
         return list(self.used.values())
@@ -143,5 +142,13 @@ def _absent_languages(answer: Made | NotMade) -> set[str]:
     return {found[1] or found[2] for found in _NO_LANGUAGE.finditer(answer.stderr_tail)}
 
 
-def _event(file: File, outcome: EventOutcome, detail: str, note: str) -> Event:
-    return Event(object=file.id, type=EventType.TRANSCRIPTION, at=now(), detail=detail, outcome=outcome, note=note)
+def _event(file: File, outcome: EventOutcome, detail: str, note: str, programs: Sequence[Program]) -> Event:
+    return Event(
+        object=file.id,
+        type=EventType.TRANSCRIPTION,
+        at=now(),
+        detail=detail,
+        outcome=outcome,
+        note=note,
+        programs=programs,
+    )

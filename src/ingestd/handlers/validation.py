@@ -19,7 +19,7 @@ from ingestd.fpr.records import Adapter, Command, Purpose, Rule, ScriptType, Too
 from ingestd.fpr.variables import values_for
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.oais import Facts, File, RuleUse, Warning_, escape_name, safe_name
-from ingestd.premis import Event, EventOutcome, EventType, now, program
+from ingestd.premis import Event, EventOutcome, EventType, Program, now
 from ingestd.tools import jhove
 from ingestd.tools.run import Run, Stop
 
@@ -77,6 +77,10 @@ class _Work:
     tool: Tool
     version: str = ""
     checks: list[_Check] = field(default_factory=list)
+
+    @property
+    def program(self) -> Program:
+        return Program(self.tool.name, self.version)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -194,8 +198,8 @@ def _read(work: _Work, check: _Check, run: Run, report: bytes) -> _Answer:
         finding = read_off(work.command.outcome, alone)
     except ContractError as error:
         return _Answer(check=check, work=work, code=Code.TOOL_BAD_OUTPUT, problem=str(error))
-    detail = program(work.tool.name, work.version)
-    return _Answer(check=check, work=work, finding=replace(finding, note=html.unescape(finding.note)), detail=detail)
+    finding = replace(finding, note=html.unescape(finding.note))
+    return _Answer(check=check, work=work, finding=finding, detail=work.program.words())
 
 
 def _told(task: Task, plan: _Plan, answers: Sequence[_Answer]) -> Outcome:
@@ -217,6 +221,7 @@ def _told(task: Task, plan: _Plan, answers: Sequence[_Answer]) -> Outcome:
                 detail=answer.detail,
                 outcome=finding.outcome,
                 note=note,
+                programs=[answer.work.program],
             )
         )
         if finding.outcome is EventOutcome.FAIL:

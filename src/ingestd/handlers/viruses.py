@@ -15,7 +15,7 @@ from ingestd.config import OnInfected, ScannerChoice
 from ingestd.errors import Code, ContentError, ToolError, Violation
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.oais import Facts, File, Warning_, escape_name
-from ingestd.premis import Event, EventOutcome, EventType, now, program
+from ingestd.premis import Event, EventOutcome, EventType, Program, now
 from ingestd.tools.clamav import Engine, Scanned, Verdict, find_scanner
 
 NO_SCANNER = "no scanner is installed"
@@ -74,23 +74,26 @@ async def _unscanned(task: Task) -> Sequence[File]:
 def _none(files: Sequence[File], why: str) -> Outcome:
     warning = Warning_(code=Code.TOOL_NOT_INSTALLED, detail=why)
     found = [Scanned(verdict=Verdict.NOT_SCANNED, note=NO_SCANNER)] * len(files)
-    return Outcome(facts=Facts(events=_events(files, found, ""), warnings=[warning]))
+    return Outcome(facts=Facts(events=_events(files, found), warnings=[warning]))
 
 
 def _told(files: Sequence[File], found: Sequence[Scanned], engine: Engine) -> Outcome:
-    detail = program(engine.name, engine.version, virusDefinitions=engine.definitions)
+    detail = Program(engine.name, engine.version).words(virusDefinitions=engine.definitions)
     warnings = [
         Warning_(code=Code.POLICY_VIRUS_NOT_SCANNED, detail=one.note, path=escape_name(file.path))
         for file, one in zip(files, found, strict=True)
         if one.verdict is Verdict.NOT_SCANNED
     ]
-    version = ", ".join(word for word in (engine.version.removeprefix("ClamAV "), engine.definitions) if word)
+    program = Program(engine.name, engine.version.removeprefix("ClamAV "))
+    version = ", ".join(word for word in (program.version, engine.definitions) if word)
     use = ToolUse(name=engine.name, version=version, used_for="virus check")
-    facts = Facts(events=_events(files, found, detail), warnings=warnings, package={"virus_scanner": detail})
+    facts = Facts(events=_events(files, found, detail, [program]), warnings=warnings, package={"virus_scanner": detail})
     return Outcome(facts=facts, tools=[use], now_with=engine.name)
 
 
-def _events(files: Sequence[File], found: Sequence[Scanned], detail: str) -> Sequence[Event]:
+def _events(
+    files: Sequence[File], found: Sequence[Scanned], detail: str = "", programs: Sequence[Program] = ()
+) -> Sequence[Event]:
     at = now()
     return [
         Event(
@@ -100,6 +103,7 @@ def _events(files: Sequence[File], found: Sequence[Scanned], detail: str) -> Seq
             detail=detail,
             outcome=_OUTCOMES[one.verdict],
             note=one.note,
+            programs=programs,
         )
         for file, one in zip(files, found, strict=True)
     ]

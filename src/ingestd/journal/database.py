@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Self
@@ -28,8 +28,11 @@ class Database:
         self._writing = asyncio.Lock()
 
     @classmethod
-    async def open(cls, path: Path, schema: str) -> Self:
-        """Open (and make, if need be) the database at `path` with the tables of `schema`, a file beside this module."""
+    async def open(cls, path: Path, schema: str, added_later: Mapping[str, Mapping[str, str]]) -> Self:
+        """Open (and make, if need be) the database at `path` with the tables of `schema`, a file beside this module.
+
+        `added_later` are columns, by table and name, that a database of an earlier version may be without.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         with _translated():
             connection = await aiosqlite.connect(path, isolation_level=None)
@@ -41,6 +44,10 @@ class Database:
                 await connection.execute("PRAGMA foreign_keys = ON")
                 sql = resources.files(__package__).joinpath(schema).read_text(encoding="utf-8")
                 await connection.executescript(sql)
+                for table, columns in added_later.items():
+                    there = {row[1] for row in await connection.execute_fetchall(f"PRAGMA table_info({table})")}
+                    for name in columns.keys() - there:
+                        await connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {columns[name]}")
             except BaseException:
                 await connection.close()
                 raise

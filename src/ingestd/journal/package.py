@@ -56,6 +56,8 @@ _INSERT_DIRECTORY = (
     " ON CONFLICT (path) WHERE removed = 0"
     " DO UPDATE SET id = coalesce(excluded.id, id), original = excluded.original"
 )
+_ADDED_LATER = {"event": {"programs": "TEXT NOT NULL DEFAULT ''"}}
+"""Columns that journals of earlier versions do not have."""
 
 
 class PackageJournal:
@@ -66,7 +68,7 @@ class PackageJournal:
 
     @classmethod
     async def open(cls, path: Path) -> Self:
-        return cls(await Database.open(path, "package.sql"))
+        return cls(await Database.open(path, "package.sql", _ADDED_LATER))
 
     async def close(self) -> None:
         await self._db.close()
@@ -212,7 +214,7 @@ class PackageJournal:
 
     async def events(self, objects: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Sequence[Event]]:
         rows = await self._db.rows(
-            "SELECT object, id, type, at, detail, outcome, note, agents, said_at FROM event"  # noqa: S608  as above
+            "SELECT object, id, type, at, detail, outcome, note, programs, agents, said_at FROM event"  # noqa: S608  as above
             f" WHERE object IN ({_marks(objects)}) ORDER BY row",
             [id_.bytes for id_ in objects],
         )
@@ -384,8 +386,8 @@ async def _record(transaction: Transaction, facts: Facts) -> None:
         [(more.file.bytes, more.algorithm, more.value) for more in facts.digests],
     )
     await transaction.many(
-        "INSERT INTO event (object, id, type, at, detail, outcome, note, agents, said_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO event (object, id, type, at, detail, outcome, note, programs, agents, said_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [event_values(event) for event in facts.events],
     )
     await transaction.many(

@@ -51,7 +51,8 @@ CREATE TABLE IF NOT EXISTS event (
     detail  TEXT NOT NULL,
     outcome TEXT NOT NULL,
     note    TEXT NOT NULL,
-    agents  TEXT NOT NULL DEFAULT '', -- JSON: [[identifierType, identifierValue], ...]; empty: the package's own
+    programs TEXT NOT NULL DEFAULT '', -- JSON: [[name, version], ...]
+    agents  TEXT NOT NULL DEFAULT '', -- JSON: [[identifierType, identifierValue, role], ...]; empty: the package's own
     said_at TEXT NOT NULL DEFAULT '' -- the time in the words of whoever recorded it
 );
 CREATE INDEX IF NOT EXISTS event_imported ON event (type) WHERE agents <> '';

@@ -76,7 +76,7 @@ async def agents_linked(db: Database, links: Sequence[AgentLink]) -> Mapping[Age
         rows = await db.rows(
             "SELECT identifier_type, identifier, name, type, version FROM linked_agent"  # noqa: S608  marks
             f" WHERE (identifier_type, identifier) IN (VALUES {', '.join(['(?, ?)'] * len(some))})",
-            [word for link in some for word in link],
+            [word for link in some for word in (link.type, link.identifier)],
         )
         found |= {agent.link: agent for agent in map(agent_of, rows)}
     return found
@@ -105,7 +105,7 @@ def _rights_of(row: Row) -> RightsStatement:
     words = json.loads(statement)
     words["basis"] = RightsBasis(words["basis"])
     words["documentation"] = [DocumentationIdentifier(**one) for one in words["documentation"]]
-    words["agents"] = [(kind, identifier) for kind, identifier in words["agents"]]
+    words["agents"] = [AgentLink(*link) for link in words["agents"]]
     granted = [RightsGranted(**json.loads(act))] if act else []
     return RightsStatement(object=uuid.UUID(bytes=object_), granted=granted, **words)
 

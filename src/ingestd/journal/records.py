@@ -6,13 +6,14 @@ import json
 import os
 import uuid
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from ingestd.journal.database import Row
 from ingestd.oais import DIP, DIP_USES, Description, DescriptionStatus, Directory, File, FileUse, Section
-from ingestd.premis import Digest, DigestAlgorithm, Event, EventOutcome, EventType, Format
+from ingestd.premis import AgentLink, Digest, DigestAlgorithm, Event, EventOutcome, EventType, Format, Program
 
 FILE_COLUMNS = (
     "row, id, path, original, use, size_bytes, digest_algorithm, digest, digest_at, modified_at,"
@@ -145,13 +146,13 @@ def directory_of(row: Row) -> Directory:
 
 
 def event_values(event: Event) -> tuple[Any, ...]:
-    agents = json.dumps(list(event.agents), ensure_ascii=False) if event.agents else ""
     said = (event.type, event.at.isoformat(), event.detail, event.outcome, event.note)
-    return (event.object.bytes, event.id.bytes, *said, agents, event.said_at)
+    programs = [(program.name, program.version) for program in event.programs]
+    return (event.object.bytes, event.id.bytes, *said, _listed(programs), _listed(event.agents), event.said_at)
 
 
 def event_of(row: Row) -> Event:
-    object_, id_, type_, at, detail, outcome, note, agents, said_at = row
+    object_, id_, type_, at, detail, outcome, note, programs, agents, said_at = row
     return Event(
         object=uuid.UUID(bytes=object_),
         id=uuid.UUID(bytes=id_),
@@ -160,9 +161,14 @@ def event_of(row: Row) -> Event:
         detail=detail,
         outcome=EventOutcome(outcome) if outcome in _OUTCOMES else outcome,
         note=note,
-        agents=[(kind, identifier) for kind, identifier in json.loads(agents)] if agents else (),
+        programs=[Program(*words) for words in json.loads(programs)] if programs else (),
+        agents=[AgentLink(*words) for words in json.loads(agents)] if agents else (),
         said_at=said_at,
     )
+
+
+def _listed(items: Sequence[tuple[str, ...]]) -> str:
+    return json.dumps(list(items), ensure_ascii=False) if items else ""
 
 
 def job_of(row: Row) -> JobRecord:

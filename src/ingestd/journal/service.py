@@ -83,13 +83,7 @@ class ServiceJournal:
 
     @classmethod
     async def open(cls, path: Path) -> Self:
-        database = await Database.open(path, "service.sql")
-        for table, columns in _ADDED_LATER.items():
-            there = {row[1] for row in await database.rows(f"PRAGMA table_info({table})")}
-            async with database.transaction() as transaction:
-                for name in columns.keys() - there:
-                    await transaction.execute(f"ALTER TABLE {table} ADD COLUMN {name} {columns[name]}")
-        return cls(database)
+        return cls(await Database.open(path, "service.sql", _ADDED_LATER))
 
     async def close(self) -> None:
         await self._db.close()

@@ -64,6 +64,13 @@ def links(element: etree._Element, kind: str) -> list[tuple[str, str]]:
     return _pairs(element, f"linking{ {'rights': 'RightsStatement'}.get(kind, kind.capitalize()) }Identifier")
 
 
+def agent_links(element: etree._Element) -> list[AgentLink]:
+    """The agents that an element links to, once for each role that they have in it."""
+    name = "linkingAgentIdentifier"
+    found = zip(element.iterfind(f"{_P}{name}"), _pairs(element, name), strict=True)
+    return [AgentLink(*pair, role) for one, pair in found for role in texts(one, "linkingAgentRole") or [""]]
+
+
 def is_whole(element: etree._Element) -> bool:
     """Say whether an object is no file, but an intellectual entity or a representation."""
     return element.get(_TYPE, "").rpartition(":")[2] in {"intellectualEntity", "representation"}
@@ -129,7 +136,7 @@ def read_rights(xml: str, object_: uuid.UUID, package: uuid.UUID) -> list[Rights
         object_ = package
     type_, value = next(iter(identified(element, "rights")), ("", ""))
     said = Identified(type=type_, value=value, words=rights_words(element))
-    linked = Linked(number=0, object=object_.bytes, said=said, agents=links(element, "agent"))
+    linked = Linked(number=0, object=object_.bytes, said=said, agents=agent_links(element))
     return [_as_first_said(statement) for statement in statements(linked, object_)]
 
 

@@ -22,6 +22,7 @@ from ingestd.metadata.premis_elements import (
     PREMIS,
     Identified,
     Linked,
+    agent_links,
     event_words,
     identified,
     is_whole,
@@ -29,6 +30,7 @@ from ingestd.metadata.premis_elements import (
     rights_words,
     texts,
 )
+from ingestd.premis import AgentLink
 from ingestd.tools.xml import ONE_SCHEMA_AT_A_TIME
 
 FILE = "metadata/premis.xml"
@@ -38,22 +40,25 @@ _TABLES = """
 PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;
 CREATE TABLE thing (row INTEGER PRIMARY KEY, kind TEXT, line INTEGER, type TEXT, value TEXT, words TEXT);
 CREATE TABLE name (kind TEXT, type TEXT, value TEXT, row INTEGER, PRIMARY KEY (kind, type, value)) WITHOUT ROWID;
-CREATE TABLE link (row INTEGER, kind TEXT, type TEXT, value TEXT);
+CREATE TABLE link (row INTEGER, kind TEXT, type TEXT, value TEXT, role TEXT);
 CREATE TABLE there (row INTEGER PRIMARY KEY, id BLOB);
-CREATE TABLE pair (kind TEXT, subject INTEGER, object INTEGER, PRIMARY KEY (kind, subject, object)) WITHOUT ROWID;
+CREATE TABLE pair (kind TEXT, subject INTEGER, object INTEGER, role TEXT,
+PRIMARY KEY (kind, subject, object, role)) WITHOUT ROWID;
 BEGIN;
 """
 _PAIRS = """
 INSERT OR IGNORE INTO pair
-SELECT thing.kind || ' ' || link.kind, link.row, name.row FROM link JOIN thing ON thing.row = link.row
+SELECT thing.kind || ' ' || link.kind, link.row, name.row, link.role FROM link JOIN thing ON thing.row = link.row
 JOIN name ON name.kind = link.kind AND name.type = link.type AND name.value = link.value
 WHERE (thing.kind, link.kind) IN (VALUES
 ('event', 'object'), ('event', 'agent'), ('rights', 'object'), ('rights', 'agent'));
 INSERT OR IGNORE INTO pair
-SELECT name.kind || ' ' || thing.kind, name.row, link.row FROM link JOIN thing ON thing.row = link.row
+SELECT name.kind || ' ' || thing.kind, name.row, link.row, '' FROM link JOIN thing ON thing.row = link.row
 JOIN name ON name.kind = link.kind AND name.type = link.type AND name.value = link.value
 WHERE (thing.kind, link.kind) IN (VALUES
-('object', 'event'), ('agent', 'event'), ('object', 'rights'), ('agent', 'rights'));
+('object', 'event'), ('agent', 'event'), ('object', 'rights'), ('agent', 'rights'))
+AND NOT EXISTS (SELECT 1 FROM pair
+WHERE pair.kind = name.kind || ' ' || thing.kind AND subject = name.row AND object = link.row);
 """
 _DANGLING = """
 SELECT thing.line, thing.kind, link.kind, link.type, link.value FROM link JOIN thing ON thing.row = link.row
@@ -171,9 +176,9 @@ class PremisDocument:
                 one = _identified((type_, value, words))
                 yield Linked(number=number, object=id_, said=one, agents=self._agents_of(kind, row))
 
-    def _agents_of(self, kind: str, row: int) -> list[tuple[str, str]]:
-        sql = "SELECT type, value FROM pair JOIN thing ON row = object WHERE pair.kind = ? AND subject = ? ORDER BY row"
-        return list(self._db.execute(sql, (f"{kind} agent", row)))
+    def _agents_of(self, kind: str, row: int) -> list[AgentLink]:
+        sql = "SELECT type, value, role FROM pair JOIN thing ON row = object WHERE pair.kind = ? AND subject = ?"
+        return [AgentLink(*link) for link in self._db.execute(f"{sql} ORDER BY row, role", (f"{kind} agent", row))]
 
     # Reading
 
@@ -225,8 +230,8 @@ class PremisDocument:
             "INSERT OR IGNORE INTO name VALUES (?, ?, ?, ?)", [(kind, type_, value, row) for type_, value in names]
         )
         self._db.executemany(
-            "INSERT INTO link VALUES (?, ?, ?, ?)",
-            [(row, other, type_, value) for other in _LINKED[kind] for type_, value in links(element, other)],
+            "INSERT INTO link VALUES (?, ?, ?, ?, ?)",
+            [(row, other, *link) for other in _LINKED[kind] for link in _links(element, other)],
         )
 
 
@@ -281,6 +286,11 @@ _LINKED = {
     "event": ("object", "agent"),
     "rights": ("object", "agent"),
 }
+
+
+def _links(element: etree._Element, kind: str) -> list[AgentLink]:
+    """What an element links to: of objects, events and rights the role does not matter."""
+    return agent_links(element) if kind == "agent" else [AgentLink(*pair) for pair in links(element, kind)]
 
 
 def _object_words(element: etree._Element) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from ingestd.mets.markup import plain
 from ingestd.mets.transforms import Transform
 from ingestd.mets.vocabulary import PREMIS_LOCATION, mets_time
-from ingestd.premis import Agent, AgentLink, Digest, Event, Format
+from ingestd.premis import PROGRAM, Agent, AgentLink, Digest, Event, Format
 
 KIND = "Archival Information Package"
 """METS USE and TYPE of the package, which metsrw and Archivematica look for."""
@@ -31,7 +31,7 @@ class Pointer:
     """What a pointer file says. `name` is the package's file name, `label` the name of the folder in it.
 
     `transforms` undo the packing, in their order. `keys` are fingerprints of those who can decrypt it; none: it is not
-    encrypted. `agents` are the package's own: every event is linked to all of them.
+    encrypted. `agents` are the package's own: every event is linked to all of them, and to its programs.
     """
 
     package: uuid.UUID
@@ -62,7 +62,8 @@ def write_pointer(said: Pointer) -> bytes:
     links = [agent.link for agent in said.agents]
     parts = [("techMD", "PREMIS:OBJECT", _object(said))]
     parts += [("digiprovMD", "PREMIS:EVENT", _event(event, links)) for event in said.events]
-    parts += [("digiprovMD", "PREMIS:AGENT", _agent(agent)) for agent in said.agents]
+    programs = dict.fromkeys(program.agent for event in said.events for program in event.programs)
+    parts += [("digiprovMD", "PREMIS:AGENT", _agent(agent)) for agent in (*said.agents, *programs)]
     entry = metsrw.FSEntry(
         path=said.name,
         fileid=f"file-{_NOT_IN_ID.sub('_', said.label)}",
@@ -85,7 +86,11 @@ def with_event(pointer: bytes, event: Event) -> bytes:
 
     document = metsrw.METSDocument.fromstring(pointer)
     (entry,) = document.all_files()
-    links = [(agent.identifier_type, agent.identifier_value) for agent in entry.get_premis_agents()]
+    links = [
+        AgentLink(agent.identifier_type, agent.identifier_value)
+        for agent in entry.get_premis_agents()
+        if agent.identifier_type != PROGRAM
+    ]
     number = sum(part.subsection == "digiprovMD" for part in entry.amdsecs[0].subsections) + 1
     part = _subsection(f"digiprovMD_{number}", "PREMIS:EVENT", _event(event, links), mets_time(event.at))
     entry.amdsecs[0].subsections.append(part)
@@ -176,10 +181,11 @@ def _event(event: Event, links: Sequence[AgentLink]) -> _Data:
         *(
             (
                 "linking_agent_identifier",
-                ("linking_agent_identifier_type", kind),
-                ("linking_agent_identifier_value", plain(value)),
+                ("linking_agent_identifier_type", link.type),
+                ("linking_agent_identifier_value", plain(link.identifier)),
+                *((("linking_agent_role", link.role),) if link.role else ()),
             )
-            for kind, value in links
+            for link in (*links, *(program.link for program in event.programs))
         ),
     )
 

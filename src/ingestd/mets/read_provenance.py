@@ -18,7 +18,11 @@ _DATA = f"{_M}mdWrap/{_M}xmlData"
 
 def linked_agents(event: etree._Element) -> tuple[AgentLink, ...]:
     """The agents that a PREMIS event is linked to."""
-    return tuple(_pairs(event, "linkingAgentIdentifier"))
+    return tuple(
+        AgentLink(*_pair(link, "linkingAgentIdentifier"), role.text or "")
+        for link in event.iterfind("{*}linkingAgentIdentifier")
+        for role in link.findall("{*}linkingAgentRole") or [etree.Element("none")]
+    )
 
 
 def more_identifiers(described: etree._Element) -> tuple[tuple[str, str], ...]:
@@ -57,7 +61,7 @@ def removed_file(file: ReadFile, section: etree._Element, described: etree._Elem
 
 
 def _agent_links(agent: etree._Element) -> Iterator[AgentLink]:
-    yield from _pairs(agent, "agentIdentifier")
+    yield from (AgentLink(*pair) for pair in _pairs(agent, "agentIdentifier"))
 
 
 def _rights(section: etree._Element) -> Iterator[etree._Element]:
@@ -80,5 +84,8 @@ def _text_of(element: etree._Element) -> str:
 
 
 def _pairs(element: etree._Element, name: str) -> Iterator[tuple[str, str]]:
-    for one in element.iterfind(f"{{*}}{name}"):
-        yield one.findtext(f"{{*}}{name}Type") or "", one.findtext(f"{{*}}{name}Value") or ""
+    return (_pair(one, name) for one in element.iterfind(f"{{*}}{name}"))
+
+
+def _pair(identifier: etree._Element, name: str) -> tuple[str, str]:
+    return identifier.findtext(f"{{*}}{name}Type") or "", identifier.findtext(f"{{*}}{name}Value") or ""

@@ -34,10 +34,11 @@ def rights_statement(said: RightsStatement) -> str:
 def linking_agents(links: Sequence[AgentLink]) -> str:
     return "".join(
         "<premis:linkingAgentIdentifier>\n"
-        f"{_element('linkingAgentIdentifierType', kind)}"
-        f"{_element('linkingAgentIdentifierValue', identifier)}"
+        f"{_element('linkingAgentIdentifierType', link.type)}"
+        f"{_element('linkingAgentIdentifierValue', link.identifier)}"
+        f"{_unless_empty('linkingAgentRole', link.role)}"
         "</premis:linkingAgentIdentifier>\n"
-        for kind, identifier in links
+        for link in links
     )
 
 

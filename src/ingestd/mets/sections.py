@@ -31,7 +31,17 @@ from ingestd.mets.vocabulary import (
     mets_time,
 )
 from ingestd.oais import Description, Extension, File, FileUse, Package, Section, escape_name
-from ingestd.premis import SYSTEM_AGENT, Agent, AgentLink, Event, EventType, Format, Identifier, RightsStatement
+from ingestd.premis import (
+    PROGRAM,
+    SYSTEM_AGENT,
+    Agent,
+    AgentLink,
+    Event,
+    EventType,
+    Format,
+    Identifier,
+    RightsStatement,
+)
 from ingestd.pronom import REGISTRY_NAME
 
 _MADE_BY: Mapping[FileUse, str] = {FileUse.TEXT_OCR: EventType.TRANSCRIPTION, FileUse.DERIVATIVE: "derivation"}
@@ -101,8 +111,10 @@ def _entity(identifier: uuid.UUID, more: Sequence[Identifier], name: str) -> str
 
 class AmdSecs:
     """Writes amdSecs one after the other; the numbers of their rightsMDs and digiprovMDs, which nothing refers to, run
-    through. The first amdSec has the rights of the whole package. With `compact`, it alone has the package's agents,
-    events but ingestions are linked to the software alone, no element is empty, and schemas are located once.
+    through. The first amdSec has the rights of the whole package. Each has the package's agents, and those of events
+    that others recorded; of programs only those that none before has, since their events name them by identifier. With
+    `compact`, that goes for all agents, events but ingestions are linked to the software and to programs alone, no
+    element is empty, and schemas are located once.
     """
 
     def __init__(
@@ -145,6 +157,7 @@ class AmdSecs:
         self._package_rights = ()
         events = window.events.get(file.id, ())
         known = {**self._rights_agents, **window.agents}
+        known |= {program.agent.link: program.agent for event in events for program in event.programs}
         linked = [known[link] for link in links_of(events, rights) if link in known and link not in self._own]
         agents = self._not_said_yet([*self._agents, *linked])
         return (
@@ -160,10 +173,9 @@ class AmdSecs:
         )
 
     def _not_said_yet(self, agents: Sequence[Agent]) -> Sequence[str]:
-        """Give the agents of an amdSec; of a compact document, those that none before has."""
-        if self._compact:
-            agents = [agent for agent in agents if agent.link not in self._said]
-            self._said |= {agent.link for agent in agents}
+        """Give the agents of an amdSec without those that are said once in a document, and that one before has."""
+        agents = [agent for agent in agents if agent.link not in self._said]
+        self._said |= {agent.link for agent in agents if self._compact or agent.identifier_type == PROGRAM}
         return [self._wrapped.get(agent.link) or self._agent(agent) for agent in agents]
 
     def _agent(self, agent: Agent) -> str:
@@ -221,6 +233,7 @@ class AmdSecs:
             f"<premis:eventDateTime>{text(event.said_at) or _event_time(event.at)}</premis:eventDateTime>\n"
             f"{_what_was_found(event) if self._compact else _all_that_was_found(event)}"
             f"{linking_agents(event.agents) if event.agents else self._links(event)}"
+            f"{linking_agents([program.link for program in event.programs])}"
             "</premis:event>\n"
         )
 
@@ -259,9 +272,12 @@ def _what_was_found(event: Event) -> str:
 
 
 def links_of(events: Iterable[Event], rights: Iterable[RightsStatement]) -> list[AgentLink]:
-    """The agents that events and rights of others name, each once, in the order of naming."""
-    links = [link for said in rights for link in said.agents]
-    return list(dict.fromkeys([*links, *(link for event in events for link in event.agents)]))
+    """The agents that events and rights link to besides the package's own, each once, in the order of naming."""
+    named = [link for said in rights for link in said.agents]
+    for event in events:
+        named += event.agents
+        named += [program.link for program in event.programs]
+    return list(dict.fromkeys(link.agent for link in named))
 
 
 def _sources(said: Descriptions, parts: Sequence[tuple[int, Description]]) -> Iterator[str]:

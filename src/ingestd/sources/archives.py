@@ -11,18 +11,18 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import ingestd
 from ingestd.errors import Code, IngestError, Violation
 from ingestd.oais import unescape_name
-from ingestd.premis import Digest, DigestAlgorithm, now
+from ingestd.premis import Digest, DigestAlgorithm, Program, now
 from ingestd.sources.copying import Worker
 from ingestd.sources.findings import failure
 from ingestd.sources.folders import Known, receive_folder
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from ingestd.config import UnpackSettings
     from ingestd.tools.pool import Pool, Run
 
+Acted: TypeAlias = Callable[[Program], object]
+"""Is told of a program that acted."""
 _UNPACK = "ingestd.sources.unpack"
 _NOT_AN_ARCHIVE = "not_an_archive"
 _UNSUPPORTED = "unsupported"
@@ -55,10 +57,12 @@ async def receive_archive(
     known: Known,
     scratch: Path,
     unwrap: bool = True,
+    acted: Acted = lambda _: None,
 ) -> AsyncGenerator[Sequence[Received], None]:
     """Unpack the archive at the real path `path` into `into`, which is emptied first; yield what is there, in windows.
 
-    With `unwrap`, one folder around everything is dropped: it is not part of a transfer.
+    With `unwrap`, one folder around everything is dropped: it is not part of a transfer. `acted` is told the program
+    that unpacked it, if that was another one than ours.
 
     Nothing is yielded before everything is unpacked and checked; on any failure `into` is left empty. What is `known`
     from an earlier run is not yielded again. Raises `NotAnArchive`, `ContentError` (`content.archive_*`,
@@ -71,13 +75,14 @@ async def receive_archive(
         await worker.run(partial(_clear, into))
         # 7z knows its own format best, and leaves names as they are: libarchive composes them (NFC).
         own = archive.form == "7zip" and seven_zip(pool) is not None
-        if not own and await _unpack(path, archive, into, listing, unpack, algorithm, pool, unwrap=unwrap):
+        if not own and await _unpack(path, archive, into, listing, unpack, algorithm, pool, acted, unwrap=unwrap):
             async with aclosing(_listed(listing, algorithm, known, worker)) as windows:
                 async for window in windows:
                     yield window
             return
         await worker.run(partial(_clear, into))
-        top = await unpack_with_7z(path, aside, unpack, pool, unwrap=unwrap)
+        top, program = await unpack_with_7z(path, aside, unpack, pool, unwrap=unwrap)
+        acted(program)
         from ingestd.config import SourceSettings
 
         settings = SourceSettings(max_bytes=unpack.max_bytes, max_files=unpack.max_entries)
@@ -99,6 +104,7 @@ async def _unpack(
     unpack: UnpackSettings,
     algorithm: DigestAlgorithm,
     pool: Pool,
+    acted: Acted,
     *,
     unwrap: bool,
 ) -> bool:
@@ -118,6 +124,8 @@ async def _unpack(
         if archive.certain:
             raise no_entries()
         raise NotAnArchive
+    if code is None and answer.get("program"):
+        acted(Program(*answer["program"]))
     if code is None or code == _UNSUPPORTED:
         return code is None
     violations = [Violation(**each) for each in answer.get("violations", ())]

@@ -305,6 +305,13 @@ def _chunks(stream: _Stream) -> Iterator[memoryview]:
 # 7z and RAR
 
 
+def library(form: str) -> tuple[str, str] | None:
+    """Name and version of the library that reads archives of this form, where that is not Python's own."""
+    number = int(ffi.version_number())  # 3006002 is 3.6.2
+    version = f"{number // 10**6}.{number // 1000 % 1000}.{number % 1000}"
+    return None if form in {"zip", "tar"} else ("libarchive", version)
+
+
 def read_other(file: IO[bytes], writer: Taker, *, form: str) -> None:
     """Read what libarchive calls `form`. Raises `IngestError`, `Unsupported`."""
     try:

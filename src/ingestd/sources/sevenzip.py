@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingestd.errors import Code, IngestError
+from ingestd.premis import Program
 from ingestd.sources.findings import Findings, failure
 from ingestd.sources.names import NameRefused, split
 from ingestd.sources.writer import KEPT_NAMES, Limits, Meter
@@ -35,6 +36,7 @@ _LOOK_SECONDS = 1.0
 _PASSWORD = re.compile(r"password|encrypted", re.IGNORECASE)
 _LINK = re.compile(r"dangerous (symbolic )?link|link path was ignored", re.IGNORECASE)
 _CUT = re.compile(r"unexpected end|headers error", re.IGNORECASE)
+_VERSION = re.compile(rb"7-Zip.*?(\d+\.\d+)")
 _METHOD = re.compile(r"unsupported|not implemented|cannot open the file as|can't open as archive", re.IGNORECASE)
 
 
@@ -43,9 +45,11 @@ def seven_zip(pool: Pool) -> str | None:
     return next((name for name in _SEVEN_ZIP if pool.which(name)), None)
 
 
-async def unpack_with_7z(path: str, aside: Path, unpack: UnpackSettings, pool: Pool, *, unwrap: bool = True) -> str:
-    """Unpack with the 7z program into `aside`, made anew; give the folder that is to be received: with `unwrap`, the
-    one folder around everything if there is one.
+async def unpack_with_7z(
+    path: str, aside: Path, unpack: UnpackSettings, pool: Pool, *, unwrap: bool = True
+) -> tuple[str, Program]:
+    """Unpack with the 7z program into `aside`, made anew; give the folder that is to be received (with `unwrap`, the
+    one folder around everything if there is one) and the program with the version that it says it is.
 
     Raises `ContentError` (`content.archive_unsupported`, `…_bomb`, `…_corrupt`, `content.path_traversal`,
     `content.name_collision`) or `ToolError`.
@@ -79,7 +83,9 @@ async def unpack_with_7z(path: str, aside: Path, unpack: UnpackSettings, pool: P
             Code.CONTENT_NAME_COLLISION,
             f"the archive lists {files} files and {there} came out: some names are the same, or of no use",
         )
-    return await asyncio.to_thread(lambda: str((_top(aside) if unwrap else aside).resolve()))
+    top = await asyncio.to_thread(lambda: str((_top(aside) if unwrap else aside).resolve()))
+    version = _VERSION.search(run.stdout)
+    return top, Program("7-Zip", version[1].decode() if version else "")
 
 
 def limits_for(pool: Pool, path: str) -> RunLimits:

@@ -2,9 +2,10 @@
 
 Whatever a hostile archive does to the libraries that read it, it does to this process alone. INTO is an empty folder;
 LISTING is written when all is well: one JSON object a line (see `Writer.listing`). The last line of the standard
-output says how it went: `{"entries": …, "bytes": …}`, or `{"code": …, "detail": …, "violations": […]}` with exit
-code 1. Two codes are this program's own: `not_an_archive` (what is compressed is no tar) and `unsupported`
-(another program may be able to). Names need a UTF-8 locale; the pool sets one.
+output says how it went: `{"entries": …, "bytes": …, "program": [name, version] or null}`, or
+`{"code": …, "detail": …, "violations": […]}` with exit code 1. Two codes are this program's own: `not_an_archive`
+(what is compressed is no tar) and `unsupported` (another program may be able to). Names need a UTF-8 locale; the pool
+sets one.
 
 Only the one reader that the archive's first bytes ask for is switched on (see `readers`).
 """
@@ -25,7 +26,7 @@ from typing import IO, Any
 from ingestd.errors import Code, IngestError
 from ingestd.sources.findings import failure
 from ingestd.sources.names import open_plain
-from ingestd.sources.readers import NotAnArchive, Unsupported, read_other, read_tar, read_zip
+from ingestd.sources.readers import NotAnArchive, Unsupported, library, read_other, read_tar, read_zip
 from ingestd.sources.writer import Limits, Writer
 
 NOT_AN_ARCHIVE = "not_an_archive"
@@ -95,7 +96,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         unpack(file, writer, form=options.format, filter_name=options.filter, unwrap=not options.keep_top)
     with contextlib.closing(options.listing.open("w", encoding="utf-8")) as out:
         writer.listing(out)
-    return {"entries": writer.meter.entries, "bytes": writer.meter.bytes}
+    return {"entries": writer.meter.entries, "bytes": writer.meter.bytes, "program": library(options.format)}
 
 
 def _answer(error: IngestError) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ingestd.errors import ToolError
 from ingestd.messages import CompressionAlgorithm
 from ingestd.oais import Package
 from ingestd.tools.pool import Argument, Limits, Pool
+from ingestd.tools.run import Run
 from ingestd.workfolder import ran_out
 
 ENCRYPTED = ".gpg"
@@ -54,6 +56,7 @@ class Packed:
     program: str
     version: str
     detail: str
+    programs: Sequence[premis.Program]
     seconds: float
 
 
@@ -112,26 +115,38 @@ async def _seven_zip(pool: Pool, folder: Path, into: Path, method: str, level: i
     run = await pool.run(argv, cwd=folder.parent, limits=_patient(pool), writes=[into.parent], name="7-Zip")
     run.check("7-Zip")
     version = _version(run.stdout)
-    detail = premis.program("7-Zip", version, algorithm=method)
-    return Packed(path=into, program="7-Zip", version=version, detail=detail, seconds=run.seconds)
+    return _packed(into, premis.Program("7-Zip", version), {"algorithm": method}, run)
 
 
 async def _tar(pool: Pool, folder: Path, into: Path, algorithm: CompressionAlgorithm, level: int) -> Packed:
     argv: list[Argument] = [*_TAR, f"--file={into}", f"--directory={folder.parent}"]
     more: dict[str, str] = {}
+    compressors: list[premis.Program] = []
     if algorithm in _COMPRESSORS:
         name, programs = _COMPRESSORS[algorithm]
         compressor = next((program for program in programs if pool.which(program)), programs[-1])
         number = await _version_of(pool, compressor)
         argv.append(f"--use-compress-program={_command(compressor, level)}")
         more = {"algorithm": name, "compressor": f"{compressor} {number}".strip()}
+        compressors = [premis.Program(compressor, number)]
     version = await _version_of(pool, "tar")
     # `--add-file` takes a name that starts with a dash for a name.
     argv.append(f"--add-file={folder.name}")
     run = await pool.run(argv, limits=_patient(pool), writes=[into.parent], name="tar")
     run.check("tar", version)
+    return _packed(into, premis.Program("tar", version), more, run, compressors)
+
+
+def _packed(
+    into: Path, program: premis.Program, more: Mapping[str, str], run: Run, others: Sequence[premis.Program] = ()
+) -> Packed:
     return Packed(
-        path=into, program="tar", version=version, detail=premis.program("tar", version, **more), seconds=run.seconds
+        path=into,
+        program=program.name,
+        version=program.version,
+        detail=program.words(**more),
+        programs=[program, *others],
+        seconds=run.seconds,
     )
 
 
