@@ -271,6 +271,13 @@ async def test_more_nesting_than_allowed_is_left_as_it_is_with_a_warning(make: M
     assert await bench.agrees()
 
 
+async def unpacked_by(bench: Bench, file: File) -> list[str]:
+    """The programs that unpacked a file, each of which says its version."""
+    event = next(one for one in (await bench.history.events([file.id]))[file.id] if one.type is EventType.UNPACKING)
+    assert all(program.version for program in event.programs)
+    return [program.name for program in event.programs]
+
+
 @pytest.mark.parametrize("kind", ["7z", "tar", "gz", "bz2", "tar.xz"])
 async def test_archives_of_many_kinds_are_unpacked(make: Make, tmp_path: Path, kind: str) -> None:
     needs("7z", "gzip", "bzip2", "xz")
@@ -290,6 +297,7 @@ async def test_archives_of_many_kinds_are_unpacked(make: Make, tmp_path: Path, k
 
     inner = [file for path, file in (await bench.files()).items() if STAMP in path]
     assert ["hello\n" * 100] == [bench.task.at(file.path).read_text() for file in inner]
+    assert ([] if "tar" in kind else ["7-Zip"]) == await unpacked_by(bench, inner[0])
     assert await bench.agrees()
 
 
@@ -301,6 +309,7 @@ async def test_a_rar_is_unpacked(make: Make) -> None:
 
     inner = (await bench.files())[f"objects/x.rar{STAMP}/a.txt"]
     assert b"stored" == bench.task.at(inner.path).read_bytes()
+    assert ["libarchive"] == await unpacked_by(bench, inner)
     assert await bench.agrees()
 
 

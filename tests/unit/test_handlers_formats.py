@@ -91,6 +91,7 @@ async def test_formats_are_identified_by_what_the_option_names_and_the_event_say
         said[command] = [file.format.puid for file in outcome.facts.files if file.format]
         assert {name} == {tool.name for tool in outcome.tools}
         assert all(f'program="{name}"; version="' in event.detail for event in outcome.facts.events)
+        assert {name} == {program.name for event in outcome.facts.events for program in event.programs}
         assert EventOutcome.NOT_IDENTIFIED == outcome.facts.events[-1].outcome
 
     assert {"siegfried": ["fmt/11", "fmt/11", ""], "fido": ["fmt/11", "fmt/11", ""]} == {

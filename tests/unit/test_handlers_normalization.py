@@ -90,6 +90,7 @@ class TestPreservationCopies:
             (event,) = await events_of(made, original.id)
             assert EventType.NORMALIZATION is event.type
             assert f'ArchivematicaFPRCommandID="{chosen.identifier}"; program="Shell"; version="' in event.detail
+            assert event.detail.endswith(event.programs[0].words())
             assert f"%SIPDirectory%{copy.path}" == event.note
             assert [
                 (EventType.CREATION, ""),

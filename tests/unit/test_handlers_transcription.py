@@ -72,6 +72,8 @@ class TestWithTesseract:
             assert 'language="eng"' in event.detail
             events = (await made.journal.events([text.id]))[text.id]
             assert [EventType.CREATION, EventType.MESSAGE_DIGEST_CALCULATION] == [one.type for one in events]
+            assert ["Tesseract", "Tesseract"] == [one.programs[0].name for one in (event, events[0])]
+            assert () == events[1].programs
             folders = [folder.path async for window in made.journal.directories() for folder in window]
             assert {"objects/metadata", FOLDER} <= set(folders)
             assert await made.paths() == made.on_disk()

@@ -100,6 +100,7 @@ async def test_a_sound_file_passes_and_the_event_names_program_and_version(bench
     )
     assert event.detail.startswith('program="xmllint')
     assert 'version="2' in event.detail
+    assert event.detail == event.programs[0].words()
     assert outcome.facts.warnings == []
     assert [(tool.name, tool.used_for) for tool in outcome.tools] == [(event.detail.split('"')[1], "validation")]
     assert outcome.exit_code == 0

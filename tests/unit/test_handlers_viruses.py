@@ -129,6 +129,9 @@ async def test_every_file_gets_an_event_with_one_of_three_outcomes(make: Make, c
     assert ("Fail", SIGNATURE) == (events["infected"].outcome, events["infected"].note)
     assert "Not scanned" == events["large"].outcome
     assert events["clean"].detail.startswith('program="ClamAV (clamd)"; version="ClamAV 1.')
+    (program,) = events["clean"].programs
+    assert "ClamAV (clamd)" == program.name
+    assert program.version.startswith("1.")
     assert [("ClamAV (clamd)", "virus check")] == [(tool.name, tool.used_for) for tool in outcome.tools]
     [warning] = await bench.warnings()
     assert ("policy.virus_not_scanned", "objects/large") == (warning.code, warning.path)

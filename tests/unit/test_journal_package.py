@@ -14,7 +14,7 @@ import pytest
 from ingestd.errors import SystemFault
 from ingestd.journal import PackageJournal
 from ingestd.oais import Directory, Facts, File, Rename, Warning_
-from ingestd.premis import Agent, AgentType, Event, EventType
+from ingestd.premis import Agent, AgentType, Event, EventType, Program
 from tests.steps import AT, a_file
 
 
@@ -206,6 +206,22 @@ async def test_agents_and_tools_are_kept_once(journal: PackageJournal) -> None:
 
     assert [agent] == await journal.agents()
     assert [("7z", "26", "packing, unpacking")] == await journal.tools()
+
+
+async def test_the_programs_of_an_event_are_kept_also_in_a_journal_of_an_earlier_version(tmp_path: Path) -> None:
+    file = a_file("a")
+    journal = await PackageJournal.open(tmp_path / "package.db")
+    await journal.record(Facts(files=[file], events=[Event(object=file.id, type=EventType.INGESTION, at=AT)]))
+    await journal.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "package.db")) as database:
+        database.execute("ALTER TABLE event DROP COLUMN programs")
+    program = Program("Siegfried", "1.11")
+    journal = await PackageJournal.open(tmp_path / "package.db")
+
+    await journal.record(Facts(events=[Event(object=file.id, type=EventType.CREATION, at=AT, programs=[program])]))
+
+    assert [[], [program]] == [list(event.programs) for event in (await journal.events([file.id]))[file.id]]
+    await journal.close()
 
 
 async def test_text_that_is_no_text_is_refused_and_nothing_is_recorded(journal: PackageJournal) -> None:

@@ -138,6 +138,23 @@ async def test_events_keep_their_words_their_time_their_identifier_and_their_age
     assert "Agent A" == agents[AgentLink("local", "A")].name
 
 
+async def test_agents_keep_their_roles(bench: Bench) -> None:
+    roles = tag("linkingAgentRole", "validator"), tag("linkingAgentRole", "implementer")
+    link = to_agent("A").replace(
+        "</premis:linkingAgentIdentifier>", f"{''.join(roles)}</premis:linkingAgentIdentifier>"
+    )
+
+    await load(
+        bench,
+        an_object("1", "objects/a.txt"),
+        an_event("E", link, to_object("1")),
+        an_agent("A", to_event("E")),
+    )
+    (event,) = (await events(bench))["objects/a.txt"]
+
+    assert [AgentLink("local", "A", "implementer"), AgentLink("local", "A", "validator")] == list(event.agents)
+
+
 async def test_links_count_from_either_side_and_an_event_may_be_of_several_files(bench: Bench) -> None:
     await load(
         bench,

@@ -31,7 +31,7 @@ from ingestd.fpr.registry import Registry
 from ingestd.fpr.substitution import fill
 from ingestd.fpr.variables import values_for
 from ingestd.oais import File, Package
-from ingestd.premis import Digest, DigestAlgorithm, Program, now
+from ingestd.premis import Digest, DigestAlgorithm, now
 from ingestd.tools.run import Limits
 
 _TOLD_CHARACTERS = 300
@@ -209,7 +209,6 @@ class Maker:
             tool=done.tool.name,
             tool_version=done.tool_version,
             source_detail=done.event_detail,
-            programs=done.programs,
             stderr_tail=done.run.stderr_tail,
         )
         _receive(self._receipt(id_), made)
@@ -286,7 +285,6 @@ def _receive(receipt: Path, made: Made) -> None:
         "tool": made.tool,
         "tool_version": made.tool_version,
         "source_detail": made.source_detail,
-        "programs": [(program.name, program.version) for program in made.programs],
         "stderr_tail": made.stderr_tail,
     }
     receipt.write_text(json.dumps(said), encoding="utf-8")
@@ -313,7 +311,6 @@ def _redeemed(receipt: Path, place: Path, command: Command) -> Made | None:
         tool=said["tool"],
         tool_version=said["tool_version"],
         source_detail=said["source_detail"],
-        programs=[Program(*words) for words in said.get("programs", ())],
         stderr_tail=said["stderr_tail"],
     )
 

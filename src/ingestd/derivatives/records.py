@@ -38,9 +38,7 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Made:
-    """A derivative that is at its place. `source_detail` is eventDetail of the event that made it; `programs` are those
-    that made and verified it.
-    """
+    """A derivative that is at its place. `source_detail` is eventDetail of the event that made it."""
 
     id: uuid.UUID
     path: Path
@@ -51,8 +49,11 @@ class Made:
     tool: str
     tool_version: str
     source_detail: str
-    programs: Sequence[Program] = ()
     stderr_tail: str = ""
+
+    @property
+    def program(self) -> Program:
+        return Program(self.tool, self.tool_version)
 
     @property
     def detail(self) -> str:
@@ -102,7 +103,7 @@ def recorded(made: Made, path: str, source: File, use: FileUse) -> Recorded:
         modified_at=made.modified_at,
         derived_from=source.id,
     )
-    return Recorded(file=file, events=created(made.id, made.digest, made.programs))
+    return Recorded(file=file, events=created(made.id, made.digest, [made.program]))
 
 
 def created(file: uuid.UUID, digest: Digest, programs: Sequence[Program] = ()) -> Sequence[Event]:

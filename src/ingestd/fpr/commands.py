@@ -78,12 +78,6 @@ class CommandRun:
         return Program(self.tool.name, self.tool_version)
 
     @property
-    def programs(self) -> Sequence[Program]:
-        """Every program that acted: the command's own, and the one that verified its output."""
-        verified_by = [self.verification.program] if self.verification else []
-        return list(dict.fromkeys([self.program, *verified_by]))
-
-    @property
     def stdout(self) -> bytes:
         return self.run.stdout
 

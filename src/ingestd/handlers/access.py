@@ -173,7 +173,7 @@ class _Work:
                 warnings.append(answer.warning(file, self._kind.link, self._kind.loss))
                 continue
             facts = recorded(answer, f"{self._kind.folder}/{answer.path.name}", file, self._kind.use)
-            events = (_normalized(facts.file, answer.detail, answer.programs), *facts.events)
+            events = (_normalized(facts.file, answer.detail, [answer.program]), *facts.events)
             return _Provided(facts=replace(facts, events=events), tried=tried, warnings=warnings)
         return _Provided(tried=tried, warnings=warnings)
 

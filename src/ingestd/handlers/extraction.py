@@ -182,7 +182,7 @@ class _Extraction:
         archive = await asyncio.to_thread(_look, path) if command.id in _OURS else None
         if archive is None or not await self._unpack_archive(path, archive, plan, limits, programs.append):
             run = await self._run_command(file, command, plan, limits)
-            programs, note = [*run.programs], run.event_detail
+            programs, note = [run.program], run.event_detail
         target = await self._target(file)
         await asyncio.to_thread(plan.name, target)
         return _Unpacked(plan=plan, target=target, programs=programs, note=note)

@@ -201,7 +201,7 @@ async def _mbox(task: Task, services: Services, maker: Maker, directory: Directo
         at=now(),
         detail=made.detail,
         note=f"%transferDirectory%{escape_name(directory.original)}{os.sep}",
-        programs=made.programs,
+        programs=[made.program],
     )
     return Outcome(
         facts=Facts(files=[replace(facts.file, derived_from=None)], events=[*facts.events, event]),

@@ -78,7 +78,7 @@ def _normalized(original: File, made: Made, path: str) -> Event:
         at=now(),
         detail=made.detail,
         note=note,
-        programs=made.programs,
+        programs=[made.program],
     )
 
 

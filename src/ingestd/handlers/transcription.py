@@ -117,7 +117,7 @@ class _Told:
         note = f"%SIPDirectory%{facts.file.path}"
         detail = f'{made.source_detail}; command="{made.command.identifier}"; language="{order.language}"'
         self.files.append(facts.file)
-        self.events.append(_event(order.file, EventOutcome.TRANSCRIBED, detail, note, made.programs))
+        self.events.append(_event(order.file, EventOutcome.TRANSCRIBED, detail, note, [made.program]))
         self.events += facts.events
         use = ToolUse(name=made.tool, version=made.tool_version, used_for="transcription")
         self.used[made.tool, made.tool_version] = use
