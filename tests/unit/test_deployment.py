@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from ingestd.config import Settings
+from ingestd.config import ClamAVSettings, Settings
 from ingestd.storage import Locations
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -52,10 +52,12 @@ def test_every_setting_in_compose_exists_and_is_valid() -> None:
 def test_every_setting_in_the_kubernetes_files_exists_and_is_valid() -> None:
     environ = load(KUBERNETES / "config.yaml")["data"] | load(KUBERNETES / "secret.example.yaml")["stringData"]
     settings = Settings.load(environ=environ)
-    pod = load(KUBERNETES / "deployment.yaml")["spec"]["template"]["spec"]
+    pod = load(KUBERNETES / "workers.yaml")["spec"]["template"]["spec"]
     [container] = pod["containers"]
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    clamd = next(iter(YAML(typ="safe").load_all((KUBERNETES / "clamd.yaml").read_text(encoding="utf-8"))))
 
+    assert settings.clamav.address == f"{clamd['metadata']['name']}:3310"
     assert settings.shutdown_seconds < pod["terminationGracePeriodSeconds"]
     assert [settings.http_port] == [port["containerPort"] for port in container["ports"]]
     assert str(settings.data_dir) in mounts
@@ -64,16 +66,30 @@ def test_every_setting_in_the_kubernetes_files_exists_and_is_valid() -> None:
 
 def test_no_service_of_kubernetes_leaks_into_the_settings() -> None:
     """Kubernetes would add INGESTD_METRICS_SERVICE_HOST and the like, which are no settings."""
-    pod = load(KUBERNETES / "deployment.yaml")["spec"]["template"]["spec"]
+    pod = load(KUBERNETES / "workers.yaml")["spec"]["template"]["spec"]
 
     assert pod["enableServiceLinks"] is False
 
 
-def test_kustomization_names_the_files_that_are_there_but_not_the_secret() -> None:
+def test_kustomization_names_the_files_that_are_there_but_no_examples() -> None:
     named = set(load(KUBERNETES / "kustomization.yaml")["resources"])
     there = {path.name for path in KUBERNETES.glob("*.yaml")}
 
-    assert named == there - {"kustomization.yaml", "secret.example.yaml"}
+    assert named == {name for name in there if ".example." not in name} - {"kustomization.yaml"}
+
+
+def test_clamd_has_the_limits_that_the_settings_suppose() -> None:
+    lines = (KUBERNETES / "clamd.conf").read_text(encoding="utf-8").splitlines()
+    said = dict(line.split(maxsplit=1) for line in lines if line and not line.startswith("#"))
+    supposed = ClamAVSettings()
+
+    assert said["AlertExceedsMax"] == "yes"
+    for name, size in {
+        "StreamMaxLength": supposed.max_stream_bytes,
+        "MaxFileSize": supposed.max_file_bytes,
+        "MaxScanSize": supposed.max_scan_bytes,
+    }.items():
+        assert said[name] == f"{size // 2**20}M"
 
 
 @pytest.mark.parametrize("name", LISTS)
