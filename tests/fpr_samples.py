@@ -205,6 +205,36 @@ def disk(path: Path) -> None:
     tool("mcopy", "-i", path, inner, "::one.txt")
 
 
+def ext4(path: Path) -> None:
+    """An ext4 image with one file in it."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name, "one.txt").write_text("one")
+        path.write_bytes(b"")
+        tool("mkfs.ext4", "-q", "-d", name, path, "1M")
+
+
+def iso(path: Path) -> None:
+    """An ISO 9660 image with two files in it, their names as Rock Ridge has them."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name, "one.txt").write_text("one")
+        Path(name, "A name as long as people like.text").write_text("two")
+        tool("genisoimage", "-quiet", "-R", "-o", path, name)
+
+
+def partitioned(path: Path) -> None:
+    """A disk with a boot record (MBR) and three partitions: swap without a file system, FAT and ext4."""
+    swap, images = b"\0" * 65536, []
+    for make in (disk, ext4):
+        make(path)
+        images.append(path.read_bytes())
+    table, start, content = b"", 64, b""
+    for kind, image in ((0x82, swap), (0x0C, images[0]), (0x83, images[1])):
+        table += struct.pack("<4xB3xII", kind, start, len(image) // 512)
+        start += len(image) // 512
+        content += image
+    path.write_bytes((bytes(446) + table.ljust(64, b"\0") + b"\x55\xaa").ljust(64 * 512, b"\0") + content)
+
+
 def maildir(path: Path) -> None:
     box = mailbox.Maildir(path, create=True)
     sent = box.add_folder("Sent")

@@ -131,7 +131,7 @@ ROWS: dict[str, Sequence[Claim]] = {
     "EPS to SVG": [Claim("preservation", SVG, "inkscape-svg-of-postscript")],
     "Outlook stores (PST)": [Claim("preservation", "", "readpst-mbox"), Claim("extract", "", "readpst-extract")],
     "maildir": [Claim("preservation", "", "maildir-mbox")],
-    "Apple disk image": [Claim("extract", SLEUTH, "7z-extract")],
+    "Apple disk image, ISO 9660": [Claim("extract", SLEUTH, "7z-extract")],
     "AD1": [Claim("extract", RAR, "")],
     "RAR": [Claim("extract", RAR, "unar-extract")],
     "RAR 5, LHA, StuffIt, ZOO, NuFX, ARJ, CPIO, XZ, XAR, WIM, compress, HFS, UDF, APM, exFAT": [
@@ -192,6 +192,7 @@ HOW: dict[str, Callable[[Registry], bool]] = {
     "PDF": pdfa_2b,
     "all sound to WAVE": keeps_the_depth,
     "JHOVE": names_its_module,
+    "disk with partitions": lambda registry: "mmls -a" in script(registry, "tsk-recover"),
     "three PUIDs that two format versions have (x-fmt/395, fmt/1042, fmt/1083)": one_version_a_puid,
     "policy check": takes_policies_from_a_folder,
 }

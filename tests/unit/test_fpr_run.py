@@ -197,6 +197,49 @@ async def test_an_extraction_brings_the_files_out(
     assert [path.read_text() for path in (tmp_path / "out put").rglob("one.txt")] == ["one"]
 
 
+async def test_of_a_cd_the_long_names_come_out(registry: Registry, commands: Commands, tmp_path: Path) -> None:
+    (rule,) = registry.choose(Purpose.EXTRACT, registry.format_version("fmt/468"))
+
+    done = await run_on(commands, wanted(registry, commands, rule.command), tmp_path, "a.iso", samples.iso)
+
+    assert done.problem == ""
+    assert {path.name for path in (tmp_path / "out put").iterdir()} == {"one.txt", "A name as long as people like.text"}
+
+
+@pytest.mark.parametrize("make", [samples.ext4, samples.iso, samples.partitioned], ids=lambda make: make.__name__)
+async def test_file_systems_are_described(
+    make: samples.Maker, registry: Registry, commands: Commands, tmp_path: Path
+) -> None:
+    done = await run_on(commands, wanted(registry, commands, "fiwalk"), tmp_path, "a.img", make)
+
+    assert done.problem == ""
+    assert b"<filename>one.txt</filename>" in done.stdout.replace(b"ONE.TXT", b"one.txt")
+
+
+async def test_the_files_of_a_file_system_come_out(registry: Registry, commands: Commands, tmp_path: Path) -> None:
+    done = await run_on(commands, wanted(registry, commands, "tsk-recover"), tmp_path, "a.img", samples.ext4)
+
+    assert done.problem == ""
+    assert (tmp_path / "out put" / "one.txt").read_text() == "one"
+
+
+async def test_of_a_disk_each_partition_comes_out_in_a_folder(
+    registry: Registry, commands: Commands, tmp_path: Path
+) -> None:
+    done = await run_on(commands, wanted(registry, commands, "tsk-recover"), tmp_path, "a.dd", samples.partitioned)
+
+    files = {str(path.relative_to(tmp_path / "out put")) for path in (tmp_path / "out put").rglob("*.txt")}
+    assert done.problem == "", done.run.stderr_tail
+    assert files == {"partition_2/one.txt", "partition_3/one.txt"}
+
+
+async def test_what_is_no_disk_image_is_said_so(registry: Registry, commands: Commands, tmp_path: Path) -> None:
+    done = await run_on(commands, wanted(registry, commands, "tsk-recover"), tmp_path, "a.img", samples.text)
+
+    assert not done.ok
+    assert "Cannot determine file system type" in done.run.stderr_tail
+
+
 @pytest.mark.parametrize("name", VALIDATION)
 async def test_a_validation_tells_a_sound_file_from_a_damaged_one(
     name: str, registry: Registry, commands: Commands, tmp_path: Path
@@ -284,7 +327,11 @@ async def test_an_identification_command_says_what_a_file_is(
 
 
 def test_the_samples_need_what_this_machine_has() -> None:
-    missing = [program for program in ("ffmpeg", "convert", "mkfs.fat", "mcopy") if not shutil.which(program)]
+    missing = [
+        program
+        for program in ("ffmpeg", "convert", "mkfs.fat", "mcopy", "mkfs.ext4", "genisoimage")
+        if not shutil.which(program)
+    ]
 
     assert not missing, f"samples cannot be made without {missing}"
 

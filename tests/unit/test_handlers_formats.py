@@ -100,6 +100,20 @@ async def test_formats_are_identified_by_what_the_option_names_and_the_event_say
     assert ["fmt/11", "x-fmt/111", ""] == said["extension"]
 
 
+async def test_what_siegfried_does_not_know_may_be_named_by_a_rule_for_its_extension(bench: Bench) -> None:
+    noise = b"\x00\x01\x02"
+    bench.put("disk.DD", "", noise)
+    bench.put("disk.img", "", noise)
+    bench.put("other.xyz", "", noise)
+    bench.put("really a picture.img", "", b"GIF89a" + noise)
+
+    facts = (await identify_file_format(bench.task(), bench.services)).facts
+
+    raw = "archivematica-fmt/4"
+    assert [raw, raw, "", "fmt/4"] == [file.format.puid for file in facts.files if file.format]
+    assert [raw, raw, "No Matching Format", "fmt/4"] == [event.note for event in facts.events]
+
+
 CUSTOM = """
 [[identification_command]]
 id = "first-line"

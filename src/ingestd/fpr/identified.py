@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ingestd.errors import Code, RequestError, ToolError, ToolFailure, Violation
 from ingestd.fpr.commands import Commands
@@ -76,13 +76,18 @@ async def identify(
     commands: Commands,
     siegfried: Siegfried,
 ) -> Identified:
-    """Identify `files`, which are at `paths`, with a command of the registry. Siegfried is asked for all at once; any
-    other command is run once for each file. Raises `ToolError` where Siegfried, or the tool, cannot be started.
+    """Identify `files`, which are at `paths`, with a command of the registry.
+
+    Siegfried is asked for all at once, and what it does not know looked up by extension; any other command is run once
+    for each file. Raises `ToolError` where Siegfried, or the tool, cannot be started.
     """
     if command.adapter:
         program = Program("Siegfried", await siegfried.version())
         detail = program.words(signature=await siegfried.signature())
-        answers = await siegfried.identify(paths)
+        found = zip(files, await siegfried.identify(paths), strict=True)
+        answers: Sequence[Identification] = [
+            answer if answer.format or answer.error else _guessed(file, command, commands) for file, answer in found
+        ]
     else:
         check_installed(command, commands)
         tool = commands.registry.tool(command.tool)
@@ -90,6 +95,12 @@ async def identify(
         detail = program.words(command=str(command.identifier))
         answers = await _run(command, commands, paths)
     return _told(files, [_named(answer, commands.registry) for answer in answers], program, detail)
+
+
+def _guessed(file: File, command: IdentificationCommand, commands: Commands) -> Identification:
+    """What Siegfried does not know may be named by a rule for the extension, such as `.dd` for a raw disk image."""
+    version = commands.registry.identified(command, PurePosixPath(file.path).suffix.lower())
+    return Identification(format=_format(version) if version else None)
 
 
 async def _run(command: IdentificationCommand, commands: Commands, paths: Sequence[Path]) -> Sequence[Identification]:

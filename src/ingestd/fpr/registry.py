@@ -69,6 +69,11 @@ class Registry:
             version = self.find(FormatVersion, rule.format)
             if version and self.is_active(version):
                 self._rules.setdefault((rule.purpose, version.id), []).append(rule)
+        self._outputs = {
+            (command.id, rule.output): rule.format
+            for rule in self.active(IdentificationRule)
+            if (command := self.find(IdentificationCommand, rule.command))
+        }
         self.version = hashlib.sha256(":".join(layer.digest for layer in layers).encode()).hexdigest()[:16]
 
     @classmethod
@@ -116,9 +121,8 @@ class Registry:
 
     def identified(self, command: IdentificationCommand, output: str) -> FormatVersion | None:
         """Give the format version that an identification command means by what it printed."""
-        for rule in self.active(IdentificationRule):
-            if rule.output == output and self.find(IdentificationCommand, rule.command) == command:
-                return self.find(FormatVersion, rule.format)
+        if ruled := self._outputs.get((command.id, output)):
+            return self.find(FormatVersion, ruled)
         return self.format_version(output) if command.output is IdentificationOutput.PUID else None
 
     def command(self, id: str) -> Command | None:  # noqa: A002  the field's own word
