@@ -110,6 +110,8 @@ class ToolSettings(Model):
     """Most that one program may write to its standard output."""
     file_bytes: Annotated[int, Field(ge=2**20)] = 2**40
     """Largest file that one program may write (RLIMIT_FSIZE)."""
+    path: str = ""
+    """Folders, divided by colons, in which programs are looked for after the system's own (default: PATH)."""
     sandbox: Sandbox = Sandbox.AUTO
     """Run programs without network, and let them write nowhere but where their result is to be (Landlock and seccomp).
     `auto`: as far as the kernel can; `required`: or not at all; `off`: for rules whose programs need the network."""
@@ -169,7 +171,7 @@ class ClamAVSettings(Model):
     answer_seconds: Annotated[float, Field(gt=0)] = 600
     """Longest silence of clamd while it scans."""
     definitions: LocalPath | None = None
-    """LocalPath of the signatures for clamscan, where it is not the usual one."""
+    """Folder of the signatures for clamscan, where it is not the usual one."""
     on_infected: OnInfected = OnInfected.FAIL
     """`fail`: the package fails and its folder is kept; `quarantine`: and nobody but the service may enter it."""
 
@@ -361,7 +363,7 @@ class Settings(Model):
     """Whether a request may bring rules of its own for the format policy (field `fpr`): choose among the registry's
     commands, do without rules. It never brings commands."""
     policies: LocalPath | None = None
-    """LocalPath of MediaConch policies (XML files), which sound and film are checked against."""
+    """Folder of MediaConch policies (XML files), which sound and film are checked against."""
     digest_algorithm: DigestAlgorithm = DigestAlgorithm.SHA256
     """Message digest of files and of the bag's manifests."""
     organization: OrganizationSettings = OrganizationSettings()
@@ -420,7 +422,8 @@ class Settings(Model):
         """
         env = dict(os.environ if environ is None else environ)  # noqa: TID251  the one door
         path = file or (Path(env[f"{PREFIX}CONFIG"]) if env.get(f"{PREFIX}CONFIG") else None)
-        values = _read_toml(path) if path else {}
+        values: dict[str, Any] = {"tools": {"path": env.get("PATH", "")}}
+        _merge(values, _read_toml(path) if path else {})
         _merge(values, _from_environ(env))
         try:
             return cls.model_validate(values)

@@ -50,6 +50,13 @@ def test_lists_and_tables_are_json_and_nested_settings_have_two_underscores() ->
     assert settings.keep_work is False
 
 
+def test_programs_are_looked_for_in_path_unless_a_setting_says_where() -> None:
+    environ = {"PATH": "/usr/bin:/opt/fits"}
+
+    assert Settings.load(environ=environ).tools.path == "/usr/bin:/opt/fits"
+    assert Settings.load(environ={**environ, "INGESTD_TOOLS__PATH": "/srv/tools"}).tools.path == "/srv/tools"
+
+
 def test_an_empty_list_of_locations_has_one_in_the_data_folder(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path / "d")
 

@@ -147,6 +147,21 @@ async def test_the_environment_is_small_and_fixed(pool: Pool, monkeypatch: pytes
     } == names - {"_", "PWD", "SHLVL", "OLDPWD"}  # fmt: skip
 
 
+async def test_programs_are_found_in_further_folders_after_the_systems(tmp_path: Path) -> None:
+    for name in ("fits.sh", "true"):
+        (tmp_path / name).write_text("#!/bin/sh\necho ours\n")
+        (tmp_path / name).chmod(0o755)
+    settings = ToolSettings(path=f".:{tmp_path}::/usr/bin")
+
+    async with Pool(settings, scratch=tmp_path / "scratch") as pool:
+        said = (await pool.run(["fits.sh"])).stdout, (await pool.run(["true"])).stdout
+        seen = (await pool.run(["sh", "-c", "echo $PATH"])).stdout.decode().strip().split(":")
+
+    assert (b"ours\n", b"") == said
+    assert len(seen) == len(set(seen))
+    assert all(Path(folder).is_absolute() for folder in seen)
+
+
 @pytest.mark.tool
 async def test_java_makes_its_temporary_files_where_other_programs_make_theirs(pool: Pool, tmp_path: Path) -> None:
     folder = tmp_path / "with a space"

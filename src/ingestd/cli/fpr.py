@@ -122,7 +122,8 @@ def _around(registry: Registry, record: Record) -> dict[str, Any]:
 def _state(registry: Registry, record: Record) -> str:
     if registry.is_active(record):
         return ""
-    return " (replaced)" if record.enabled else " (disabled)"
+    in_force = registry.find(type(record), record.id)
+    return f" (replaced by {in_force.id})" if in_force and in_force.id != record.id else " (disabled)"
 
 
 def _print_field(name: str, value: Any) -> None:

@@ -34,8 +34,7 @@ __all__ = ["Argument", "Limits", "Lines", "Pool", "Process", "Run", "Stop"]
 
 Argument: TypeAlias = str | bytes | Path
 
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:" + str(Path(sys.executable).parent)
-"""Where programs are looked for: the system's folders, then the folder of this Python (programs of its packages)."""
+_SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 LINE_BYTES = 1024 * 1024
 _PREFIX = "ingestd-tools-"
@@ -126,15 +125,26 @@ class Process:
         await self._child.close()
 
 
+def _path(further: str) -> str:
+    """Give the system's folders, further ones, and that of this Python, for the programs of its packages: each once.
+
+    A folder that is not named in full would be another one in each run's working folder, and is left out.
+    """
+    folders = [*_SYSTEM.split(":"), *further.split(":"), str(Path(sys.executable).parent)]
+    return ":".join(dict.fromkeys(folder for folder in folders if Path(folder).is_absolute()))
+
+
 class Pool:
     """Runs programs, never more at once than `settings.processes`, over all packages in hand.
 
-    `spawned` counts every program ever started, `running` those that run now. `scratch` is where the programs' home
-    and temporary folder is made (the system's temporary folder if it is not given); it is removed by `aclose`.
+    `path` is where programs are looked for. `spawned` counts every program ever started, `running` those that run now.
+    `scratch` is where the programs' home and temporary folder is made (the system's temporary folder if it is not
+    given); it is removed by `aclose`.
     """
 
     def __init__(self, settings: ToolSettings, *, scratch: Path | None = None) -> None:
         self.settings = settings
+        self.path = _path(settings.path)
         self.limits = Limits.from_settings(settings)
         self.confined = settings.sandbox is not Sandbox.OFF and confine.landlock_abi() > 0
         if settings.sandbox is Sandbox.REQUIRED and not self.confined:
@@ -157,7 +167,7 @@ class Pool:
     def which(self, name: str) -> str | None:
         """Give the absolute path of a program, or None if it is not installed."""
         if name not in self._found:
-            found = shutil.which(name, path=PATH)
+            found = shutil.which(name, path=self.path)
             if found is None:
                 return None
             self._found[name] = str(Path(found).absolute())
@@ -298,7 +308,7 @@ class Pool:
         """What every program finds in its environment: nothing of ours, so no secret can leak."""
         home = str(self.home())
         return {
-            "PATH": PATH,
+            "PATH": self.path,
             "HOME": home,
             "TMPDIR": home,
             "LANG": "C.UTF-8",
