@@ -68,7 +68,10 @@ PROGRAMS = (
     ),
     _p("clamscan", "clamscan --version", "Looks for malware where no clamd runs.", "clamav", "scan_for_viruses"),
     _p("Graphviz", "dot -V", "Draws the workflow.", "graphviz", "ingestd workflow graph"),
-    _p("bulk_extractor", "bulk_extractor -V", "Looks for personal data in files.", "its own releases", "examine_contents"),
+    _p(
+        "bulk_extractor", "bulk_extractor -V", "Looks for personal data in files.", "its own releases",
+        "examine_contents",
+    ),
     _p("ffprobe", "ffprobe -version", "Reads technical metadata of sound and film.", "ffmpeg", "characterization"),
 )  # fmt: skip
 
