@@ -23,6 +23,7 @@ import bagit
 from ingestd.errors import Code, ContentError, Violation
 from ingestd.fixity import digest_file
 from ingestd.manifests import SURROGATE, numbered_lines, word_of
+from ingestd.oais import escape_name
 from ingestd.premis import DigestAlgorithm
 
 DECLARATION = "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
@@ -222,10 +223,11 @@ def read_fetch(path: Path, encoding: str) -> Iterator[ToFetch | Violation]:
         if isinstance(text, Violation):
             yield text
         elif text.strip():
-            match = _FETCH.fullmatch(text)
-            expected = "a URL, a length or -, and a path"
+            match = None if SURROGATE.search(text) else _FETCH.fullmatch(text)
+            expected = f"a URL, a length or -, and a path, in {encoding}"
             if match is None or len(match[2]) > 18:
-                yield Violation(path=f"fetch.txt:{number}", rule="line", expected=expected, actual=text[:200])
+                actual = escape_name(text[:200])
+                yield Violation(path=f"fetch.txt:{number}", rule="line", expected=expected, actual=actual)
             else:
                 size = None if match[2] == "-" else int(match[2])
                 yield ToFetch(line=number, url=match[1], size_bytes=size, path=match[3])

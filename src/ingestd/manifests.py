@@ -6,6 +6,7 @@ that cannot be used is a violation, never an exception.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import io
 import re
@@ -26,6 +27,8 @@ _EXACT = re.compile(r"([0-9A-Fa-f]+)(?:  | \*)(.+)", re.DOTALL)
 _LOOSE = re.compile(r"([0-9A-Fa-f]+)[ \t]+\*?(.+)", re.DOTALL)
 _ENCODED = re.compile("%(0[AaDd]|25)")
 _ESCAPED = re.compile(r"\\([\\nr])")
+_NO_ENCODINGS = {"idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined"}
+"""What Python has among its encodings that is none: some take the square of a file's length to read it."""
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _MANIFEST = re.compile(r"(?:tag)?manifest-([A-Za-z0-9\-_]+)\.txt")
 _CHECKSUMS = re.compile(r"(?:data/)?metadata/checksum\.([a-z0-9]+)")
@@ -101,18 +104,26 @@ def read(path: Path, word: str, *, name: str, encoding: str = "utf-8") -> Iterat
 
 def numbered_lines(path: Path, *, name: str, encoding: str) -> Iterator[tuple[int, str | Violation]]:
     """Read a text line by line, without line ends; the last is a violation where reading had to end."""
-    spelled = "utf-8-sig" if encoding.lower().replace("_", "-") in {"utf-8", "utf8"} else encoding
     number = 0
     try:
-        with path.open("rb") as raw, io.TextIOWrapper(raw, encoding=spelled, errors="surrogateescape") as lines:
+        codec = _codec(encoding)
+        with path.open("rb") as raw, io.TextIOWrapper(raw, encoding=codec, errors="surrogateescape") as lines:
             while text := lines.readline(MOST_CHARACTERS):
                 number += 1
                 if len(text) == MOST_CHARACTERS:
                     yield number, _fault(name, number, "line", f"a line of less than {MOST_CHARACTERS} characters")
                     return
                 yield number, text.removesuffix("\n")
-    except (UnicodeError, LookupError):
-        yield number, _fault(name, number + 1, "encoding", f"text in {encoding}")
+    except (ValueError, LookupError):
+        yield number, _fault(name, number + 1, "encoding", f"text in {escape_name(encoding[:100])}")
+
+
+def _codec(encoding: str) -> str:
+    """Python's name of an encoding. Raises `LookupError` and `ValueError` for what is none that text comes in."""
+    name = codecs.lookup(encoding).name
+    if name in _NO_ENCODINGS:
+        raise LookupError(name)
+    return "utf-8-sig" if name == "utf-8" else name
 
 
 def _line(number: int, text: str, length: int, name: str) -> Line:

@@ -410,7 +410,7 @@ class History(Protocol):
 
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9\-_.()]")
-_ESCAPED = re.compile(r"%([0-9A-Fa-f]{2})")
+_ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
 _ILLEGAL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]|%(?=[0-9A-Fa-f]{2})")
 
 
@@ -435,16 +435,14 @@ def escape_name(name: str) -> str:
     Bytes that are not UTF-8, control characters, and a `%` that two hexadecimal digits follow are written `%HH`,
     byte by byte (as RFC 3986, 2.1). Any other name stands for itself.
     """
-    return _ILLEGAL.sub(lambda match: "".join(f"%{byte:02X}" for byte in os.fsencode(match[0])), name)
+    return _ILLEGAL.sub(_percent, name)
+
+
+def _percent(match: re.Match[str]) -> str:
+    passed = "surrogateescape" if "\udc80" <= match[0] <= "\udcff" else "surrogatepass"
+    return "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", passed))
 
 
 def unescape_name(text: str) -> str:
     """Read a name that `escape_name` wrote."""
-    raw = bytearray()
-    last = 0
-    for match in _ESCAPED.finditer(text):
-        raw += os.fsencode(text[last : match.start()])
-        raw.append(int(match[1], 16))
-        last = match.end()
-    raw += os.fsencode(text[last:])
-    return os.fsdecode(bytes(raw))
+    return os.fsdecode(_ESCAPED.sub(lambda match: bytes.fromhex(match[1].decode()), os.fsencode(text)))

@@ -299,6 +299,18 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def time_in(text: str) -> datetime | None:
+    """The time that somebody wrote (ISO 8601), in UTC; without a zone it is UTC, as METS and Archivematica have it.
+
+    None for what is none, such as dates that leave open what they do not know, and for one that UTC's calendar lacks.
+    """
+    try:
+        at = datetime.fromisoformat(text.strip())
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
 def rfc3339(at: datetime) -> str:
     """Spell a time as RFC 3339 in UTC with milliseconds: `2026-11-20T18:57:41.123Z`."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

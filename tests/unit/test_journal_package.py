@@ -224,13 +224,19 @@ async def test_the_programs_of_an_event_are_kept_also_in_a_journal_of_an_earlier
     await journal.close()
 
 
-async def test_text_that_is_no_text_is_refused_and_nothing_is_recorded(journal: PackageJournal) -> None:
-    event = Event(object=uuid.uuid4(), type=EventType.CREATION, at=AT, detail="\udce9")
-
-    with pytest.raises(UnicodeEncodeError):
-        await journal.record(Facts(files=[a_file("a")], events=[event]))
+async def test_what_cannot_be_recorded_takes_all_back_that_came_with_it(journal: PackageJournal) -> None:
+    with pytest.raises(OverflowError):
+        await journal.record(Facts(files=[a_file("a"), replace(a_file("b"), size_bytes=2**63)]))
 
     assert (await journal.totals()).files == 0
+
+
+async def test_text_that_is_no_unicode_is_recorded_as_far_as_it_is(journal: PackageJournal) -> None:
+    event = Event(object=uuid.uuid4(), type=EventType.CREATION, at=AT, detail="caf\udce9 \ud800 \u00e9")
+    await journal.record(Facts(events=[event], warnings=[Warning_(code="a.b", detail="\udfff")]))
+
+    assert ["caf%E9 %00 \u00e9"] == [one.detail for one in (await journal.events([event.object]))[event.object]]
+    assert [("a.b", 1, ["%FF"])] == await journal.count_warnings()
 
 
 async def test_a_file_that_is_no_database_is_a_fault_of_the_journal(tmp_path: Path) -> None:

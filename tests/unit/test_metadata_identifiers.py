@@ -50,7 +50,7 @@ def test_what_is_no_array_is_said(tmp_path: Path, text: str | bytes) -> None:
     [
         (7, "object"),
         (item(7), "file"),
-        (item("objects/\ud800"), "file"),
+        (item("objects/\ud800"), "not_unicode"),
         ({"file": "objects/a"}, "identifiers"),
         ({"file": "objects/a", "identifiers": []}, "identifiers"),
         (item("objects/a", ("", "1")), "identifierType"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from ingestd.aip.facts import algorithm_name
 from ingestd.errors import Code, ContentError, Violation
@@ -27,7 +27,17 @@ from ingestd.oais import (
     escape_name,
     unescape_name,
 )
-from ingestd.premis import Agent, AgentLink, Digest, DigestAlgorithm, Event, EventType, Identifier, RightsStatement
+from ingestd.premis import (
+    Agent,
+    AgentLink,
+    Digest,
+    DigestAlgorithm,
+    Event,
+    EventType,
+    Identifier,
+    RightsStatement,
+    time_in,
+)
 
 METS_BEFORE = "METS.before.xml"
 """The METS of the AIP as it was, in the package's working folder."""
@@ -68,7 +78,7 @@ class Restoring:
             removed=said.removed,
             size_bytes=said.size_bytes or 0,
             digest=Digest(algorithm=self.algorithm, value=value, calculated_at=self.at) if value else None,
-            modified_at=_time(said.modified_at),
+            modified_at=time_in(said.modified_at),
             format=found if found is not None and (found.puid or found.name not in ("", "Unknown")) else None,
             derived_from=self.identifier(said.derived_from) if said.derived_from else None,
             label=said.label,
@@ -110,7 +120,7 @@ class Restoring:
         return Event(
             object=file.id,
             type=said.type,
-            at=_time(said.at) or self.at,
+            at=time_in(said.at) or self.at,
             detail=said.detail,
             outcome=said.outcome,
             note=said.note,
@@ -139,7 +149,7 @@ class Restoring:
             xml=said.xml,
             reference=reference,
             status=_STATUSES.get(said.status, DescriptionStatus.ORIGINAL),
-            created_at=_time(said.created_at) or self.at,
+            created_at=time_in(said.created_at) or self.at,
             group=said.group,
         )
 
@@ -179,15 +189,3 @@ def _use(said: ReadFile) -> FileUse:
             code=Code.CONTENT_AIP_INVALID,
             violations=(violation,),
         ) from error
-
-
-def _time(said: str) -> datetime | None:
-    """Times without a zone are UTC, as METS and Archivematica have them."""
-    try:
-        found = datetime.fromisoformat(said.strip())
-    except ValueError:
-        return None
-    try:
-        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-    except OverflowError:
-        return None

@@ -252,3 +252,12 @@ _CHECKS: tuple[Callable[[Records], Iterator[Violation]], ...] = (
     _rules,
     _identification,
 )
+
+
+def python_fault(script: str) -> str:
+    """Say why a script is no Python 3; empty where it is."""
+    try:
+        compile(script, "script", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as error:
+        return f"it is not Python 3: {type(error).__name__}: {error}"
+    return ""

@@ -92,7 +92,7 @@ def _mapping(stdout: bytes) -> dict[object, object]:
     text = stdout.decode("utf-8", errors="replace").strip()
     try:
         said = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         said = _literal(text)
     if not isinstance(said, dict):
         raise ContractError("what was printed is not an outcome")
@@ -122,7 +122,9 @@ def check_xml(stdout: bytes) -> None:
     parser.EntityDeclHandler = refuse
     try:
         parser.Parse(stdout, True)
-    except expat.ExpatError as error:
+    except (expat.ExpatError, LookupError, ValueError) as error:  # an encoding that Python does not know, or refuses
+        if isinstance(error, ContractError):
+            raise
         raise ContractError(f"not well-formed XML: {error}") from error
 
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from ingestd import premis
 from ingestd.errors import Code, SourceError, Violation
-from ingestd.fpr.check import script_faults
+from ingestd.fpr.check import python_fault, script_faults
 from ingestd.fpr.layers import violations
 from ingestd.fpr.records import (
     NORMALIZATIONS,
@@ -45,6 +45,7 @@ from ingestd.fpr.records import (
 from ingestd.fpr.registry import Registry
 from ingestd.fpr.toml import table
 from ingestd.fpr.unchanged import as_shipped
+from ingestd.messages.values import unsound
 
 SUPPLIED_VERIFICATION = "output-exists"
 _Text = Annotated[str, BeforeValidator(lambda text: text.strip() if isinstance(text, str) else text or "")]
@@ -129,8 +130,10 @@ def read_dump(content: bytes, shipped: Registry) -> Imported:
 def _items(content: bytes) -> Iterable[tuple[str, Mapping[str, Any]]]:
     try:
         items = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SourceError(f"this is not JSON: {error}", code=Code.REQUEST_SCHEMA_INVALID) from error
+    if found := unsound(items):
+        raise SourceError(f"{found.path[:200]} is not {found.expected}", code=Code.REQUEST_SCHEMA_INVALID)
     for item in items if isinstance(items, list) else ():
         if not isinstance(item, dict) or not isinstance(item.get("fields"), dict):
             raise SourceError("a dump is a list of models with fields", code=Code.REQUEST_SCHEMA_INVALID)
@@ -345,8 +348,12 @@ class _Import:
         outputs = {output.value.casefold(): output for output in IdentificationOutput}
         for row in self._of("idcommand"):
             name = self.known.get((Kind.IDENTIFICATION_COMMAND, row.uuid)) or str(row.uuid)
+            kind = row.script_type or ScriptType.COMMAND
+            if kind not in list(ScriptType):
+                self._say("identification command", name, f"was left out: its script type is {kind!r}")
+                continue
             self.ids[row.uuid] = name
-            wrong = _wrong(ScriptType(row.script_type or "command"), row.script, "")
+            wrong = _wrong(ScriptType(kind), row.script, "")
             if wrong:
                 self._say("identification command", name, f"is off: {wrong}")
             self.made.records.append(
@@ -355,7 +362,7 @@ class _Import:
                     tool=self._reference(row.tool, "a tool", name) or "ingestd",
                     description=row.description,
                     output=outputs.get(row.config.casefold(), IdentificationOutput.PUID),
-                    script_type=ScriptType(row.script_type or "command"),
+                    script_type=ScriptType(kind),
                     script=row.script.replace("\r\n", "\n"),
                     note=wrong,
                     **self._history(row, enabled=row.enabled and not wrong),
@@ -413,16 +420,8 @@ def _wrong(script_type: ScriptType, script: str, location: str) -> str:
     """Say why the registry would refuse a script, or why it could not run; empty where neither is so."""
     faults = [": ".join(filter(None, fault)) for fault in script_faults(script_type, script, location)]
     if script_type is ScriptType.PYTHON_SCRIPT:
-        faults.append(_python(script))
+        faults.append(python_fault(script))
     return "; ".join(filter(None, faults))
-
-
-def _python(script: str) -> str:
-    try:
-        compile(script, "script", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError) as error:
-        return f"it is not Python 3: {error}"
-    return ""
 
 
 def _tool_called(registry: Registry, name: str) -> Tool | None:

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
-from datetime import UTC, datetime
 from typing import TypeVar
 
 from ingestd.errors import Code, ContentError, Violation
@@ -14,7 +13,7 @@ from ingestd.job import Outcome, Services, Task
 from ingestd.metadata.premis_elements import Identified, Linked, statements
 from ingestd.metadata.premis_import import FILE, PremisDocument
 from ingestd.oais import Facts, Warning_, unescape_name
-from ingestd.premis import Agent, Event
+from ingestd.premis import Agent, Event, time_in
 from ingestd.references import find, mended
 
 RIGHTS_OF_NOTHING = "content.premis_rights_unmatched"
@@ -96,7 +95,7 @@ def _event(task: Task, linked: Linked) -> Event:
         object=uuid.UUID(bytes=linked.object),
         id=_identifier(task, linked.said),
         type=words["type"],
-        at=_time(words["at"]) or task.package.created_at,
+        at=time_in(words["at"]) or task.package.created_at,
         said_at=words["at"],
         detail=words["detail"],
         outcome=words["outcome"],
@@ -110,15 +109,6 @@ def _identifier(task: Task, event: Identified) -> uuid.UUID:
         return uuid.UUID(event.value)
     except ValueError:
         return uuid.uuid5(task.package.id, f"event:{event.type}\n{event.value}")
-
-
-def _time(text: str) -> datetime | None:
-    """A time as far as one can be read; PREMIS also allows dates that leave open what they do not know."""
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at
 
 
 async def _windows(items: Iterator[Item]) -> AsyncIterator[list[Item]]:

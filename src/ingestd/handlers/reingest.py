@@ -12,7 +12,6 @@ import shutil
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,7 +31,7 @@ from ingestd.oais import (
     Warning_,
     escape_name,
 )
-from ingestd.premis import now
+from ingestd.premis import now, time_in
 from ingestd.sources import Received, Source, receive, source_of
 from ingestd.storage import Held, find_stored
 
@@ -132,21 +131,13 @@ async def _kept(reading: Reading, source: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "id": identifier,
         "name": names[0][: -len(identifier) - 1] if names else "aip",
-        "created_at": summary.created_at and _utc(summary.created_at),
+        "created_at": created.isoformat() if (created := time_in(summary.created_at)) else "",
         "at": now().isoformat(),
         "payload": os.fsdecode(payload),
         "mets": os.fsdecode(reading.mets[len(reading.payload) :].lstrip(b"/")),
         "external": await asyncio.to_thread(_external_identifier, reading.folder, identifier),
         "version": 1 + await asyncio.to_thread(_count, at / _VERSIONS),
     }
-
-
-def _utc(said: str) -> str:
-    try:
-        found = datetime.fromisoformat(said)
-    except ValueError:
-        return ""
-    return (found.replace(tzinfo=UTC) if found.tzinfo is None else found).isoformat()
 
 
 def _external_identifier(bag: Path, identifier: str) -> str:

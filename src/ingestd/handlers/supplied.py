@@ -12,15 +12,15 @@ import csv
 import os
 import re
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 from ingestd.derivatives import MANUAL, STEM_CHARACTERS
 from ingestd.errors import SystemFault
 from ingestd.job import Outcome, Services, Task
+from ingestd.metadata.tables import CsvRows
 from ingestd.oais import Directory, Facts, File, FileUse, Warning_, escape_name, safe_name
 from ingestd.premis import Event, EventType, now
 
@@ -241,38 +241,27 @@ async def _rows(task: Task) -> AsyncIterator[Sequence[_Row]]:
     # Names are bytes: those that are no UTF-8 come out as os.fsdecode gives them.
     opened = await asyncio.to_thread(lambda: path.open(encoding="utf-8-sig", errors="surrogateescape", newline=""))
     with opened as lines:
-        reader = csv.reader(lines)
+        every = CsvRows(lines, strict=False)
         while True:
-            rows, more = await asyncio.to_thread(_read, reader)
+            rows, more = await asyncio.to_thread(_read, every)
             if rows:
                 yield rows
             if not more:
                 return
 
 
-class _Reader(Protocol):
-    """What `csv.reader` gives."""
-
-    @property
-    def line_num(self) -> int: ...
-
-    def __iter__(self) -> Iterator[list[str]]: ...
-
-    def __next__(self) -> list[str]: ...
-
-
-def _read(reader: _Reader) -> tuple[Sequence[_Row], bool]:
-    """Read a window of lines; say whether there may be more."""
+def _read(every: CsvRows) -> tuple[Sequence[_Row], bool]:
+    """Read a window of rows; say whether there may be more."""
     rows: list[_Row] = []
     count = 0
     try:
-        for cells in islice(reader, _WINDOW):
+        for cells in islice(every, _WINDOW):
             count += 1
-            row = _row(reader.line_num, [cell.strip() for cell in cells])
+            row = _row(every.line, [cell.strip() for cell in cells])
             if row is not None:
                 rows.append(row)
     except csv.Error as error:
-        return [*rows, _Row(line=reader.line_num, fault=f"this is no CSV: {error}")], False
+        return [*rows, _Row(line=every.line, fault=f"this is no CSV: {error}")], False
     return rows, count == _WINDOW
 
 

@@ -13,6 +13,7 @@ from typing import Any, Self
 import aiosqlite
 
 from ingestd.errors import Code, ResourceError, SystemFault
+from ingestd.messages.values import safe_text
 
 Row = Sequence[Any]
 
@@ -90,19 +91,21 @@ class Database:
 
 
 class Transaction:
-    """Writing, within a transaction."""
+    """Writing, within a transaction. What of a text is no Unicode (a byte of a name, half a surrogate pair) is written
+    as `safe_text` writes it: names go in as bytes, and what is said of them must not fail for what they are.
+    """
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
 
     async def execute(self, sql: str, parameters: Iterable[Any] = ()) -> int:
         """Run one statement; gives the row id that it inserted."""
-        cursor = await self._connection.execute(sql, parameters)
+        cursor = await self._connection.execute(sql, _fit(parameters))
         return cursor.lastrowid or 0
 
     async def many(self, sql: str, parameters: Sequence[Iterable[Any]]) -> None:
         if parameters:
-            await self._connection.executemany(sql, parameters)
+            await self._connection.executemany(sql, map(_fit, parameters))
 
     async def rows(self, sql: str, parameters: Iterable[Any] = ()) -> Sequence[Row]:
         return list(await self._connection.execute_fetchall(sql, parameters))
@@ -110,6 +113,10 @@ class Transaction:
     async def row(self, sql: str, parameters: Iterable[Any] = ()) -> Row | None:
         found = await self.rows(sql, parameters)
         return found[0] if found else None
+
+
+def _fit(values: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(safe_text(value) if isinstance(value, str) and not value.isascii() else value for value in values)
 
 
 @contextlib.contextmanager

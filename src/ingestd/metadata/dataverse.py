@@ -9,15 +9,16 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lxml import etree
 
 from ingestd.errors import ContentError, Violation
+from ingestd.messages.values import unsound
 from ingestd.metadata.xml import UnreadableError
-from ingestd.premis import Agent
+from ingestd.premis import Agent, time_in
 
 FILE = "metadata/dataset.json"
 PLACES = (FILE, "objects/dataset.json")
@@ -139,7 +140,7 @@ def read(path: Path) -> Dataset:
             name=publisher or "Dataverse",
             type="organization",
         ),
-        released_at=_time(version.get("releaseTime") or version.get("createTime")),
+        released_at=time_in(_text(version.get("releaseTime") or version.get("createTime"))),
     )
 
 
@@ -166,6 +167,8 @@ def _loaded(path: Path) -> Mapping[str, Any]:
         raise UnreadableError(f"line {error.lineno}, column {error.colno}: {error.msg}") from error
     except (ValueError, RecursionError) as error:
         raise UnreadableError(f"it is no JSON in UTF-8: {error}") from error
+    if found := unsound(value):
+        raise UnreadableError(f"{found.path[:200]}: {found.rule}: {found.expected}")
     if isinstance(value, dict) and isinstance(value.get("data"), dict):
         value = value["data"]
     if not isinstance(value, dict):
@@ -324,11 +327,3 @@ def _submitted(label: str, data: Mapping[str, Any]) -> Sequence[str]:
     extension = _EXTENSIONS.get(kind)
     stem = label.removesuffix(".tab")
     return tuple(names + [f"{stem}{one}" for one in ([extension] if extension else sorted({*_EXTENSIONS.values()}))])
-
-
-def _time(value: Any) -> datetime | None:
-    try:
-        at = datetime.fromisoformat(_text(value))
-    except ValueError:
-        return None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)

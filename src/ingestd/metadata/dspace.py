@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
-from xml.parsers import expat
 
 from lxml import etree
 
@@ -19,6 +18,7 @@ from ingestd.errors import ContentError, Violation
 from ingestd.metadata.xml import UnreadableError
 from ingestd.oais import NOWHERE
 from ingestd.premis import Restriction, RightsBasis, RightsGranted, RightsStatement
+from ingestd.tools.xml import RefusedXmlError, Root, root_of
 
 NAME = "mets.xml"
 DOCUMENT_BYTES = 64 << 20
@@ -31,7 +31,6 @@ _DIM = "{http://www.dspace.org/xmlns/dspace/dim}field"
 _RIGHTS = "{http://cosimo.stanford.edu/sdr/metsrights/}"
 _HANDLES = ("hdl:", "info:hdl/", "https://hdl.handle.net/", "http://hdl.handle.net/")
 _PUBLIC = "GENERAL PUBLIC"
-_READ_BYTES = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +96,7 @@ def is_export(path: Path) -> bool:
     """Say whether a file is a METS that DSpace wrote, by its root element. Raises `OSError`."""
     try:
         with path.open("rb") as file:
-            said = _root(file)
+            said = _root(file).attributes
     except UnreadableError:
         return False
     return said.get("TYPE", "").startswith("DSpace ") or "dspace" in said.get("PROFILE", "").lower()
@@ -113,7 +112,6 @@ def read(path: Path) -> Export:
     reading = _Reading()
     with path.open("rb") as file:
         _root(file)
-        file.seek(0)
         try:
             for event, element in etree.iterparse(
                 file,
@@ -131,28 +129,16 @@ def read(path: Path) -> Export:
     return reading.export()
 
 
-def _root(file: BinaryIO) -> dict[str, str]:
-    """The attributes of the root element, which is METS's, and before which no document type (so no entity) is."""
-    parser = expat.ParserCreate(namespace_separator=" ")
-    roots: list[tuple[str, dict[str, str]]] = []
-
-    def refuse(name: str, *_: object) -> None:
-        raise UnreadableError(f"line {parser.CurrentLineNumber}: a document type declaration, {name[:100]}")
-
-    parser.StartDoctypeDeclHandler = refuse
-    parser.StartElementHandler = lambda name, attributes: roots.append((name, attributes))
+def _root(file: BinaryIO) -> Root:
+    """The root element, which is METS's."""
     try:
-        while not roots:
-            chunk = file.read(_READ_BYTES)
-            parser.Parse(chunk, not chunk)
-    except (expat.ExpatError, LookupError, ValueError) as error:
-        if isinstance(error, UnreadableError):
-            raise
-        raise UnreadableError(str(error)) from error
-    name, attributes = roots[0]
-    if name != f"{_METS} mets":
-        raise UnreadableError(f"the root element is {name[:200]}, not {_METS} mets")
-    return attributes
+        root = root_of(file)
+    except RefusedXmlError as error:
+        raise UnreadableError(f"line {error.line}: {error}") from error
+    if (root.namespace, root.name) != (_METS, "mets"):
+        said = f"{root.namespace} {root.name}".strip()[:200]
+        raise UnreadableError(f"the root element is {said}, not {_METS} mets")
+    return root
 
 
 class _Reading:

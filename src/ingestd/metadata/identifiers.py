@@ -46,7 +46,7 @@ def read(path: Path) -> Iterator[Named | Violation]:
 
 def _wrong(item: Entry) -> Iterator[Violation]:
     value = item.values
-    if not isinstance(value.get("file"), str) or not _sound(value["file"]):
+    if not isinstance(value.get("file"), str):
         yield _violation(item, "file", "the path of a file or folder as text", value.get("file"))
     listed = value.get("identifiers")
     if not isinstance(listed, list) or not listed:
@@ -55,13 +55,8 @@ def _wrong(item: Entry) -> Iterator[Violation]:
     for one in listed:
         for name in ("identifier", "identifierType"):
             said = one.get(name) if isinstance(one, dict) else one
-            if not isinstance(said, str) or not said.strip() or len(said) > _CHARACTERS or not _sound(said):
+            if not isinstance(said, str) or not said.strip() or len(said) > _CHARACTERS:
                 yield _violation(item, name, "text", said)
-
-
-def _sound(said: str) -> bool:
-    """Say whether a text can be written: half a surrogate pair stands for nothing."""
-    return all(not "\ud800" <= character <= "\udfff" for character in said)
 
 
 def _violation(item: Entry, rule: str, expected: str, actual: Any) -> Violation:

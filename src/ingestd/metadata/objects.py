@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ingestd.errors import Violation
+from ingestd.messages.values import unsound
 from ingestd.metadata.encodings import detect
 
 OBJECT_CHARACTERS = 16 << 20
@@ -48,16 +49,19 @@ def entries(path: Path, name: str, example: str) -> Iterator[Entry | Violation]:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object whose names may occur again, as columns may: all their values, as one list."""
     values: dict[str, Any] = {}
+    again: dict[str, list[Any]] = {}
     for name, value in pairs:
-        if name in values:
-            values[name] = [*_listed(values[name]), *_listed(value)]
-        else:
+        if name not in values:
             values[name] = value
+            continue
+        if name not in again:
+            values[name] = again[name] = _listed(values[name])
+        again[name] += _listed(value)
     return values
 
 
 def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+    return [*value] if isinstance(value, list) else [value]
 
 
 class _NotJsonError(ValueError):
@@ -106,12 +110,13 @@ class _Reader:
         self._next()
         line = self._line
         value, end = self._decoded()
-        if isinstance(value, dict):
-            self._pass(end - self._at)
-            return Entry(number=number, line=line, values=value)
-        fault = self.fault("object", f"{type(value).__name__}, not an object")
+        fault = None
+        if not isinstance(value, dict):
+            fault = self.fault("object", f"{type(value).__name__}, not an object")
+        elif "\\u" in self._window[self._at : end] and (found := unsound(value)) is not None:
+            fault = self.fault(found.rule, f"{found.path[:100]}: half a surrogate pair stands for nothing")
         self._pass(end - self._at)
-        return fault
+        return fault or Entry(number=number, line=line, values=value)
 
     def _decoded(self) -> tuple[Any, int]:
         """Decode the value at the window's place, reading on as long as it may go on, by doubling: in linear time."""

@@ -12,8 +12,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
-from xml.parsers import expat
+from typing import Any, BinaryIO, Self, cast
 
 from lxml import etree
 
@@ -31,7 +30,7 @@ from ingestd.metadata.premis_elements import (
     texts,
 )
 from ingestd.premis import AgentLink
-from ingestd.tools.xml import ONE_SCHEMA_AT_A_TIME
+from ingestd.tools.xml import ONE_SCHEMA_AT_A_TIME, RefusedXmlError, Sections, root_of
 
 FILE = "metadata/premis.xml"
 LISTED = 100
@@ -99,12 +98,10 @@ class PremisDocument:
         with ONE_SCHEMA_AT_A_TIME:
             try:
                 with path.open("rb") as file:
-                    _refuse_doctype(file)
+                    _refuse_others(file)
                     return self._read(file)
-            except _Refused as error:
+            except RefusedXmlError as error:
                 return [_violation(error.line, "premis.xml", "a PREMIS 3 document", str(error))]
-            except expat.ExpatError as error:
-                return [_violation(error.lineno, "premis.xml", "well-formed XML", expat.ErrorString(error.code))]
 
     def objects(self, after: int, window: int) -> list[tuple[int, str]]:
         """A window of the files that the document names: (row, original name)."""
@@ -183,10 +180,11 @@ class PremisDocument:
     # Reading
 
     def _read(self, file: BinaryIO) -> list[Violation]:
+        sections = Sections(file)
         reading = etree.iterparse(
-            file,
+            cast("Any", sections),
             events=("end",),
-            tag=[f"{_P}{name}" for name in _ORDER],
+            tag=list(_TAGS),
             huge_tree=True,
             resolve_entities=False,
             no_network=True,
@@ -203,6 +201,7 @@ class PremisDocument:
                     if len(check.violations) >= LISTED:
                         break
                     check.forget(element)
+                    sections.forgotten()
         except etree.XMLSyntaxError as error:
             check.violations.append(_violation(error.lineno or 1, "premis.xml", "well-formed XML", error.msg))
         if reading.root is not None:
@@ -271,7 +270,7 @@ class _Check:
             self._stranger(child)
 
     def _stranger(self, child: etree._Element) -> None:
-        if child.tag not in {f"{_P}{name}" for name in _ORDER}:
+        if child.tag not in _TAGS and len(self.violations) < LISTED:
             self._say(child, f"one of {', '.join(_ORDER)}", str(child.tag))
 
     def _say(self, element: etree._Element, expected: str, actual: str) -> None:
@@ -280,6 +279,7 @@ class _Check:
 
 
 _ORDER = ("object", "event", "agent", "rights")
+_TAGS = frozenset(f"{_P}{name}" for name in _ORDER)
 _LINKED = {
     "object": ("event", "rights"),
     "agent": ("event", "rights"),
@@ -320,33 +320,14 @@ def _violation(line: int, rule: str, expected: str, actual: str) -> Violation:
     return Violation(path=f"{FILE}:{line}", rule=rule, expected=expected, actual=actual[:500])
 
 
-class _Refused(ValueError):
-    def __init__(self, line: int, problem: str) -> None:
-        super().__init__(problem)
-        self.line = line
-
-
-def _refuse_doctype(file: BinaryIO) -> None:
-    """Read to the first element: no document type (so no entities), and it is PREMIS 3's."""
-    parser = expat.ParserCreate(namespace_separator=" ")
-    roots: list[str] = []
-
-    def refuse(name: str, *_: object) -> None:
-        raise _Refused(parser.CurrentLineNumber, f"a document type declaration: {name[:100]}")
-
-    def start(name: str, attributes: Mapping[str, str]) -> None:
-        roots.append(name)
-        if len(roots) == 1 and attributes.get("version") != "3.0" and name == f"{PREMIS} premis":
-            raise _Refused(parser.CurrentLineNumber, "the root element does not say version 3.0")
-        if len(roots) == 1 and name != f"{PREMIS} premis":
-            raise _Refused(parser.CurrentLineNumber, f"the root element is {name[:200]}, not {PREMIS} premis")
-
-    parser.StartDoctypeDeclHandler = refuse
-    parser.StartElementHandler = start
-    while not roots:
-        chunk = file.read(4096)
-        parser.Parse(chunk, not chunk)
-    file.seek(0)
+def _refuse_others(file: BinaryIO) -> None:
+    """Raise `RefusedXmlError` for what is not PREMIS 3, by its first tag."""
+    root = root_of(file)
+    if (root.namespace, root.name) != (PREMIS, "premis"):
+        said = f"{root.namespace} {root.name}".strip()[:200]
+        raise RefusedXmlError(f"the root element is {said}, not {PREMIS} premis", root.line)
+    if root.attributes.get("version") != "3.0":
+        raise RefusedXmlError("the root element does not say version 3.0", root.line)
 
 
 def _schema() -> etree.XMLSchema:

@@ -122,35 +122,31 @@ class Table:
             )
             return
         with self.path.open("rb") as raw, io.TextIOWrapper(raw, encoding=self.encoding.name, newline="") as text:
-            yield from self._rows(_Lines(text))
+            yield from self._rows(CsvRows(text, strict=True))
 
     def faults(self) -> list[Violation]:
         """The first of what is wrong with the whole table."""
         return list(itertools.islice((item for item in self.rows() if isinstance(item, Violation)), LISTED))
 
-    def _rows(self, lines: _Lines) -> Iterator[Row | Violation]:
-        reader = csv.reader(lines, strict=True)
+    def _rows(self, rows: CsvRows) -> Iterator[Row | Violation]:
         keys: Sequence[str] = ()
         begun = not self.shape.header
-        line = 1
         try:
-            for cells in reader:
-                lines.next_row()
+            for cells in rows:
                 if not any(cell.strip() for cell in cells):
                     pass
                 elif not begun:
                     begun = True
                     self.header = _trimmed(cells)
                     keys = [name.lower() for name in self.header]
-                    faults = list(self._header_faults(line, keys))
+                    faults = list(self._header_faults(rows.line, keys))
                     yield from faults
                     if faults:
                         return
                 else:
-                    yield self._row(line, cells, keys)
-                line = reader.line_num + 1
+                    yield self._row(rows.line, cells, keys)
         except csv.Error as error:
-            yield self._broken(line, str(error))
+            yield self._broken(rows.line, str(error))
             return
         if not begun:
             yield Violation(path=self.at(1, 1), rule="header", expected=self._right(), actual="an empty file")
@@ -238,6 +234,25 @@ def invalid(name: str, violations: Iterable[Violation]) -> ContentError:
         code=Code.CONTENT_METADATA_INVALID,
         violations=listed,
     )
+
+
+class CsvRows:
+    """The rows of a CSV, none of them longer than may be, and the line on which the last one begins, or the one that
+    cannot be read: then `csv.Error` is raised.
+    """
+
+    def __init__(self, text: io.TextIOBase, *, strict: bool) -> None:
+        self.line = 1
+        self._lines = _Lines(text)
+        self._reader = csv.reader(self._lines, strict=strict)
+
+    def __iter__(self) -> CsvRows:
+        return self
+
+    def __next__(self) -> list[str]:
+        self.line = self._reader.line_num + 1
+        self._lines.next_row()
+        return next(self._reader)
 
 
 class _Lines:

@@ -18,6 +18,8 @@ from ingestd.tools.xml import ONE_SCHEMA_AT_A_TIME
 
 DOCUMENT_BYTES = 16 << 20
 """Largest document that is read."""
+NAMESPACES = 1000
+"""Most declarations of namespaces that hold at one place: libxml2 looks through them for each name."""
 LISTED = 20
 """How many faults of a document are told."""
 PROGRAM = "lxml"
@@ -57,7 +59,7 @@ def read(path: Path) -> Document:
     if size > DOCUMENT_BYTES:
         raise UnreadableError(f"{size} bytes; the largest document that is read has {DOCUMENT_BYTES}")
     raw = path.read_bytes()
-    _refuse_entities(raw)
+    _refuse_bombs(raw)
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, remove_pis=True)
     try:
         root = etree.fromstring(raw, parser)
@@ -68,13 +70,26 @@ def read(path: Path) -> Document:
     return Document(root=root, text=etree.tostring(root, encoding="unicode", with_tail=False))
 
 
-def _refuse_entities(raw: bytes) -> None:
-    parser = expat.ParserCreate()
+def _refuse_bombs(raw: bytes) -> None:
+    parser = expat.ParserCreate(namespace_separator=" ")
+    in_scope = 0
 
     def refuse(name: str, *_: object) -> None:
         raise UnreadableError(f"line {parser.CurrentLineNumber}: it declares the entity {name[:100]}")
 
+    def declared(*_: object) -> None:
+        nonlocal in_scope
+        in_scope += 1
+        if in_scope > NAMESPACES:
+            raise UnreadableError(f"line {parser.CurrentLineNumber}: more than {NAMESPACES} namespaces")
+
+    def undeclared(*_: object) -> None:
+        nonlocal in_scope
+        in_scope -= 1
+
     parser.EntityDeclHandler = refuse
+    parser.StartNamespaceDeclHandler = declared
+    parser.EndNamespaceDeclHandler = undeclared
     try:
         parser.Parse(raw, True)
     except expat.ExpatError as error:
@@ -82,7 +97,9 @@ def _refuse_entities(raw: bytes) -> None:
             f"line {error.lineno}, column {error.offset + 1}: {expat.ErrorString(error.code)}"
         ) from error
     except (LookupError, ValueError) as error:
-        raise UnreadableError(str(error)) from error
+        if isinstance(error, UnreadableError):
+            raise
+        raise UnreadableError(f"its encoding cannot be read: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from xml.parsers import expat
+from typing import Any, cast
 
 from lxml import etree
 
@@ -30,15 +30,18 @@ from ingestd.mets.records import (
     Record,
     Summary,
 )
-from ingestd.mets.validation import DoctypeFound, refuse_doctype
+from ingestd.mets.validation import forget
 from ingestd.mets.vocabulary import METS, NORMATIVE_LABEL, XLINK
 from ingestd.oais import unescape_name
 from ingestd.premis import Format
+from ingestd.tools.xml import RefusedXmlError, Sections, root_of
 
 WINDOW = 256
 _M = f"{{{METS}}}"
 _HREF = f"{{{XLINK}}}href"
 _AGENTS = 1000
+_SIZE_DIGITS = 18
+"""No size has more: SQLite takes no more of them, nor Python thousands."""
 
 
 class _NotMets(ValueError):
@@ -60,7 +63,7 @@ async def read(path: Path, *, window: int = WINDOW, whole: bool = False) -> Asyn
         try:
             while some := await loop.run_in_executor(thread, lambda: list(itertools.islice(records, window))):
                 yield some
-        except (_NotMets, DoctypeFound, expat.ExpatError, etree.XMLSyntaxError) as error:
+        except (_NotMets, RefusedXmlError, etree.XMLSyntaxError) as error:
             violation = Violation(path=path.name, rule="mets.xml", actual=str(error))
             raise ContentError(
                 f"{path.name} cannot be read as METS: {error}",
@@ -79,7 +82,7 @@ def _records(path: Path, *, whole: bool) -> Generator[Record, None, None]:
         ):
             first.note(event, element)
         second = _Reading(places, whole=whole)
-        for _, element in _elements(path, ("end",), ("amdSec", "dmdSec", "file", "structMap")):
+        for _, element in _elements(path, ("end",), ("amdSec", "dmdSec", "file", "div", "structMap")):
             yield from second.records(element)
         yield from second.files_without_section()
         yield second.summary(first)
@@ -87,9 +90,10 @@ def _records(path: Path, *, whole: bool) -> Generator[Record, None, None]:
 
 def _elements(path: Path, events: Sequence[str], names: Sequence[str]) -> Iterator[tuple[str, etree._Element]]:
     with path.open("rb") as file:
-        refuse_doctype(file)
+        root_of(file)
+        sections = Sections(file)
         reading = etree.iterparse(
-            file,
+            cast("Any", sections),
             events=events,
             tag=[f"{_M}{name}" for name in ("mets", *names)],
             huge_tree=True,
@@ -101,16 +105,10 @@ def _elements(path: Path, events: Sequence[str], names: Sequence[str]) -> Iterat
         for event, element in reading:
             yield event, element
             if event == "end":
-                _forget(element)
+                forget(element)
+                sections.forgotten()
         if reading.root is None or reading.root.tag != f"{_M}mets":
             raise _NotMets("the document is not a METS")
-
-
-def _forget(element: etree._Element) -> None:
-    element.clear()
-    parent = element.getparent()
-    while parent is not None and parent[0] is not element:
-        del parent[0]
 
 
 class _Places:
@@ -313,7 +311,7 @@ def _file(described: etree._Element, row: tuple[str, str, str, str, str], events
         path=_restored(path),
         use=use,
         original_name=_text(described, "{*}originalName"),
-        size_bytes=int(size) if size.isascii() and size.isdigit() else None,
+        size_bytes=int(size) if size.isascii() and size.isdigit() and len(size) <= _SIZE_DIGITS else None,
         digests=_digests(characteristics),
         format=_format(characteristics),
         modified_at=_text(characteristics, "{*}creatingApplication/{*}dateCreatedByApplication"),

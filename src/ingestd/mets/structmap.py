@@ -5,6 +5,7 @@ It names files by CONTENTIDS, since it knows no identifiers: each `fptr` and `ar
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,9 @@ from lxml import etree
 from ingestd.errors import Violation
 from ingestd.mets.identifiers import Identifiers, Kind
 from ingestd.mets.markup import attribute
-from ingestd.mets.validation import LIMIT, DoctypeFound, combined_schema, refuse_doctype
+from ingestd.mets.validation import LIMIT, combined_schema, forget
 from ingestd.mets.vocabulary import METS, XLINK
-from ingestd.tools.xml import ONE_SCHEMA_AT_A_TIME
+from ingestd.tools.xml import ONE_SCHEMA_AT_A_TIME, RefusedXmlError, Sections, root_of
 
 KEPT = "structmap.xml"
 """The file in a package's working folder that has the structMap, ready to be put into the METS."""
@@ -27,7 +28,6 @@ FACT = "custom_structmap"
 """The fact of the package that says that it is there."""
 CUSTOM_ID = "structMap_3"
 """The identifier of a structMap that has none of its own: after the physical and the normative one."""
-_NO_FILE = "The attribute 'FILEID' is required"
 _CHUNK_BYTES = 1 << 16
 _DEPTH = 200
 _XML = "http://www.w3.org/XML/1998/namespace"
@@ -51,7 +51,7 @@ def faults(path: Path, name: str) -> Sequence[Violation]:
     """What is wrong with the document: not well formed, a document type, not valid METS, not one structMap."""
     try:
         found = _schema_faults(path, name)
-    except (expat.ExpatError, etree.XMLSyntaxError, DoctypeFound) as error:
+    except (RefusedXmlError, etree.XMLSyntaxError) as error:
         return [Violation(path=name, rule="xml", expected="a METS without a document type", actual=str(error))]
     return found
 
@@ -77,28 +77,31 @@ def _schema_faults(path: Path, name: str) -> list[Violation]:
     found: list[Violation] = []
     maps = 0
     with ONE_SCHEMA_AT_A_TIME, path.open("rb") as file:
-        refuse_doctype(file)
+        root_of(file)
         parser = etree.XMLPullParser(
             ("end",),
             tag=[f"{{{METS}}}structMap", f"{{{METS}}}div"],
-            schema=combined_schema(),
+            schema=combined_schema(areas_name_files=False),
             resolve_entities=False,
             no_network=True,
             huge_tree=True,
         )
+        sections = Sections(file)
         line, told = 1, 0
-        while part := file.readline(_CHUNK_BYTES):
+        while part := sections.readline(_CHUNK_BYTES):
             parser.feed(part)
             log: Any = parser.feed_error_log
-            for entry in list(log)[told:LIMIT]:
+            for entry in itertools.islice(log, told, None):
                 told += 1
-                if _NO_FILE not in entry.message:
-                    found.append(_not_valid(f"{name}:{line}", entry.message))
+                found.append(_not_valid(f"{name}:{line}", entry.message))
+            if len(found) >= LIMIT:
+                break
             line += part.endswith(b"\n")
             events: Any = parser.read_events()
             for _, element in events:
                 maps += element.tag.endswith("}structMap")
-                element.clear()
+                forget(element)
+                sections.forgotten()
     if not found and maps != 1:
         found.append(Violation(path=name, rule="structMap", expected="one structMap", actual=str(maps)))
     return found

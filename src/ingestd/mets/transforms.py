@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from xml.parsers import expat
 
 from lxml import etree
 
 from ingestd.errors import Code, ContentError, Violation
-from ingestd.mets.validation import DoctypeFound, refuse_doctype
 from ingestd.mets.vocabulary import METS
+from ingestd.tools.xml import RefusedXmlError, root_of
 
 _POINTER_BYTES = 16 * 1024 * 1024
 _MOST = 100
@@ -35,9 +34,9 @@ def read_transforms(path: Path) -> Sequence[Transform]:
         raise _unreadable(path, f"it is larger than {_POINTER_BYTES} bytes")
     try:
         with path.open("rb") as file:
-            refuse_doctype(file)
-            tree = etree.parse(file, etree.XMLParser(resolve_entities=False, no_network=True))
-    except (DoctypeFound, expat.ExpatError, etree.XMLSyntaxError) as error:
+            root_of(file)
+            tree = etree.fromstring(file.read(), etree.XMLParser(resolve_entities=False, no_network=True))
+    except (RefusedXmlError, etree.XMLSyntaxError) as error:
         raise _unreadable(path, str(error)) from error
     found = list(tree.iter(f"{{{METS}}}transformFile"))[:_MOST]
     return [

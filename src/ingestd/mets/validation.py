@@ -1,8 +1,7 @@
 """Validation of a METS file in flat memory: schemas, Archivematica's schematron, identifiers and references.
 
 The schemas are METS, PREMIS 3 and XLink combined: against METS alone a broken PREMIS event passes, and a valid PREMIS
-object does not. A document type declaration is refused before anything else is read: without one there are no entities,
-no bombs made of them, and nothing to fetch.
+object does not. A document type declaration is refused before anything else is read.
 """
 
 from __future__ import annotations
@@ -11,8 +10,7 @@ import asyncio
 import importlib.resources
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
-from xml.parsers import expat
+from typing import Any, BinaryIO, cast
 
 from lxml import etree
 
@@ -20,7 +18,7 @@ from ingestd.errors import Violation
 from ingestd.mets.identifiers import Identifiers, Kind
 from ingestd.mets.schematron import M, Schematron, Shape, div_shape, frame_shape, section_shape
 from ingestd.mets.vocabulary import COMPACT, METS, PREMIS, PREMIS_2
-from ingestd.tools.xml import ONE_SCHEMA_AT_A_TIME
+from ingestd.tools.xml import ONE_SCHEMA_AT_A_TIME, RefusedXmlError, Sections, root_of
 
 LIMIT = 200
 """How many violations are told, at most about; reading stops there."""
@@ -41,11 +39,8 @@ _PREMIS_2_TYPE = """<xs:complexType name="{name}"><xs:sequence>
 <xs:anyAttribute processContents="skip"/></xs:complexType>
 """
 """PREMIS 2 as far as METS must know it: the types that `xsi:type` names. What is in them is not looked at."""
+_NAMES_FILE = b'name="FILEID" type="xsd:IDREF" use="required"'
 _SCHEMAS = {"mets.xsd": ("metsrw", "resources"), "premis.xsd": (__package__, "xsd"), "xlink.xsd": (__package__, "xsd")}
-
-
-class DoctypeFound(ValueError):
-    """The document has a document type declaration."""
 
 
 async def validate(path: Path, *, schematron: bool = True, event_types: Collection[str] = ()) -> Sequence[Violation]:
@@ -68,49 +63,29 @@ def _validate(path: Path, *, schematron: bool, event_types: frozenset[str]) -> S
         check = _Check(identifiers, Schematron() if schematron else None, event_types)
         try:
             with path.open("rb") as file:
-                refuse_doctype(file)
+                root_of(file)
                 check.read(file)
-        except (DoctypeFound, expat.ExpatError, etree.XMLSyntaxError) as error:
+        except (RefusedXmlError, etree.XMLSyntaxError) as error:
             check.report("", "mets.xml", str(error))
         return tuple(check.violations)
 
 
-def refuse_doctype(file: BinaryIO) -> None:
-    """Raise `DoctypeFound` if an XML file has a document type declaration; leaves the file at its beginning.
+def combined_schema(*, areas_name_files: bool = True) -> etree.XMLSchema:
+    """METS, PREMIS 3 and XLink as one schema, read from the packages that ship them and never from the network.
 
-    Raises `expat.ExpatError` if it is not well formed before its first element.
+    Without `areas_name_files`, an `area` needs no FILEID.
     """
-    parser = expat.ParserCreate()
-    started: list[str] = []
-
-    def refuse(name: str, *_: object) -> None:
-        raise DoctypeFound(f"a document type declaration: {name[:100]}")
-
-    def start(name: str, _attributes: dict[str, str]) -> None:
-        started.append(name)
-
-    parser.StartDoctypeDeclHandler = refuse
-    parser.StartElementHandler = start
-    while not started and (chunk := file.read(4096)):
-        try:
-            parser.Parse(chunk)
-        except expat.ExpatError:
-            if not started:
-                raise
-    if not started:
-        parser.Parse(b"", True)  # Expat may have put off a token that was cut, until there is more (CVE-2023-52425)
-    file.seek(0)
-
-
-def combined_schema() -> etree.XMLSchema:
-    """METS, PREMIS 3 and XLink as one schema, read from the packages that ship them and never from the network."""
     parser = etree.XMLParser(no_network=True)
-    parser.resolvers.add(_Shipped())
+    parser.resolvers.add(_Shipped(areas_name_files=areas_name_files))
     return etree.XMLSchema(etree.fromstring(_WRAPPER, parser))
 
 
 class _Shipped(etree.Resolver):
     """Gives a schema by the last part of its location; one that is not shipped is empty, and the import fails."""
+
+    def __init__(self, *, areas_name_files: bool) -> None:
+        super().__init__()
+        self._areas_name_files = areas_name_files
 
     def resolve(self, system_url: str, public_id: str, context: Any) -> Any:  # type: ignore[override]  # noqa: ARG002
         name = system_url.rpartition("/")[2]
@@ -121,8 +96,10 @@ class _Shipped(etree.Resolver):
         if name not in _SCHEMAS:
             return self.resolve_empty(context)  # type: ignore[attr-defined]
         package, folder = _SCHEMAS[name]
-        source = importlib.resources.files(package) / folder / name
-        return self.resolve_string(source.read_bytes(), context, base_url=f"schema:/{name}")
+        source = (importlib.resources.files(package) / folder / name).read_bytes()
+        if not self._areas_name_files:
+            source = source.replace(_NAMES_FILE, _NAMES_FILE.replace(b"required", b"optional"))
+        return self.resolve_string(source, context, base_url=f"schema:/{name}")
 
 
 class _Check:
@@ -145,8 +122,9 @@ class _Check:
 
     def read(self, file: BinaryIO) -> None:
         """Read the document section by section, throwing each away. Raises `etree.XMLSyntaxError`."""
+        sections = Sections(file)
         events = etree.iterparse(
-            file,
+            cast("Any", sections),
             events=("start", "end"),
             tag=[f"{M}{name}" for name in ("mets", "file", "div", *_SECTIONS, *_FRAMES)],
             schema=combined_schema(),
@@ -159,6 +137,8 @@ class _Check:
         try:
             for event, element in events:
                 self._step(event, element)
+                if event == "end":
+                    sections.forgotten()
                 if len(self.violations) + len(events.error_log) >= LIMIT:
                     break
             else:
@@ -181,7 +161,7 @@ class _Check:
         _JUDGES.get(name, _Check._frame)(self, name, element)
         if name in self._counts:
             self._counts[name] += 1
-        _forget(element)
+        forget(element)
 
     def _start(self, name: str, element: etree._Element) -> None:
         if name == "mets" and element.get("PROFILE") == COMPACT:
@@ -277,7 +257,7 @@ _JUDGES: dict[str, Callable[[_Check, str, etree._Element], None]] = {
 }
 
 
-def _forget(element: etree._Element) -> None:
+def forget(element: etree._Element) -> None:
     """Free what was read; the element itself goes when its successor is read."""
     element.clear()
     parent = element.getparent()

@@ -44,7 +44,9 @@ CLAMSCAN_FILES = 1000
 
 _LIMITS = "Heuristics.Limits.Exceeded"
 _ENCRYPTED = "Heuristics.Encrypted"
-_ANSWER = re.compile(rb"(\d+): (.*)", re.DOTALL)
+_ANSWER = re.compile(rb"(\d{1,9}): (.*)", re.DOTALL)
+_ANSWER_BYTES = 1 << 20
+"""Longest answer: names of signatures are short."""
 _NESTING = 110
 """One more than clamd's MaxRecursion can be set to, and some."""
 
@@ -262,6 +264,8 @@ class _Session:
 
     def _take(self, waiting: dict[int, tuple[int, int]], found: dict[int, Scanned]) -> None:
         number, said = self._receive()
+        if number not in waiting:
+            raise ConnectionAbortedError(errno.ECONNABORTED, f"an answer to what was not asked: {number}")
         index, size = waiting.pop(number)
         found[index] = _verdict(said, size, self._settings.max_file_bytes)
 
@@ -275,7 +279,7 @@ class _Session:
     def _receive(self) -> tuple[int, bytes]:
         while b"\0" not in self._buffer:
             data = self._connection.recv(65536)
-            if not data:
+            if not data or len(self._buffer) > _ANSWER_BYTES:
                 raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
             self._buffer += data
         answer, _, rest = bytes(self._buffer).partition(b"\0")

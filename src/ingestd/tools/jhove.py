@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-_REPORT = re.compile(rb'<repInfo uri="(?:[^"]*/)?(\d+)(?:\.[^"/]*)?">.*?</repInfo>', re.DOTALL)
+_REPORT = re.compile(rb'<repInfo uri="(?:[^"]*/)?(\d{1,9})(?:\.[^"/]*)?">.*?</repInfo>', re.DOTALL)
 _ROOT = re.compile(rb"<jhove(?:\s[^>]*)?>")
 _OF_ITSELF = re.compile(rb'<message[^>]* id="JHOVE-CORE-[^>]*>([^<]*)</message>')
 _EXTENSION = re.compile(r"\.[A-Za-z0-9]{1,16}")
