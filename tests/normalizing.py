@@ -35,9 +35,9 @@ program = "ingestd-no-such-program"
 """
 
 
-def command(name: str, script: str, *, usage: str = "normalization", tool: str = "shell", **more: str) -> str:
+def command(name: str, script: str, *, usage: str = "normalization", tool: str = "shell", **more: str | int) -> str:
     """A command as a table of a site's registry; it writes what `%OUT%` stands for, with `.txt`, or so it says."""
-    fields = {
+    fields: dict[str, str | int] = {
         "id": name,
         "tool": tool,
         "usage": usage,
@@ -50,7 +50,9 @@ def command(name: str, script: str, *, usage: str = "normalization", tool: str =
         "script": script.replace("%OUT%", _OUT),
         **more,
     }
-    lines = [f"{key} = '''{value}'''" for key, value in fields.items()]
+    lines = [
+        f"{key} = {value}" if isinstance(value, int) else f"{key} = '''{value}'''" for key, value in fields.items()
+    ]
     return "\n".join(["", "[[command]]", *lines, ""])
 
 

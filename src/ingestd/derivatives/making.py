@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import re
 import shutil
 import stat
 import uuid
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, Self, TypeVar
 
 from ingestd.config import NormalizationSettings, Settings
+from ingestd.derivatives.batches import batches
 from ingestd.derivatives.records import FAILED, STEM_CHARACTERS, Made, NotMade, Order
 from ingestd.errors import Code, ResourceError, ToolError
 from ingestd.fixity import digest_now
@@ -84,26 +87,60 @@ class Maker:
         """Make one derivative, or find it made by a run that was interrupted; other traces of that run are removed, and
         what a failing one leaves. Raises `ResourceError` where the disk is full: that is no fault of the file.
         """
-        made = await asyncio.to_thread(self._found, order)
-        if made is not None:
-            return made
-        command = self.commands.resolve(order.command)
+        (answer,) = await self._make_together([order])
+        return answer
+
+    async def make_all(self, orders: Sequence[Order], *, at_once: int) -> Sequence[Made | NotMade]:
+        """Make derivatives as `make` does, by `at_once` runs at a time; the answers are in the order of the orders.
+
+        A command that takes several files is run for several; one that it fails on costs the others nothing but time.
+        """
+        resolve = self.commands.resolve
+        numbers = batches(orders, resolve=resolve, allowed_bytes=self.allowed_bytes, at_once=at_once)
+        made = await side_by_side(self._make_together, [[orders[n] for n in some] for some in numbers], at_once=at_once)
+        answers = dict(zip(chain(*numbers), chain(*made), strict=True))
+        return [answers[number] for number in range(len(orders))]
+
+    async def _make_together(self, orders: Sequence[Order]) -> Sequence[Made | NotMade]:
+        """Make by one run what was not made before; what that does not make by smaller runs, and at last each alone."""
+        found = await asyncio.to_thread(lambda: [self._found(order) for order in orders])
+        left = [order for order, made in zip(orders, found, strict=True) if made is None]
+        answers = iter(await self._retried(left, await self._run(left)) if left else ())
+        return [made or next(answers) for made in found]
+
+    async def _retried(self, orders: Sequence[Order], answers: Sequence[Made | NotMade]) -> Sequence[Made | NotMade]:
+        """Give the answers, anew for what was not made in the company of others."""
+        bad = [order for order, answer in zip(orders, answers, strict=True) if isinstance(answer, NotMade)]
+        if len(orders) == 1 or not bad or _for_all(answers):
+            return answers
+        # A file that breaks the run off is found by halves. One that meets a limit would meet it in each of them.
+        size = math.ceil(len(bad) / 2) if len(bad) == len(orders) and _failed(answers) else 1
+        smaller = [bad[at : at + size] for at in range(0, len(bad), size)]
+        anew = iter([answer for some in smaller for answer in await self._make_together(some)])
+        return [answer if isinstance(answer, Made) else next(anew) for answer in answers]
+
+    async def _run(self, orders: Sequence[Order]) -> Sequence[Made | NotMade]:
+        """Run the command of the orders, once."""
+        command = self.commands.resolve(orders[0].command)
         if command is None:
-            return self._not_installed(order.command)
+            return [self._not_installed(order.command) for order in orders]
         tool = self._tool_name(command)
-        id_ = derivative_id(order, command)
-        folder = self.scratch / str(id_)
-        await asyncio.to_thread(_fresh, folder)
+        work = {derivative_id(order, command): order for order in orders}
+        folders = {id_: self.scratch / str(id_) for id_ in work}
+        await asyncio.to_thread(_fresh, folders.values())
         try:
-            values = self._variables(order, id_, folder)
-            limits = self._limits(order.file)
-            done = await self.commands.run(command, values, purpose=order.purpose, limits=limits)
-            return await asyncio.to_thread(self._judge, order, id_, folder, done)
+            each = [self._variables(order, id_, folders[id_]) for id_, order in work.items()]
+            limits = self._limits(orders[0].file)
+            runs = await self.commands.run_together(command, each, purpose=orders[0].purpose, limits=limits)
+            return [
+                await asyncio.to_thread(self._judge, order, id_, folders[id_], done)
+                for (id_, order), done in zip(work.items(), runs, strict=True)
+            ]
         except ToolError as error:
             missing = error.code is Code.TOOL_NOT_INSTALLED
-            return NotMade(code=error.code, detail=error.detail, tool=tool, for_all=missing)
+            return [NotMade(code=error.code, detail=error.detail, tool=tool, for_all=missing) for _ in orders]
         finally:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await asyncio.to_thread(_remove, folders.values())
 
     def place(self, order: Order, command: Command) -> Path:
         """Say where the derivative of an order comes to be when `command` makes it."""
@@ -192,7 +229,8 @@ class Maker:
         if _nothing(order, found, done.output):
             empty = self._not_made(done, FAILED, f"{done.tool.name} wrote an empty file", folder)
             return replace(empty, empty=True)
-        if found.st_size > self.allowed_bytes(order.file):
+        # A program that was stopped at the limit may end well all the same: it was a part of another.
+        if found.st_size >= self.allowed_bytes(order.file):
             return self._over_budget(order.file, done)
         return self._taken(order, id_, done, found, done.output)
 
@@ -315,9 +353,23 @@ def _redeemed(receipt: Path, place: Path, command: Command) -> Made | None:
     )
 
 
-def _fresh(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+def _fresh(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+
+
+def _remove(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _for_all(answers: Iterable[Made | NotMade]) -> bool:
+    return any(isinstance(answer, NotMade) and answer.for_all for answer in answers)
+
+
+def _failed(answers: Iterable[Made | NotMade]) -> bool:
+    return all(isinstance(answer, NotMade) and answer.code == FAILED for answer in answers)
 
 
 def _nothing(order: Order, found: os.stat_result, output: Path) -> bool:

@@ -11,7 +11,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from ingestd.fpr.contracts import Finding, finding, read_off
 from ingestd.fpr.records import Command, IdentificationCommand, Purpose, ScriptType, Tool, Usage
 from ingestd.fpr.registry import Registry
 from ingestd.fpr.substitution import arguments, bash, environment, fill, interpreter
-from ingestd.fpr.variables import VARIABLES, options
+from ingestd.fpr.variables import PLACEHOLDER, VARIABLES, options
 from ingestd.premis import Program
 from ingestd.tools.run import Limits, Run
 
@@ -176,18 +176,30 @@ class Commands:
         leave anything there. A run that fails is no exception: see `CommandRun.problem`. Raises `ToolError` when the
         tool is not there or cannot be started.
         """
+        (done,) = await self.run_together(command, [variables], purpose=purpose, limits=limits)
+        return done
+
+    async def run_together(
+        self,
+        command: Command,
+        each: Sequence[Mapping[str, str]],
+        *,
+        purpose: Purpose | None = None,
+        limits: Limits | None = None,
+    ) -> Sequence[CommandRun]:
+        """Run a command once for several files (`Command.together`), then for each what `run` does after it.
+
+        `each` are the variables of one file after another; the answers are in their order. Where the run as a whole
+        failed, every file has that problem, whatever was written: it may be cut short. Raises as `run`.
+        """
         tool = self._tool(command)
         version = await self.version(tool)
-        values = self._values(variables, tool, version)
+        each = [self._values(variables, tool, version) for variables in each]
+        writes = [Path(values["outputDirectory"]) for values in each if values.get("outputDirectory")]
         async with self._alone(command):
-            writes = [Path(values["outputDirectory"])] if values.get("outputDirectory") else []
-            done = await self._run(command, values, purpose, limits, writes)
-        if done.ok and command.verification:
-            done = await self._verify(done, values)
-        detail = Program(tool.name, version).words()
-        if done.ok and command.event_detail:
-            detail = await self._detail(done, values)
-        return replace(done, event_detail=detail)
+            runs = await self._run(command, each, purpose=purpose, limits=limits, writes=writes)
+        worded: dict[tuple[str, ...], str] = {}
+        return [await self._followed(done, values, worded) for done, values in zip(runs, each, strict=True)]
 
     async def run_on_all(self, command: Command, paths: Sequence[Path], *, limits: Limits | None = None) -> Run:
         """Run a `command` script once for many files: where it names its file, it is told them all.
@@ -219,56 +231,70 @@ class Commands:
     async def _run(
         self,
         command: Command,
-        values: Mapping[str, str],
-        purpose: Purpose | None,
-        limits: Limits | None,
+        each: Sequence[Mapping[str, str]],
+        *,
+        purpose: Purpose | None = None,
+        limits: Limits | None = None,
         writes: Sequence[Path] = (),
-    ) -> CommandRun:
+    ) -> Sequence[CommandRun]:
+        """Run a command once, for one file or several, and say how that was for each."""
         tool = self._tool(command)
         async with self._folder() as folder:
-            values = {**values, "tmpDirectory": f"{folder}/"}
-            call = await _invocation(command, values, folder, _told(command, purpose, values))
-            env = {**call.env, "TMPDIR": str(folder)}
-            output = Path(fill(command.output_location, values)) if command.output_location else None
-            if output:
-                await asyncio.to_thread(output.parent.mkdir, parents=True, exist_ok=True)
+            each = [{**values, "tmpDirectory": f"{folder}/"} for values in each]
+            outputs = [
+                Path(fill(command.output_location, values)) if command.output_location else None for values in each
+            ]
+            told = _pairs(each, outputs) if len(each) > 1 else _told(command, purpose, each[0])
+            call = await _invocation(command, _common(each), folder, told)
+            places = dict.fromkeys(output.parent for output in outputs if output)
+            await asyncio.to_thread(_make, places)
             run = await self._pool.run(
                 call.argv,
                 limits=self._limits(command, limits),
                 cwd=folder,
-                env=env,
-                writes=[folder, *writes, *([output.parent] if output else [])],
+                env={**call.env, "TMPDIR": str(folder)},
+                writes=list(dict.fromkeys([folder, *writes, *places])),
                 name=tool.name,
             )
-            there = output is not None and await asyncio.to_thread(os.path.lexists, output)
-        return CommandRun(
+            there = await asyncio.to_thread(_there, outputs)
+        done = CommandRun(
             command=command,
             tool=tool,
             tool_version=await self.version(tool),
             line=shlex.join(call.argv),
             script=call.script,
             run=run,
-            output=output if there else None,
-            problem=_problem(command, tool, run, output if not there else None),
         )
+        return [
+            replace(done, output=found, problem=_problem(command, tool, run, output if not found else None))
+            for output, found in zip(outputs, there, strict=True)
+        ]
 
-    async def _verify(self, done: CommandRun, values: Mapping[str, str]) -> CommandRun:
-        verification = await self._follow(done.command.verification, done, values)
-        problem = "" if verification.ok else f"did not pass {verification.command.id}: {verification.problem}"
-        return replace(done, verification=verification, problem=problem)
+    async def _followed(
+        self, done: CommandRun, values: Mapping[str, str], worded: dict[tuple[str, ...], str]
+    ) -> CommandRun:
+        """Verify what was written and word the event; `worded` are the words so far, by what they were made of."""
+        if done.ok and done.command.verification:
+            command, values_then = self._next(done.command.verification, done, values)
+            (verification,) = await self._run(command, [values_then])
+            problem = "" if verification.ok else f"did not pass {verification.command.id}: {verification.problem}"
+            done = replace(done, verification=verification, problem=problem)
+        if not (done.ok and done.command.event_detail):
+            return replace(done, event_detail=done.program.words())
+        command, values_then = self._next(done.command.event_detail, done, values)
+        heard = _heard(command, values_then)
+        if heard not in worded:
+            (words,) = await self._run(command, [values_then])
+            text = words.stdout.decode("utf-8", errors="replace").strip() if words.ok else ""
+            worded[heard] = text or done.program.words()
+        return replace(done, event_detail=worded[heard])
 
-    async def _detail(self, done: CommandRun, values: Mapping[str, str]) -> str:
-        worded = await self._follow(done.command.event_detail, done, values)
-        text = worded.stdout.decode("utf-8", errors="replace").strip()
-        return text if worded.ok and text else done.program.words()
-
-    async def _follow(self, name: str, done: CommandRun, values: Mapping[str, str]) -> CommandRun:
-        """Run the command that a command names, on what that one wrote."""
+    def _next(self, name: str, done: CommandRun, values: Mapping[str, str]) -> tuple[Command, Mapping[str, str]]:
+        """Give the command that a command names, and the variables with what that one wrote."""
         command = self.registry.command(name)
         if command is None:
             raise ToolError(f"the registry has no command {name}", code=Code.SYSTEM_CONFIGURATION)
-        location = str(done.output) if done.output else ""
-        return await self._run(command, {**values, "outputLocation": location}, None, None)
+        return command, {**values, "outputLocation": str(done.output) if done.output else ""}
 
     def _tool(self, command: Command) -> Tool:
         tool = self.registry.tool(command.tool)
@@ -359,6 +385,32 @@ def _told(command: Command, purpose: Purpose | None, values: Mapping[str, str]) 
     if command.script_type is ScriptType.BASH_SCRIPT:
         return []
     return [f"{option}={values[name]}" for name in VARIABLES if name in values for option in options(name)]
+
+
+def _pairs(each: Sequence[Mapping[str, str]], outputs: Sequence[Path | None]) -> list[str]:
+    """Give what a script is told of several files: of each, what to read and what to write."""
+    return [word for values, output in zip(each, outputs, strict=True) for word in (values["inputFile"], str(output))]
+
+
+def _common(each: Sequence[Mapping[str, str]]) -> Mapping[str, str]:
+    """Give the variables that are the same for all files: in a script for several, the others are empty."""
+    return {name: value for name, value in each[0].items() if all(values.get(name) == value for values in each)}
+
+
+def _heard(command: Command, values: Mapping[str, str]) -> tuple[str, ...]:
+    """Give what a script learns of its variables: those that it names; all, where they are options."""
+    filled = command.script_type in {ScriptType.COMMAND, ScriptType.BASH_SCRIPT}
+    return tuple(values.get(name, "") for name in (PLACEHOLDER.findall(command.script) if filled else VARIABLES))
+
+
+def _make(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _there(outputs: Iterable[Path | None]) -> Sequence[Path | None]:
+    """Give what is there of what should have been written."""
+    return [output if output and os.path.lexists(output) else None for output in outputs]
 
 
 def _problem(command: Command, tool: Tool, run: Run, missing: Path | None) -> str:

@@ -272,8 +272,18 @@ class Command(Record):
     """The command to run where this one's tool cannot be had."""
     alone: bool = False
     """It cannot run beside another run of itself."""
+    together: Annotated[int, Field(ge=1)] = 1
+    """How many files one run may take. Of several, a bashScript is told pairs of arguments: what to read, what to
+    write; variables that are not the same for all are empty. No two files of a run have the same name up to its
+    extension. What is missing after a run that ended well, and all of one that did not, is tried in smaller runs."""
     limit_seconds: Annotated[float, Field(gt=0)] | None = None
     """Longest run, where the setting for all programs is not right for it."""
+
+    @model_validator(mode="after")
+    def _takes_pairs(self) -> Self:
+        if self.together > 1 and (self.script_type is not ScriptType.BASH_SCRIPT or not self.output_location):
+            raise ValueError("together is for a bashScript with an output_location")
+        return self
 
 
 class Rule(Record):

@@ -6,7 +6,17 @@ from ingestd.fpr.export import told
 from ingestd.fpr.records import Command, IdentificationCommand, Record
 from ingestd.fpr.registry import Registry
 
-_WORDLESS = ("script_type", "script", "exit_codes", "outcome", "adapter", "otherwise", "alone", "limit_seconds")
+_WORDLESS = (
+    "script_type",
+    "script",
+    "exit_codes",
+    "outcome",
+    "adapter",
+    "otherwise",
+    "alone",
+    "together",
+    "limit_seconds",
+)
 
 
 def as_shipped(record: Record, shipped: Registry) -> Record:

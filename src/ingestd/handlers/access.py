@@ -10,7 +10,7 @@ import asyncio
 import shutil
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from ingestd.derivatives import (
@@ -24,7 +24,6 @@ from ingestd.derivatives import (
     created,
     recorded,
     rule_uses,
-    side_by_side,
 )
 from ingestd.errors import SystemFault
 from ingestd.fixity import digest_now
@@ -85,12 +84,12 @@ async def make_thumbnails(task: Task, services: Services) -> Outcome:
 async def _provide(task: Task, services: Services, kind: _Kind, *, defaults: bool) -> Outcome:
     work = _Work(task, services, kind, defaults=defaults)
     known = await task.history.derivatives([file.id for file in task.files])
-
-    async def provide(file: File) -> _Provided:
-        copies = [copy for copy in known.get(file.id, ()) if not copy.path.startswith(f"{DIP}/")]
-        return await work.provide(file, copies)
-
-    provided = await side_by_side(provide, task.files, at_once=services.settings.tools.processes)
+    provided = [
+        await work.begin(file, [copy for copy in known.get(file.id, ()) if not copy.path.startswith(f"{DIP}/")])
+        for file in task.files
+    ]
+    while waiting := [one for one in provided if one.rules and not one.facts]:
+        await work.go_on(waiting)
     tried = [pair for one in provided for pair in one.tried]
     facts = Facts(
         files=[one.facts.file for one in provided if one.facts],
@@ -103,13 +102,19 @@ async def _provide(task: Task, services: Services, kind: _Kind, *, defaults: boo
     return Outcome(facts=facts, tools=tools, now_with=", ".join(tool.name for tool in tools))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class _Provided:
-    """What came of one original: the file that was made, if any, what was tried, and what failed on the way."""
+    """How far one original is: the file that was made, if any, what was tried, and what failed on the way.
 
+    `source` is what is read; `rules` are those that are left to try.
+    """
+
+    file: File
+    source: File
+    rules: Sequence[tuple[Rule, Command]] = ()
     facts: Recorded | None = None
-    tried: Sequence[tuple[Order, Made | NotMade]] = ()
-    warnings: Sequence[Warning_] = ()
+    tried: list[tuple[Order, Made | NotMade]] = field(default_factory=list)
+    warnings: list[Warning_] = field(default_factory=list)
 
 
 class _Work:
@@ -121,6 +126,7 @@ class _Work:
         self._defaults = defaults
         self._registry = services.registry
         self._algorithm = services.settings.digest_algorithm
+        self._at_once = services.settings.tools.processes
         self._maker = Maker.of(
             services.settings,
             services.commands,
@@ -130,12 +136,39 @@ class _Work:
             files=len(task.files),
         )
 
-    async def provide(self, file: File, copies: Sequence[File]) -> _Provided:
+    async def begin(self, file: File, copies: Sequence[File]) -> _Provided:
+        """Take what came with the transfer, or find the rules to try."""
         supplied = next((copy for copy in copies if copy.use is self._kind.use), None)
         if supplied is not None:
-            return _Provided(facts=await asyncio.to_thread(self._taken, file, supplied))
-        service = next((copy for copy in copies if copy.use is FileUse.SERVICE), None)
-        return await self._by_rule(file, service or file)
+            return _Provided(file=file, source=file, facts=await asyncio.to_thread(self._taken, file, supplied))
+        source = next((copy for copy in copies if copy.use is FileUse.SERVICE), file)
+        rules = _chosen(self._registry, self._kind.purpose, source, defaults=self._defaults)
+        return _Provided(file=file, source=source, rules=rules)
+
+    async def go_on(self, waiting: Sequence[_Provided]) -> None:
+        """Try the next rule of each: its own, or the default after that failed."""
+        orders = [self._order(one) for one in waiting]
+        answers = await self._maker.make_all(orders, at_once=self._at_once)
+        for one, order, answer in zip(waiting, orders, answers, strict=True):
+            one.rules = one.rules[1:]
+            one.tried.append((order, answer))
+            if isinstance(answer, NotMade):
+                one.warnings.append(answer.warning(one.file, self._kind.link, self._kind.loss))
+                continue
+            facts = recorded(answer, f"{self._kind.folder}/{answer.path.name}", one.file, self._kind.use)
+            one.facts = replace(facts, events=(_normalized(facts.file, answer.detail, [answer.program]), *facts.events))
+
+    def _order(self, one: _Provided) -> Order:
+        rule, command = one.rules[0]
+        return Order(
+            # An access system finds the original by what the copy's name begins with.
+            file=replace(one.source, id=one.file.id),
+            path=self._task.at(one.source.path),
+            purpose=self._kind.purpose,
+            command=command,
+            folder=self._task.at(self._kind.folder),
+            rule=rule.id,
+        )
 
     def _taken(self, file: File, supplied: File) -> Recorded:
         """Copy what came with the transfer."""
@@ -152,30 +185,6 @@ class _Work:
             supplied, id=id_, path=path, original=path, digest=digest, format=None, derived_from=file.id, row=0
         )
         return Recorded(file=copy, events=(_normalized(copy, MANUAL), *created(id_, digest)))
-
-    async def _by_rule(self, file: File, source: File) -> _Provided:
-        """Try the rule, then the default; say what failed on the way."""
-        warnings: list[Warning_] = []
-        tried: list[tuple[Order, Made | NotMade]] = []
-        named = replace(source, id=file.id)  # an access system finds the original by what the copy's name begins with
-        for rule, command in _chosen(self._registry, self._kind.purpose, source, defaults=self._defaults):
-            order = Order(
-                file=named,
-                path=self._task.at(source.path),
-                purpose=self._kind.purpose,
-                command=command,
-                folder=self._task.at(self._kind.folder),
-                rule=rule.id,
-            )
-            answer = await self._maker.make(order)
-            tried.append((order, answer))
-            if isinstance(answer, NotMade):
-                warnings.append(answer.warning(file, self._kind.link, self._kind.loss))
-                continue
-            facts = recorded(answer, f"{self._kind.folder}/{answer.path.name}", file, self._kind.use)
-            events = (_normalized(facts.file, answer.detail, [answer.program]), *facts.events)
-            return _Provided(facts=replace(facts, events=events), tried=tried, warnings=warnings)
-        return _Provided(tried=tried, warnings=warnings)
 
 
 def _chosen(registry: Registry, purpose: Purpose, file: File, *, defaults: bool) -> Sequence[tuple[Rule, Command]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from ingestd.derivatives import Made, Maker, NotMade, Order, recorded, rule_for, rule_uses, side_by_side
+from ingestd.derivatives import Made, Maker, NotMade, Order, recorded, rule_for, rule_uses
 from ingestd.fpr.records import Purpose
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.oais import Facts, File, FileUse, Warning_
@@ -48,7 +48,7 @@ async def normalize(task: Task, services: Services) -> Outcome:
         and (command := services.registry.command(rule.command))
         and not any(copy.use is FileUse.PRESERVATION for copy in supplied.get(file.id, ()))
     ]
-    answers = await side_by_side(maker.make, orders, at_once=services.settings.tools.processes)
+    answers = await maker.make_all(orders, at_once=services.settings.tools.processes)
     files: list[File] = []
     events: list[Event] = []
     warnings: list[Warning_] = []

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ingestd.derivatives import FAILED, Made, Maker, NotMade, Order, recorded, rule_for, rule_uses, side_by_side
+from ingestd.derivatives import FAILED, Made, Maker, NotMade, Order, recorded, rule_for, rule_uses
 from ingestd.errors import Code
 from ingestd.fpr.records import Purpose
 from ingestd.fpr.registry import Registry
@@ -40,7 +40,7 @@ async def transcribe_file(task: Task, services: Services) -> Outcome:
         files=len(task.files),
     )
     orders = await _orders(task, services.registry, language)
-    answers = await side_by_side(maker.make, orders, at_once=services.settings.tools.processes)
+    answers = await maker.make_all(orders, at_once=services.settings.tools.processes)
     told = _Told()
     for order, answer in zip(orders, answers, strict=True):
         told.add(order, answer)
