@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -30,6 +30,8 @@ class Taken:
 
     envelope: RequestEnvelope
     returning: bool
+    redelivered: bool
+    message: str
     reply_to: str | None
     correlation_id: str | None
     attempt: int
@@ -42,7 +44,7 @@ class Refused:
 
     body: bytes
     error: IngestError
-    message_id: str | None
+    name: str
 
 
 @dataclass(kw_only=True, slots=True)
@@ -90,6 +92,8 @@ class FakeIntake:
         envelope: RequestEnvelope,
         *,
         returning: bool,
+        redelivered: bool,
+        message: str,
         reply_to: str | None,
         correlation_id: str | None,
         attempt: int,
@@ -103,6 +107,8 @@ class FakeIntake:
             Taken(
                 envelope=envelope,
                 returning=returning,
+                redelivered=redelivered,
+                message=message,
                 reply_to=reply_to,
                 correlation_id=correlation_id,
                 attempt=attempt,
@@ -122,20 +128,25 @@ class FakeIntake:
         body: bytes,
         error: IngestError,
         *,
+        name: str,
         reply_to: str | None,
         correlation_id: str | None,
-        message_id: str | None,
         tenant: str = "",
     ) -> Disposition:
         del tenant
-        self.refused.append(Refused(body=body, error=error, message_id=message_id))
-        name = str(json.loads(body).get("id") or message_id)
+        self.refused.append(Refused(body=body, error=error, name=name))
         envelope = RequestEnvelope(
             id=name, source="urn:unknown", data=PreservationRequest(source=RequestSource(location="unknown"))
         )
         self._requests[name] = _Journalled(envelope=envelope, reply_to=reply_to, correlation_id=correlation_id)
         await self.finish(name, Outcome.REJECTED, error=error)
-        return Disposition.REJECTED
+        return Disposition.ANSWERED
+
+    async def published(self, request: str, *, within_seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_seconds or None):
+                await self.until(lambda: not within_seconds or not self._requests[request].unconfirmed)
+        return not self._requests[request].unconfirmed
 
     async def control(self, command: ControlCommand) -> Sequence[RequestRecord]:
         self.commands.append(command)
@@ -220,7 +231,7 @@ class FakeIntake:
             return Disposition.TAKEN
         if not known.ended:
             return Disposition.IN_HAND
-        return Disposition.DONE_UNCONFIRMED if known.unconfirmed else Disposition.DONE
+        return Disposition.DONE
 
     async def _wake(self) -> None:
         async with self._changed:

@@ -13,7 +13,6 @@ import fcntl
 import json
 import math
 import os
-import shutil
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
@@ -158,9 +157,12 @@ class Admission:
 
     def must_be_possible(self, need: Need) -> None:
         """Raise `ResourceError` for what could not fit even if it were alone on the disk."""
-        total = shutil.disk_usage(self._data).total
-        if need.size_bytes + self._settings.reserve_bytes > total:
-            raise self._never(need, total)
+        disk, reserve = os.statvfs(self._data), self._settings
+        total = disk.f_blocks * disk.f_frsize
+        if need.size_bytes + reserve.reserve_bytes > total:
+            raise _never(Code.RESOURCE_DISK, "bytes", need.size_bytes, reserve.reserve_bytes, total)
+        if disk.f_files and need.files + reserve.reserve_files > disk.f_files:
+            raise _never(Code.RESOURCE_INODES, "files", need.files, reserve.reserve_files, disk.f_files)
 
     async def _promised(self, promise: _Promise, need: Need, waits: Callable[[ResourceError], Awaitable[None]]) -> None:
         told = -math.inf
@@ -244,22 +246,6 @@ class Admission:
             return ResourceError(detail, code=Code.RESOURCE_MEMORY)
         return None
 
-    def _never(self, need: Need, total: int) -> ResourceError:
-        reserve = self._settings.reserve_bytes
-        violation = Violation(
-            path="data_dir",
-            rule="disk",
-            expected=f"{need.size_bytes} bytes for this package and {reserve} that are kept free",
-            actual=f"a disk of {total} bytes",
-        )
-        return ResourceError(
-            f"the package may need {need.size_bytes} bytes on the working disk, which has {total} in all, {reserve} of"
-            " them kept free",
-            violations=(violation,),
-            remediation="Send it in smaller parts, or ask the operator for a larger working disk (setting data_dir); "
-            "the settings `admission` say how the need is reckoned.",
-        )
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Balance:
@@ -287,6 +273,22 @@ class _Balance:
         )
         detail = f"{wanted}{self.free} {self.unit} are free{promised}, and {self.kept} are kept free"
         return ResourceError(detail, code=code, violations=(violation,))
+
+
+def _never(code: Code, unit: str, need: int, kept: int, total: int) -> ResourceError:
+    violation = Violation(
+        path="data_dir",
+        rule=code.value.partition(".")[2],
+        expected=f"{need} {unit} for this package and {kept} that are kept free",
+        actual=f"a disk of {total} {unit}",
+    )
+    return ResourceError(
+        f"the package may need {need} {unit} on the working disk, which has {total} in all, {kept} of them kept free",
+        code=code,
+        violations=(violation,),
+        remediation="Send it in smaller parts, or ask the operator for a larger working disk (setting data_dir); "
+        "the settings `admission` say how the need is reckoned.",
+    )
 
 
 # --- promises --------------------------------------------------------------------------------------------------------

@@ -7,11 +7,11 @@ import contextlib
 import errno
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
@@ -42,9 +42,11 @@ from ingestd.preflight import Preflight, name_of
 from ingestd.premis import now
 from ingestd.results import agents, aip_data, result_data
 from ingestd.sources import Checked
-from ingestd.workfolder import hold_folder
+from ingestd.workfolder import FolderBusy, hold_folder, ran_out
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 HEARTBEAT_SECONDS = 30
 GLANCE_SECONDS = 0.1
@@ -123,39 +125,51 @@ class Attempt:
 
         Its task cancelled, it leaves everything to be taken up later. Raises `FolderBusy`.
         """
-        accepted: Accepted | None = None
-        with hold_folder(self.folder):
-            async with self._telling(), self.interruption.possible():
-                accepted = await self._accept()
-        return accepted
+
+        async def look() -> Accepted:
+            async with self.interruption.possible():
+                return await self._accept()
+
+        return await self._telling(look)
 
     async def run(self, accepted: Accepted) -> None:
         """See an accepted request to its terminal event. Its task cancelled, it leaves all to be taken up later."""
-        with hold_folder(self.folder):
-            started_at = now()
-            async with self._telling(), contextlib.AsyncExitStack() as stack:
-                async with self.interruption.possible():
-                    if await self._ended_before(accepted.package, accepted.target):
-                        return
-                    room = self._admission.room_for(self._record.package, accepted.need, self._wait)
-                    await stack.enter_async_context(room)
-                await self._preserve(accepted.package, accepted.target, started_at)
+        await self._telling(lambda: self._run(accepted))
 
-    @contextlib.asynccontextmanager
-    async def _telling(self) -> AsyncIterator[None]:
-        """Tell of whatever ends the request within."""
-        try:
-            yield
-        except Exception as error:
-            if self.told:
-                raise
-            if isinstance(error, Cancelled):
-                await self._cancel(error)
-            elif isinstance(error, IngestError):
-                await (self._reject(error) if self._fresh else self._fail(error))
-            else:
-                log.exception("attempt raised")
-                await self._fail(_fault(error))
+    async def _run(self, accepted: Accepted) -> None:
+        started_at = now()
+        async with contextlib.AsyncExitStack() as stack:
+            async with self.interruption.possible():
+                if await self._ended_before(accepted.package, accepted.target):
+                    return
+                room = self._admission.room_for(self._record.package, accepted.need, self._wait)
+                await stack.enter_async_context(room)
+            await self._preserve(accepted.package, accepted.target, started_at)
+
+    async def _telling(self, work: Callable[[], Awaitable[T]]) -> T | None:
+        """Do something, holding the package's folder; tell of whatever ends the request in it. Raises `FolderBusy`."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(hold_folder(self.folder))
+                return await work()
+            except Exception as error:
+                if self.told or isinstance(error, FolderBusy):
+                    raise
+                await self._tell_of(error)
+        return None
+
+    async def _tell_of(self, error: Exception) -> None:
+        if isinstance(error, Cancelled):
+            log.info("request cancelled", code=error.code.value, detail=error.detail)
+            await self._end_unbegun(EventType.REQUEST_CANCELLED, Outcome.CANCELLED, error)
+        elif isinstance(error, IngestError) and self._fresh:
+            log.info("request rejected", code=error.code.value, detail=error.detail)
+            await self._end_unbegun(EventType.REQUEST_REJECTED, Outcome.REJECTED, error)
+        else:
+            found = _fault(error, self.folder)
+            if isinstance(found, SystemFault) and found is not error:
+                log.error("attempt raised", exc_info=error)
+            await self._fail(found)
 
     @property
     def _fresh(self) -> bool:
@@ -239,34 +253,17 @@ class Attempt:
             **request.metadata.as_records(),
         )
 
-    async def _reject(self, error: IngestError) -> None:
-        log.info("request rejected", code=error.code.value, detail=error.detail)
-        await self._say(
-            EventType.REQUEST_REJECTED, RequestState.REJECTED, outcome=Outcome.REJECTED, error=ErrorData.of(error)
-        )
-        if not (self.folder / "journal.db").exists():
-            await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
-
-    async def _cancel(self, error: Cancelled) -> None:
-        """Tell of a cancellation before any work, or before this attempt began with it."""
-        log.info("request cancelled", code=error.code.value, detail=error.detail)
-        await self._say(
-            EventType.REQUEST_CANCELLED, RequestState.CANCELLED, outcome=Outcome.CANCELLED, error=ErrorData.of(error)
-        )
+    async def _end_unbegun(self, kind: EventType, outcome: Outcome, error: IngestError) -> None:
+        """Tell of a refusal, or of a cancellation before this attempt began with any work."""
+        await self._say(kind, RequestState(outcome), outcome=outcome, error=ErrorData.of(error))
         if not (self.folder / "journal.db").exists():
             await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
     async def _fail(self, error: IngestError) -> None:
         """Tell of a failure outside the workflow: of the journal, the disk, the settings, or of ingestd itself."""
         log.error("request failed", code=error.code.value, detail=error.detail)
-        told = ErrorData.of(error)
-        await self._say(
-            EventType.REQUEST_FAILED,
-            RequestState.FAILED,
-            outcome=Outcome.FAILED,
-            error=told,
-            work_folder=self._work_folder,
-        )
+        told: dict[str, Any] = {"error": ErrorData.of(error), "work_folder": self._work_folder}
+        await self._say(EventType.REQUEST_FAILED, RequestState.FAILED, outcome=Outcome.FAILED, **told)
 
     @property
     def _work_folder(self) -> str | None:
@@ -326,7 +323,7 @@ class Attempt:
             return Ended(error=error)
         except Exception as error:
             log.exception("attempt raised")
-            return Ended(error=_fault(error))
+            return Ended(error=_fault(error, self.folder))
 
     async def _hold(self, journal: PackageJournal, package: Package, started_at: datetime) -> None:
         """Make sure that the request is still ours, and write down what is about to be stored."""
@@ -438,9 +435,10 @@ class Attempt:
         )
 
 
-def _fault(error: Exception) -> IngestError:
+def _fault(error: Exception, folder: Path) -> IngestError:
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return ResourceError(f"no space is left on the working disk: {error.strerror}")
+        found = ran_out(folder)
+        return ResourceError(f"on the working disk {found.detail}", code=found.code)
     if isinstance(error, IngestError):
         return error
     words = error.strerror if isinstance(error, OSError) else str(error)  # an OSError's own words name paths

@@ -60,10 +60,12 @@ class Claim(BaseModel):
     package: uuid.UUID
     request: str
     content_digest: str
+    message: str = ""
+    """What tells the message that its attempt was begun for from others that ask for the same."""
     attempt: int
     token: int
     holder: str
-    """The worker that holds the lease; empty once it was released."""
+    """The worker that holds the lease, or held it to the end; empty once it was released."""
     until: datetime
     deaths: int = 0
     """How many leases lapsed since the request came, or was last retried."""
@@ -72,7 +74,7 @@ class Claim(BaseModel):
     """When it was last attempted again after it had ended: cancellations before that are done with."""
     storing: Storing | None = None
     result: Event | None = None
-    """How the attempt ended; then nobody holds it."""
+    """How the attempt ended, which its holder is to publish."""
     confirmed: bool = False
     """The result is known to be published."""
 
@@ -85,7 +87,8 @@ class Claim(BaseModel):
         return not self.holder and not self.ended
 
     def live(self, at: datetime) -> bool:
-        return bool(self.holder) and not self.ended and at < self.until + timedelta(seconds=SKEW_SECONDS)
+        """Whether its holder may be at work on it, or about to publish its result, after all that comes before it."""
+        return bool(self.holder) and not self.confirmed and at < self.until + timedelta(seconds=SKEW_SECONDS)
 
 
 class _Cancellation(BaseModel):
@@ -124,10 +127,12 @@ class Leases:
         return (Claim.model_validate_json(found[0]), found[1]) if found else None
 
     def elsewhere(self, claim: Claim | None) -> bool:
-        """Whether another worker is at work on it."""
+        """Whether another worker is at work on it, or is to publish how it ended."""
         return claim is not None and claim.holder != self.worker and claim.live(now())
 
-    async def take(self, package: uuid.UUID, *, request: str, content_digest: str, attempt: int) -> Lease:
+    async def take(
+        self, package: uuid.UUID, *, request: str, content_digest: str, attempt: int, message: str = ""
+    ) -> Lease:
         """Take the lease of a request that nobody holds; one that had been begun goes on as the next attempt.
 
         A lease of this worker's own earlier life counts as one that nobody holds: the caller holds the package's
@@ -141,6 +146,7 @@ class Leases:
                 package=package,
                 request=request,
                 content_digest=content_digest,
+                message=message,
                 attempt=attempt,
                 token=1,
                 holder=self.worker,
@@ -153,7 +159,7 @@ class Leases:
     async def _taken(self, claim: Claim, found: tuple[Claim, str] | None) -> Lease:
         if found is None:
             return Lease(self, claim, await self._documents.create(_key(claim.package), _bytes(claim)))
-        claim = claim.model_copy(update=_after(found[0], claim.attempt))
+        claim = claim.model_copy(update=_after(found[0], claim))
         return Lease(self, claim, await self.replace(claim, found[1]))
 
     async def confirm(self, package: uuid.UUID) -> None:
@@ -234,7 +240,7 @@ class Lease:
 
     async def end(self, result: Event) -> None:
         """Say how the request ended, for every worker. Raises `LeaseLostError`: then it is not ours to say."""
-        await self._change(result=result, holder="", storing=None, deaths=0)
+        await self._change(result=result, storing=None, deaths=0)
 
     async def release(self) -> None:
         """Give the lease back, in good order: whoever takes the request may begin at once."""
@@ -273,19 +279,26 @@ class Lease:
                 pause = self._leases.seconds / 12
 
 
-def _after(before: Claim, attempt: int) -> dict[str, Any]:
+def _after(before: Claim, claim: Claim) -> dict[str, Any]:
     """What of the document before is still true of the next attempt."""
-    after: dict[str, Any] = {"token": before.token + 1, "attempt": max(attempt, before.attempt)}
+    attempt = claim.attempt
+    after: dict[str, Any] = {"token": before.token + 1}
     if before.ended:
         return after | {
             "attempt": max(attempt, before.attempt + 1),
+            "message": claim.message or before.message,
             "accepted": before.accepted,
             "retried_at": now(),
         }
     begun = before.accepted
-    after["retried_at"] = before.retried_at
-    after |= {"accepted": begun, "storing": before.storing, "deaths": before.deaths + int(bool(before.holder))}
-    return after | {"attempt": max(attempt, before.attempt + int(begun))}
+    return after | {
+        "attempt": max(attempt, before.attempt + int(begun)),
+        "message": before.message or claim.message,
+        "retried_at": before.retried_at,
+        "accepted": begun,
+        "storing": before.storing,
+        "deaths": before.deaths + int(bool(before.holder)),
+    }
 
 
 def _key(package: uuid.UUID) -> str:

@@ -13,7 +13,11 @@ from ingestd.errors import Code, ResourceError
 
 
 def ran_out(where: Path) -> ResourceError:
-    """Say which resource a write to `where` found none left of: room for files, or for bytes."""
+    """Say which resource a write to `where`, or to a folder that could not be made, found none left of: room for
+    files, or for bytes.
+    """
+    while not where.exists() and where != where.parent:
+        where = where.parent
     try:
         room = os.statvfs(where)
     except OSError:

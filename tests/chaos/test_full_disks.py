@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +15,8 @@ import pytest
 import ingestd
 from ingestd.config import Settings
 from ingestd.errors import Code, ResourceError
-from ingestd.messages import EventData, Outcome
+from ingestd.messages import EventData, EventType, Outcome
+from ingestd.storage.conditional import LocalConditional
 from tests.acceptance.aips import stored_below
 from tests.acceptance.program import NO_DERIVATIVES
 from tests.small_service import House
@@ -42,6 +45,11 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         subprocess.run(["umount", "--lazy", place], check=True)
 
 
+def small_files(source: Path, count: int) -> None:
+    for number in range(count):
+        (source / f"{number}.txt").write_text(f"number {number}")
+
+
 async def outcome(folder: Path, source: Path, aips: Path) -> EventData | ResourceError:
     settings = Settings(
         data_dir=folder / "data",
@@ -59,22 +67,23 @@ async def outcome(folder: Path, source: Path, aips: Path) -> EventData | Resourc
 
 @pytest.mark.tool
 @pytest.mark.parametrize(
-    ("small", "aips", "code"),
+    ("small", "aips", "files", "code"),
     [
-        ("size=400k", "elsewhere", Code.RESOURCE_DISK),  # the service's journal
-        ("size=3m", "elsewhere", Code.RESOURCE_DISK),  # the package's journal
-        ("size=6m", "disk", Code.RESOURCE_DISK),  # the packed AIP, or its copy in archival storage
+        ("size=400k", "elsewhere", 30, Code.RESOURCE_DISK),  # the service's journal
+        ("size=3m", "elsewhere", 30, Code.RESOURCE_DISK),  # the package's journal
+        ("size=6m", "disk", 30, Code.RESOURCE_DISK),  # the packed AIP, or its copy in archival storage
+        ("size=20m,nr_inodes=4", "elsewhere", 30, Code.RESOURCE_INODES),  # the service's journal
+        ("size=20m,nr_inodes=220", "elsewhere", 300, Code.RESOURCE_INODES),  # while the content is received
     ],
 )
 async def test_a_full_disk_stops_a_package_which_goes_on_when_there_is_room(
-    disk: Disk, tmp_path: Path, small: str, aips: str, code: Code
+    disk: Disk, tmp_path: Path, small: str, aips: str, files: int, code: Code
 ) -> None:
     source = tmp_path / "source"
     source.mkdir()
     for number in range(4):
         (source / f"{number}.bin").write_bytes(os.urandom(500_000))
-    for number in range(30):
-        (source / f"{number}.txt").write_text(f"number {number}")
+    small_files(source, files)
     folder = disk(small)
     stored = tmp_path / aips / "aips"
 
@@ -89,8 +98,24 @@ async def test_a_full_disk_stops_a_package_which_goes_on_when_there_is_room(
     assert isinstance(done, EventData)
     assert Outcome.SUCCEEDED is done.outcome
     assert done.counts is not None
-    assert 34 == done.counts.originals
+    assert 4 + files == done.counts.originals
     assert 1 == len(stored_below(stored))
+
+
+@pytest.mark.tool
+async def test_a_disk_that_has_too_few_files_in_all_refuses_the_package_with_the_numbers(
+    disk: Disk, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    small_files(source, 3)
+    refused = await outcome(disk("size=20m,nr_inodes=150"), source, tmp_path / "aips")
+
+    assert isinstance(refused, EventData)
+    assert Outcome.REJECTED is refused.outcome
+    assert refused.error is not None
+    assert Code.RESOURCE_INODES is refused.error.code
+    assert "which has 150 in all" in refused.error.detail
 
 
 async def test_a_result_that_finds_no_room_is_recorded_when_there_is_some_and_the_service_lives(disk: Disk) -> None:
@@ -112,6 +137,43 @@ async def test_a_result_that_finds_no_room_is_recorded_when_there_is_some_and_th
 
     assert not any(kind.terminal for kind in before)
     assert 1 == len(told)
+
+
+async def test_a_disk_that_can_hold_no_more_files_costs_no_request_and_not_the_service(disk: Disk) -> None:
+    folder = disk("size=20m,nr_inodes=300")
+    house = House(folder)
+    house.settings["admission"] = ON_TRUST
+    async with house.open() as ingest:
+        (folder / "filler").mkdir()
+        fill_with_files(folder / "filler")
+        await ingest.take(house.envelope(), returning=False)
+        await house.until(lambda: any(kind.terminal for kind in house.kinds()))
+        shutil.rmtree(folder / "filler")
+        house.source.joinpath("b").touch()
+        await ingest.take(house.envelope("s", idempotency_key="s"), returning=False)
+        await house.until(lambda: EventType.AIP_STORED in house.kinds())
+
+    (failed,) = [event.data for event in house.events if event.data.error]
+    assert failed.error is not None
+    assert (Outcome.FAILED, Code.RESOURCE_INODES) == (failed.outcome, failed.error.code)
+
+
+async def test_archival_storage_that_can_hold_no_more_documents_says_so(disk: Disk) -> None:
+    folder = disk("size=1m,nr_inodes=9")
+    documents = LocalConditional(folder)
+    await documents.create("requests/1.json", b"{}")
+    fill_with_files(folder)
+
+    with pytest.raises(ResourceError) as caught:
+        await documents.create("requests/2.json", b"{}")
+
+    assert Code.RESOURCE_INODES is caught.value.code
+
+
+def fill_with_files(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        for number in range(10_000):
+            (folder / str(number)).touch()
 
 
 def fill(path: Path) -> None:

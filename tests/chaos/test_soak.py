@@ -22,7 +22,7 @@ import pytest
 
 from tests.acceptance.upstream import hold_against_contract
 from tests.chaos.archives import folder_shelf, hold_archive
-from tests.chaos.fleet import DONE, LONG, Client, Fleet, chance, client, figure, hold_account, hold_refusals, request
+from tests.chaos.fleet import DONE, LONG, Client, Fleet, chance, client, figure, hold_account, request
 from tests.rabbit import RabbitNode
 
 pytestmark = [pytest.mark.broker, pytest.mark.tool, pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -190,8 +190,7 @@ async def test_every_message_is_accounted_for_whatever_dies(url: str, tmp_path: 
             unrouted = await acme.count("unrouted")
 
     outcomes = {identity: message.data["outcome"] for identity, message in found.items()}
-    hold_account(acme, expected - mail.refused.keys())
-    hold_refusals(acme, mail.refused)
+    hold_account(acme, expected)
     assert {outcomes[one] for one in mail.good | mail.duplicates.keys()} <= DONE
     assert {one: found[one].data["error"]["code"] for one in mail.refused} == mail.refused
     assert {found[one].data["error"]["code"] for one in mail.hostile} == {"content.path_traversal"}

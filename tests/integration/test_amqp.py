@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from ingestd.config import AmqpSettings
 from ingestd.errors import Code, DependencyError, RequestError
 from ingestd.ingest import Disposition
-from ingestd.messages import Outcome, RequestEnvelope
+from ingestd.messages import Outcome
 from ingestd.transport.amqp import client
 from ingestd.transport.amqp.service import AmqpService
 from tests.broker_tests import crashing, looking, names, request, serving, until_ready
@@ -164,19 +164,53 @@ async def test_a_finished_request_that_comes_again_is_dropped(settings: AmqpSett
 
 
 class Unconfirming(FakeIntake):
-    """Everything taken has ended already, with a result that never gets confirmed."""
+    """Nothing is ever confirmed; `patient`: it is waited for all the same."""
 
-    def _disposition(self, envelope: RequestEnvelope) -> Disposition:
-        return Disposition.DONE_UNCONFIRMED
+    def __init__(self, *, patient: bool) -> None:
+        super().__init__()
+        self.patient = patient
+
+    async def published(self, request: str, *, within_seconds: float) -> bool:
+        while self.patient:
+            await asyncio.sleep(0.1)
+        return False
 
 
-async def test_a_finished_request_whose_result_is_unconfirmed_is_parked(settings: AmqpSettings) -> None:
-    intake = Unconfirming()
+async def test_a_message_whose_answer_is_not_confirmed_in_time_is_parked(settings: AmqpSettings) -> None:
+    intake = Unconfirming(patient=False)
     async with looking(settings) as look, serving(intake, settings):
-        await look.publish(request())
+        await look.publish({"id": "r-1", "data": {}})
         parked = await look.get(settings.inflight)
 
     assert parked.headers["x-ingestd-parked"] == 1
+    assert intake.refused[0].name == "r-1"
+
+
+async def test_a_message_is_the_broker_s_until_its_answer_is_confirmed(settings: AmqpSettings) -> None:
+    intake = Unconfirming(patient=True)
+    async with looking(settings) as look:
+        async with crashing(intake, settings):
+            await look.publish({"id": "r-1", "data": {}})
+            async with asyncio.timeout(10):
+                await intake.until(lambda: bool(intake.refused))
+            await look.until_count(settings.requests, 0)
+        await look.until_count(settings.requests, 1)
+        again = FakeIntake()
+        async with serving(again, settings):
+            await again.until(lambda: bool(again.refused))
+            await look.until_count(settings.requests, 0)
+
+    assert [again.refused[0].body] == [intake.refused[0].body]
+
+
+async def test_a_message_that_is_delivered_again_says_so(settings: AmqpSettings) -> None:
+    intake = FakeIntake()
+    intake.failures.append(OSError("not now"))
+    async with looking(settings) as look, serving(intake, settings):
+        await look.publish(request(), message_id="m-1")
+        await look.get(settings.inflight)
+
+    assert (True, False) == (intake.taken[0].redelivered, intake.taken[0].returning)
 
 
 async def test_a_request_that_is_wrong_and_names_itself_is_told_so(settings: AmqpSettings) -> None:
@@ -191,7 +225,7 @@ async def test_a_request_that_is_wrong_and_names_itself_is_told_so(settings: Amq
     event = json.loads(result.body)
     assert (event["data"]["outcome"], event["data"]["request_id"]) == ("rejected", "r-1")
     assert event["data"]["error"]["violations"][0]["path"] == "data.source"
-    assert intake.refused[0].message_id == "m-1"
+    assert intake.refused[0].name == "r-1"
     assert left == [0, 0, 0]
 
 

@@ -103,14 +103,42 @@ async def test_what_a_package_has_taken_of_its_room_is_not_counted_twice(disk: P
     assert one.room.free_bytes < 8 * MIB
 
 
-async def test_what_can_never_fit_is_refused_with_the_numbers(disk: Path) -> None:
+@pytest.mark.parametrize(
+    ("need", "code", "has"),
+    [
+        (
+            Need(size_bytes=17 * MIB, files=1),
+            Code.RESOURCE_DISK,
+            f"{17 * MIB} bytes on the working disk, which has {16 * MIB}",
+        ),
+        (Need(size_bytes=1, files=501), Code.RESOURCE_INODES, "501 files on the working disk, which has 500"),
+    ],
+)
+async def test_what_can_never_fit_is_refused_with_the_numbers(disk: Path, need: Need, code: Code, has: str) -> None:
     with pytest.raises(ResourceError) as caught:
-        async with admission(disk).room_for(uuid.uuid4(), Need(size_bytes=17 * MIB, files=1), never):
+        async with admission(disk).room_for(uuid.uuid4(), need, never):
             pass
 
-    assert caught.value.code is Code.RESOURCE_DISK
-    assert str(17 * MIB) in caught.value.detail
-    assert str(16 * MIB) in caught.value.detail
+    assert caught.value.code is code
+    assert has in caught.value.detail
+
+
+async def test_files_that_are_there_now_are_waited_for(disk: Path) -> None:
+    told = asyncio.Event()
+
+    async def wait(short: ResourceError) -> None:
+        assert short.code is Code.RESOURCE_INODES
+        assert "files are free" in short.detail
+        told.set()
+
+    for number in range(400):
+        (disk / str(number)).touch()
+    async with asyncio.TaskGroup() as group:
+        held = group.create_task(_hold(admission(disk), Need(size_bytes=1, files=300), wait))
+        await asyncio.wait_for(told.wait(), 10)
+        for number in range(400):
+            (disk / str(number)).unlink()
+        await asyncio.wait_for(held, 10)
 
 
 async def test_files_run_out_as_bytes_do(disk: Path) -> None:

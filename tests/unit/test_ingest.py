@@ -146,12 +146,13 @@ async def test_a_request_that_comes_twice_at_once_is_taken_once(house: House) ->
         house.gate.set()
         while ingest.in_hand():
             await asyncio.sleep(0.01)
-        late = await ingest.take(house.envelope(), returning=True)
-        await ingest.confirm([item.id for item in await ingest.outbox()])
         done = await ingest.take(house.envelope(), returning=True)
+        before = await ingest.published("r")
+        await ingest.confirm([item.id for item in await ingest.outbox()])
+        after = await ingest.published("r")
 
     assert [Disposition.TAKEN, Disposition.IN_HAND] == both
-    assert (Disposition.DONE_UNCONFIRMED, Disposition.DONE) == (late, done)
+    assert (Disposition.DONE, False, True) == (done, before, after)
     assert house.ran == ["a", "b"]
 
 
@@ -159,7 +160,7 @@ async def test_a_key_for_something_else_is_refused_with_a_result(house: House) -
     async with house.open() as ingest:
         await ingest.take(house.envelope(), returning=False)
         other = house.envelope(name="other", client_context={"n": 1})
-        assert await ingest.take(other, returning=False) is Disposition.REJECTED
+        assert await ingest.take(other, returning=False) is Disposition.ANSWERED
         while ingest.in_hand():
             await asyncio.sleep(0.01)
         (refused,) = [item.event for item in await ingest.outbox() if item.event.kind is EventType.REQUEST_REJECTED]
@@ -167,6 +168,21 @@ async def test_a_key_for_something_else_is_refused_with_a_result(house: House) -
     assert refused.data.client_context == {"n": 1}
     assert refused.data.error is not None
     assert refused.data.error.code is Code.REQUEST_IDEMPOTENCY_CONFLICT
+
+
+async def test_an_answer_can_be_waited_for_until_it_is_published(house: House) -> None:
+    async with house.open() as ingest:
+        refused = [RequestError("no"), RequestError("no"), RequestError("not at all")]
+        for error in refused:
+            await ingest.reject(b"{}", error, name="m", reply_to=None, correlation_id=None)
+        soon = await ingest.published("m", within_seconds=0.05)
+        waiting = asyncio.create_task(ingest.published("m", within_seconds=10))
+        await asyncio.sleep(0.05)
+        told = await house.told(ingest)
+        late = await waiting
+
+    assert (False, True) == (soon, late)
+    assert ["no", "not at all"] == [event.data.error.detail for event in told if event.data.error]
 
 
 async def test_no_event_for_others_names_a_folder_of_this_server(house: House) -> None:
@@ -194,7 +210,7 @@ async def test_no_event_for_others_names_a_folder_of_this_server(house: House) -
 async def test_whatever_is_refused_can_be_told(house: House, body: bytes) -> None:
     async with house.open() as ingest:
         error = RequestError("no \udcff")
-        await ingest.reject(body, error, reply_to="q", correlation_id="c", message_id="m")
+        await ingest.reject(body, error, name="m", reply_to="q", correlation_id="c")
         (item,) = await ingest.outbox()
 
     assert json.loads(item.event.model_dump_json())["data"]["outcome"] == "rejected"
@@ -204,7 +220,7 @@ async def test_whatever_is_refused_can_be_told(house: House, body: bytes) -> Non
 async def test_whoever_is_refused_is_told_under_the_tenant_that_is_known(house: House) -> None:
     async with house.open() as ingest:
         for number, body in enumerate((b'{"id": "1"}', b'{"id": "2", "tenant": "own"}')):
-            named: Any = {"reply_to": None, "correlation_id": None, "message_id": str(number)}
+            named: Any = {"reply_to": None, "correlation_id": None, "name": str(number)}
             await ingest.reject(body, RequestError("no"), tenant="acme", **named)
         tenants = [item.event.data.tenant for item in await ingest.outbox()]
 

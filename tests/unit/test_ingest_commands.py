@@ -244,7 +244,7 @@ async def test_who_asks_by_another_id_and_asks_again_gets_the_same_event_again(h
         await ingest.take(house.envelope(), returning=False)
         assert await ended(house, ingest) is Result.SUCCEEDED
         for _ in range(2):
-            assert await ingest.take(house.envelope("s"), returning=False) is Disposition.DONE
+            assert await ingest.take(house.envelope("s"), returning=False) is Disposition.ANSWERED
         await ingest.take(house.envelope("t"), returning=False)
         told = await house.told(ingest)
 
@@ -260,7 +260,7 @@ async def test_a_failed_request_that_is_sent_anew_is_attempted_again_and_its_rep
     async with house.open() as ingest:
         await ingest.take(house.envelope(), returning=False)
         assert await ended(house, ingest) is Result.FAILED
-        assert await ingest.take(house.envelope(), returning=False) is Disposition.DONE
+        assert await ingest.take(house.envelope(), returning=False) is Disposition.ANSWERED
         assert [Result.FAILED] == [event.data.outcome for event in await house.told(ingest)]
         assert await ingest.take(house.envelope("s"), returning=False) is Disposition.TAKEN
         await house.until(lambda: EventType.AIP_STORED in house.kinds())

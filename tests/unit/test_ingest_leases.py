@@ -18,7 +18,7 @@ from ingestd.ingest import Disposition, Ingest
 from ingestd.ingest.running import LOOK_SECONDS
 from ingestd.job import Outcome
 from ingestd.leases import Claim, HeldError, LeaseLostError, Leases
-from ingestd.messages import Cancel, CancelData, EventType, Retry, RetryData
+from ingestd.messages import Cancel, CancelData, Event, EventType, Retry, RetryData
 from ingestd.messages import Outcome as Result
 from ingestd.oais import Facts
 from ingestd.premis import now
@@ -216,7 +216,7 @@ async def test_a_returning_request_that_another_worker_finished_is_dropped(house
 
         assert await two.take(house.envelope(), returning=True) is Disposition.DONE
         assert await house.told(two) == []
-        assert await two.take(house.envelope("s"), returning=False) is Disposition.DONE
+        assert await two.take(house.envelope("s"), returning=False) is Disposition.ANSWERED
         assert ["s"] == [event.data.request_id for event in await house.told(two)]
     assert house.ran == ["a", "b"]
 
@@ -228,9 +228,11 @@ async def test_a_result_that_was_not_published_when_its_disk_was_lost_is_publish
     (told,) = [event for event in house.events if event.kind.terminal]
     shutil.rmtree(house.tmp_path / "one")
     async with house.open("two") as two:
-        assert await two.take(house.envelope(), returning=True) is Disposition.DONE_UNCONFIRMED
+        assert await two.take(house.envelope(), returning=True) is Disposition.ELSEWHERE
+        await lapse(house)
+        for _ in range(2):
+            assert await two.take(house.envelope(), returning=True) is Disposition.DONE
         (again,) = await house.told(two)
-        assert await two.take(house.envelope(), returning=True) is Disposition.DONE
 
     assert (told.id, told.data.sequence) == (again.id, again.data.sequence)
 
@@ -248,12 +250,73 @@ async def test_what_failed_at_one_worker_and_is_sent_anew_is_attempted_at_anothe
 
 
 async def test_a_key_that_another_worker_knows_for_other_content_is_a_conflict(house: House) -> None:
+    """It is told at once, be the other at work or gone; whoever tells it once more tells the same."""
+    house.gate.clear()
+    async with house.open("one") as one, house.open("two") as two, house.open("three") as three:
+        await one.take(house.envelope(), returning=False)
+        await house.until(lambda: house.ran == ["a"])
+        assert await two.take(house.envelope("s", name="other"), returning=False) is Disposition.ANSWERED
+        (told,) = await house.told(two)
+        await lapse(house)
+        assert await three.take(house.envelope("s", name="other"), returning=True) is Disposition.ANSWERED
+        (again,) = [event for event in await house.told(three) if event.data.request_id == "s"]
+
+    assert told.data.error is not None
+    assert told.data.error.code is Code.REQUEST_IDEMPOTENCY_CONFLICT
+    assert (told.id, told.data) == (again.id, again.data)
+
+
+# --- messages that are delivered again
+
+
+@pytest.fixture
+def missing(house: House) -> dict[str, Any]:
+    """A source that is not there: the request is refused."""
+    return {"source": {"location": str(house.source / "missing")}}
+
+
+async def test_a_refused_message_that_is_delivered_again_is_told_the_same_and_a_new_one_is_looked_at(
+    house: House, missing: dict[str, Any]
+) -> None:
+    async with house.open("one") as one, house.open("two") as two:
+        await one.take(house.envelope(**missing), returning=False, message="first")
+        first = await refusals(house, one)
+        for worker in (one, two):  # the first died, in a way, before it acknowledged
+            asked = worker.take(house.envelope(**missing), returning=False, redelivered=True, message="first")
+            assert await asked is Disposition.ANSWERED
+        again = [event for worker in (one, two) for event in await house.told(worker)]
+        await two.take(house.envelope(**missing), returning=False, redelivered=True, message="second")
+        second = await refusals(house, two)
+
+    assert [("r", 1)] == [(event.data.request_id, event.data.attempt) for event in first]
+    assert first == again[:1] == again[1:]
+    assert [("r", 2)] == [(event.data.request_id, event.data.attempt) for event in second]
+
+
+async def refusals(house: House, worker: Ingest) -> list[Event]:
+    await house.until(lambda: EventType.REQUEST_REJECTED in house.kinds() and worker.has_slot())
+    house.events.clear()
+    found = await house.told(worker)
+    await house.until_async(lambda: confirmed(house))
+    return found
+
+
+async def test_who_waited_for_what_failed_is_told_so_by_another_worker_and_begins_nothing(house: House) -> None:
+    """Its message was parked while the work went on, and comes back to a worker that knows nothing of it."""
+    house.results["b"] = [ResourceError("disk")]
     house.gate.clear()
     async with house.open("one") as one, house.open("two") as two:
         await one.take(house.envelope(), returning=False)
         await house.until(lambda: house.ran == ["a"])
-        await lapse(house)
-        assert await two.take(house.envelope("s", name="other"), returning=False) is Disposition.REJECTED
+        assert await one.take(house.envelope("s"), returning=False) is Disposition.IN_HAND
+        house.gate.set()
+        assert await ended(house, one) == [("r", 1, Result.FAILED), ("s", 1, Result.FAILED)]
+        await house.until_async(lambda: confirmed(house))
+        assert await two.take(house.envelope("s"), returning=True) is Disposition.ANSWERED
+        told = await house.told(two)
+
+    assert [("s", 1)] == [(event.data.request_id, event.data.attempt) for event in told]
+    assert house.ran == ["a", "b"]
 
 
 # --- cancellations

@@ -10,6 +10,7 @@ from ingestd.errors import Code, IngestError, RequestError
 from ingestd.ingest.dispositions import Disposition
 from ingestd.ingest.running import Running
 from ingestd.journal import RequestRecord, ServiceJournal
+from ingestd.leases import Claim
 from ingestd.messages import (
     ErrorData,
     Event,
@@ -23,19 +24,30 @@ from ingestd.messages import (
     read_context,
 )
 
+_REFUSALS = uuid.uuid5(uuid.NAMESPACE_URL, "https://ingestd.org/refusal")
+
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who asks, and where the answer goes. `returning`: it was parked and came back."""
+    """Who asks, and where the answer goes. `returning`: it was parked and came back; `redelivered`: it was given to
+    some worker before, which did not acknowledge it.
+    """
 
     envelope: RequestEnvelope
     reply_to: str | None
     correlation_id: str | None
     returning: bool
+    redelivered: bool
+    message: str
+    """What tells this message from others that ask for the same."""
 
     @property
     def package(self) -> uuid.UUID:
         return self.envelope.data.package_id()
+
+    def had_its_attempt(self, claim: Claim | None) -> bool:
+        """Whether this very message was taken before: it is answered by what came of that, and begins nothing."""
+        return self.returning or (self.redelivered and claim is not None and claim.message == self.message)
 
 
 class Answers:
@@ -48,44 +60,54 @@ class Answers:
     async def refuse(self, asker: Asker, error: IngestError) -> Disposition:
         """Answer a request that cannot be taken."""
         envelope = asker.envelope
-        return await self._refuse(envelope.id, envelope.data, error, asker.reply_to, asker.correlation_id)
+        return await self._refuse(
+            envelope.source, envelope.id, envelope.data, error, asker.reply_to, asker.correlation_id
+        )
 
     async def _refuse(
         self,
+        source: str,
         request_id: str,
         data: PreservationRequest,
         error: IngestError,
         reply_to: str | None,
         correlation_id: str | None,
     ) -> Disposition:
-        """Answer a message that is not even journalled as a request."""
+        """Answer a message that is not even journalled as a request.
+
+        The event's id is made of what it says, so whoever answers the message once more says the same under the same
+        id: its disk may be lost before the answer is published, and then its message is delivered again.
+        """
+        told = EventData(
+            request_id=request_id,
+            sequence=1,
+            state=RequestState.REJECTED,
+            outcome=Outcome.REJECTED,
+            error=ErrorData.of(error),
+            tenant=data.tenant,
+            collection=data.collection,
+            client_context=data.client_context,
+            correlation_id=correlation_id,
+        )
         event = Event(
+            id=str(uuid.uuid5(_REFUSALS, f"{source}\n{told.model_dump_json()}")),
             type=EventType.REQUEST_REJECTED.full,
             subject=request_id,
-            data=EventData(
-                request_id=request_id,
-                sequence=1,
-                state=RequestState.REJECTED,
-                outcome=Outcome.REJECTED,
-                error=ErrorData.of(error),
-                tenant=data.tenant,
-                collection=data.collection,
-                client_context=data.client_context,
-                correlation_id=correlation_id,
-            ),
+            data=told,
         )
         await self._journal.publish(event, package=None, reply_to=reply_to, correlation=correlation_id)
         self._running.outbox_grew.set()
         self._running.tell(None, event)
-        return Disposition.REJECTED
+        return Disposition.ANSWERED
 
     async def reject(
         self,
         body: bytes,
         error: IngestError,
+        *,
+        name: str,
         reply_to: str | None,
         correlation_id: str | None,
-        message_id: str | None,
         tenant: str,
     ) -> Disposition:
         """Answer a message that names itself but is no valid request, with what of it can be read."""
@@ -98,10 +120,9 @@ class Answers:
             tenant=_text(data, "tenant", tenant or "default"),
             collection=_text(data, "collection"),
         )
-        identity = _text({"id": str(raw.get("id") or message_id or "")[:200]}, "id")
-        return await self._refuse(identity, refused, error, reply_to, correlation_id)
+        return await self._refuse(_text(raw, "source"), name, refused, error, reply_to, correlation_id)
 
-    async def say_again(self, record: RequestRecord, asker: Asker) -> None:
+    async def say_again(self, record: RequestRecord, asker: Asker) -> Disposition:
         """Publish the result of a finished request once more, to whoever asks again.
 
         It keeps its CloudEvents id for who sent the same request; one that asks for the same by another id is told
@@ -115,6 +136,7 @@ class Answers:
             reply_to = reply_to or ""
         await self._journal.publish(result, package=record.package, reply_to=reply_to, correlation=asker.correlation_id)
         self._running.outbox_grew.set()
+        return Disposition.ANSWERED
 
     async def refuse_command(self, record: RequestRecord, error: IngestError) -> None:
         """Say that a command about a request that is known here cannot be followed."""

@@ -31,13 +31,15 @@ class Claims:
         self._published: asyncio.Queue[uuid.UUID] = asyncio.Queue()
 
     async def look(self, package: uuid.UUID) -> Claim | None:
-        """Raises `HeldError` when another worker has the request, `DependencyError` when nobody can say."""
-        claim = await self._leases.look(package) if self._leases else None
-        if self._leases and self._leases.elsewhere(claim):
-            raise HeldError(str(package))
-        return claim
+        """Raises `DependencyError` when nobody can say."""
+        return await self._leases.look(package) if self._leases else None
 
-    async def take(self, record: RequestRecord, *, attempt: int | None = None) -> Lease | None:
+    def must_be_free(self, claim: Claim | None) -> None:
+        """Raises `HeldError` when another worker has the request."""
+        if self._leases is not None and claim is not None and self._leases.elsewhere(claim):
+            raise HeldError(str(claim.package))
+
+    async def take(self, record: RequestRecord, *, attempt: int | None = None, message: str = "") -> Lease | None:
         """Take the lease of a request that is to be worked on. Raises `HeldError` and `DependencyError`."""
         if self._leases is None or record.origin == EMBEDDED:
             return None
@@ -46,6 +48,7 @@ class Claims:
             request=record.request,
             content_digest=record.content_digest,
             attempt=attempt or record.attempt,
+            message=message,
         )
 
     async def agreed(
@@ -84,8 +87,9 @@ class Claims:
 
     async def interrupted(self, record: RequestRecord) -> Lease | None:
         """Take up again what this service was at work on. Raises `HeldError` when it is not its own any more."""
+        claim = await self.look(record.package)
         try:
-            claim = await self.look(record.package)
+            self.must_be_free(claim)
         except HeldError:
             if not is_busy(self._settings.work_dir / str(record.package)):
                 await self._journal.forget(record.package)

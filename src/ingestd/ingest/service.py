@@ -80,6 +80,8 @@ class Ingest:
             engine.workflow, services.settings, journal, self._running, self._answers, self._claims
         )
         self._taking = asyncio.Lock()
+        self._confirmed = asyncio.Event()
+        """Set, and replaced, when something was published."""
 
     async def __aenter__(self) -> Self:
         await self._running.__aenter__()
@@ -207,17 +209,20 @@ class Ingest:
         envelope: RequestEnvelope,
         *,
         returning: bool,
+        redelivered: bool = False,
+        message: str = "",
         reply_to: str | None = None,
         correlation_id: str | None = None,
         attempt: int = 1,
         origin: str = "amqp",
     ) -> Disposition:
-        """Journal a request that came in, and begin with it. `returning`: it was parked and came back.
+        """Journal a request that came in, and begin with it. `returning`: it was parked and came back; `redelivered`:
+        this delivery of the `message` (a digest that tells it from others) is not its first.
 
-        The same message again is known by its id; who asks for the same by another id is told what becomes of it, and
+        The same request again is known by its id; who asks for the same by another id is told what becomes of it, and
         has what failed attempted once more.
         """
-        asker = Asker(envelope, reply_to, correlation_id, returning)
+        asker = Asker(envelope, reply_to, correlation_id, returning, redelivered, message)
         try:
             async with self._taking:  # two ways in may bring the same request at once
                 return await self._take(asker, origin, attempt)
@@ -228,12 +233,15 @@ class Ingest:
     async def _take(self, asker: Asker, origin: str, attempt: int) -> Disposition:
         envelope, package = asker.envelope, asker.package
         record = await self._journal.get(package)
+        claim = None
         if package not in self._running:
             claim = await self._claims.look(package)
             if claim is not None and claim.content_digest != envelope.data.content_digest():
                 return await self._answers.refuse(asker, conflict(envelope, claim.request))
+            self._claims.must_be_free(claim)
             record = await self._claims.agreed(record, claim, envelope, origin)
-        if record is not None and await self._may_try_again(record, returning=asker.returning):
+        anew = not asker.had_its_attempt(claim)
+        if anew and record is not None and await self._was_refused(record):
             await self._journal.forget(package)
             attempt = max(attempt, record.attempt + 1)
             record = None
@@ -244,36 +252,33 @@ class Ingest:
         if record.content_digest != envelope.data.content_digest():
             return await self._answers.refuse(asker, conflict(envelope, record.request))
         if envelope.id != record.request:
-            return await self._take_another(record, asker)
+            return await self._take_another(record, asker, anew=anew)
         if record.result is None:
-            return await self._go_on(record)
-        if not await self._journal.result_confirmed(package):
-            return Disposition.DONE_UNCONFIRMED
-        if not asker.returning:
-            await self._answers.say_again(record, asker)
+            return await self._go_on(record, asker)
+        if not asker.returning and await self._journal.result_confirmed(package):
+            return await self._answers.say_again(record, asker)
         return Disposition.DONE
 
-    async def _go_on(self, record: RequestRecord) -> Disposition:
+    async def _go_on(self, record: RequestRecord, asker: Asker) -> Disposition:
         """Begin with a request that has no result, unless it is in hand."""
         if record.package in self._running:
             return Disposition.IN_HAND
         try:
-            lease = await self._claims.take(record)
+            lease = await self._claims.take(record, message=asker.message)
         except HeldError:
             await self._journal.forget(record.package)
             raise
         self._running.launch(record, lease)
         return Disposition.TAKEN
 
-    async def _take_another(self, record: RequestRecord, asker: Asker) -> Disposition:
+    async def _take_another(self, record: RequestRecord, asker: Asker, *, anew: bool) -> Disposition:
         """Somebody asks by another id for what is known: answered when it ends, at once if it ended well; what failed
-        or was cancelled is attempted once more.
+        or was cancelled is attempted once more, if that is asked for `anew`.
         """
         if await self._journal.was_answered(record.package, asker.envelope):
             return Disposition.DONE
-        if record.result is not None and record.state not in _AGAIN:
-            await self._answers.say_again(record, asker)
-            return Disposition.DONE
+        if record.result is not None and not (anew and record.state in _AGAIN):
+            return await self._answers.say_again(record, asker)
         if record.result is not None:
             await self._running.settled(record.package)
             record = await self._journal.reopen(record.package, record.attempt + 1)
@@ -281,13 +286,26 @@ class Ingest:
             record.package, asker.envelope, reply_to=asker.reply_to, correlation=asker.correlation_id
         )
         if not waits:  # it has ended in this moment
-            return await self._take_another(await self._journal.get(record.package) or record, asker)
-        return await self._go_on(record)
+            return await self._take_another(await self._journal.get(record.package) or record, asker, anew=anew)
+        return await self._go_on(record, asker)
 
-    async def _may_try_again(self, record: RequestRecord, *, returning: bool) -> bool:
-        """A request that was refused before any work, and is sent once more: what was wrong may be mended since."""
+    async def _was_refused(self, record: RequestRecord) -> bool:
+        """Before any work, and its refusal is published: what was wrong may be mended since."""
         refused = record.state is RequestState.REJECTED and record.package not in self._running
-        return refused and not returning and await self._journal.result_confirmed(record.package)
+        return refused and await self._journal.result_confirmed(record.package)
+
+    async def published(self, request: str, *, within_seconds: float = 0) -> bool:
+        """Whether all that is to be told under the id of a request is confirmed; waits a while for it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_seconds or None):
+                while True:
+                    confirmed = self._confirmed
+                    if not await self._journal.is_to_be_told(request):
+                        return True
+                    if not within_seconds:
+                        break
+                    await confirmed.wait()
+        return False
 
     async def control(self, command: ControlCommand) -> Sequence[RequestRecord]:
         """Do what a command says; give the requests that are in hand anew, copies of which must be parked."""
@@ -306,16 +324,18 @@ class Ingest:
         body: bytes,
         error: IngestError,
         *,
+        name: str,
         reply_to: str | None,
         correlation_id: str | None,
-        message_id: str | None,
         tenant: str = "",
     ) -> Disposition:
-        """Refuse a message that names itself (by `id`, or the transport's `message_id`) but is no valid request.
+        """Refuse a message that names itself (`name` is its id, or its message's) but is no valid request.
 
         `tenant` is told where the message does not say its own.
         """
-        return await self._answers.reject(body, error, reply_to, correlation_id, message_id, tenant)
+        return await self._answers.reject(
+            body, error, name=name, reply_to=reply_to, correlation_id=correlation_id, tenant=tenant
+        )
 
     async def outbox(self, limit: int = 100) -> Sequence[OutboxItem]:
         """Events that are not confirmed yet, in order; waits until there is one."""
@@ -343,6 +363,8 @@ class Ingest:
     async def confirm(self, items: Sequence[int]) -> None:
         """These outbox rows are published."""
         self._claims.published(await self._journal.confirm(items))
+        confirmed, self._confirmed = self._confirmed, asyncio.Event()
+        confirmed.set()
 
     async def unconfirmed(self) -> int:
         return await self._journal.count_unconfirmed()

@@ -7,7 +7,8 @@ Two kinds of database. The *service journal* (`service.py`) holds requests and t
 
 from ingestd.journal.package import PackageJournal
 from ingestd.journal.records import JobRecord
+from ingestd.journal.requests import OutboxItem, RequestRecord, Tombstone
 from ingestd.journal.rules import RuleCount
-from ingestd.journal.service import OutboxItem, RequestRecord, ServiceJournal, Tombstone
+from ingestd.journal.service import ServiceJournal
 
 __all__ = ["JobRecord", "OutboxItem", "PackageJournal", "RequestRecord", "RuleCount", "ServiceJournal", "Tombstone"]

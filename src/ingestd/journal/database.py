@@ -14,6 +14,7 @@ import aiosqlite
 
 from ingestd.errors import Code, ResourceError, SystemFault
 from ingestd.messages.values import safe_text
+from ingestd.workfolder import ran_out
 
 Row = Sequence[Any]
 
@@ -21,11 +22,13 @@ Row = Sequence[Any]
 class Database:
     """A connection with one writer at a time.
 
-    Raises `ResourceError` (`resource.disk`) when the disk is full and `SystemFault` for every other fault of SQLite.
+    Raises `ResourceError` when the disk is full, of bytes or of files, and `SystemFault` for every other fault of
+    SQLite.
     """
 
-    def __init__(self, connection: aiosqlite.Connection) -> None:
+    def __init__(self, connection: aiosqlite.Connection, folder: Path) -> None:
         self._connection = connection
+        self._folder = folder
         self._writing = asyncio.Lock()
 
     @classmethod
@@ -35,9 +38,9 @@ class Database:
         `added_later` are columns, by table and name, that a database of an earlier version may be without.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _translated():
+        with _translated(path.parent):
             connection = await aiosqlite.connect(path, isolation_level=None)
-            self = cls(connection)
+            self = cls(connection, path.parent)
             try:
                 await connection.execute("PRAGMA busy_timeout = 10000")
                 await connection.execute("PRAGMA journal_mode = WAL")
@@ -60,7 +63,7 @@ class Database:
     async def rows(self, sql: str, parameters: Iterable[Any] = ()) -> Sequence[Row]:
         """Read what is committed. Never within a transaction of the same task: it waits for the one under way."""
         async with self._writing:
-            with _translated():
+            with _translated(self._folder):
                 return list(await self._connection.execute_fetchall(sql, parameters))
 
     async def row(self, sql: str, parameters: Iterable[Any] = ()) -> Row | None:
@@ -73,7 +76,7 @@ class Database:
         otherwise take back the last transactions, never a part of one).
         """
         async with self._writing:
-            with _translated():
+            with _translated(self._folder):
                 try:
                     # Within the `try`: a statement whose caller is cancelled is still run, and must be taken back.
                     if durable:
@@ -120,12 +123,14 @@ def _fit(values: Iterable[Any]) -> tuple[Any, ...]:
 
 
 @contextlib.contextmanager
-def _translated() -> Any:
+def _translated(folder: Path) -> Any:
     try:
         yield
     except sqlite3.OperationalError as error:
-        if "full" in str(error) or "disk I/O" in str(error):
-            raise ResourceError(f"the journal cannot be written: {error}", code=Code.RESOURCE_DISK) from error
+        code = ran_out(folder).code
+        # SQLite has no words for a disk that can hold no more files: it only cannot open one.
+        if "full" in str(error) or "disk I/O" in str(error) or code is Code.RESOURCE_INODES:
+            raise ResourceError(f"the journal cannot be written: {error}", code=code) from error
         raise SystemFault(f"the journal failed: {error}") from error
     except sqlite3.Error as error:
         raise SystemFault(f"the journal refused what was to be recorded: {error}") from error

@@ -4,75 +4,19 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-from ingestd.journal.database import Database, Row, Transaction
+from ingestd.journal.database import Database, Transaction
+from ingestd.journal.requests import REQUEST_COLUMNS, OutboxItem, RequestRecord, Tombstone, request_of
 from ingestd.journal.rules import RuleCount, add_up
 from ingestd.messages import Event, RequestEnvelope, RequestState
 from ingestd.premis import now
 
 EMBEDDED = "embedded"
-_COLUMNS = (
-    "package, request, origin, content_digest, envelope, state, attempt, sequence, reply_to, correlation,"
-    " created_at, started_at, finished_at, result, reopened_at"
-)
 _ADDED_LATER = {"request": {"reopened_at": "TEXT"}, "tombstone": {"at": "TEXT"}}
 """Columns that journals of earlier versions do not have."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RequestRecord:
-    """A request and where it stands. `package` is the AIP's id."""
-
-    package: uuid.UUID
-    request: str
-    origin: str
-    content_digest: str
-    envelope: RequestEnvelope
-    state: RequestState
-    attempt: int
-    sequence: int
-    reply_to: str | None
-    correlation: str | None
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    result: Event | None
-    reopened_at: datetime | None = None
-    """When its present attempt was asked for, if that is a retry."""
-
-    @property
-    def asked_at(self) -> datetime:
-        """From when its deadline counts."""
-        return self.reopened_at or self.created_at
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tombstone:
-    """A cancellation that was asked for. `request` is the id of a request, or of its package."""
-
-    request: str
-    tenant: str | None
-    reason: str
-    at: datetime
-    """When it was asked for: a retry that came later takes it back."""
-
-    def covers(self, record: RequestRecord) -> bool:
-        named = self.request in {record.request, str(record.package)}
-        return named and self.tenant in {None, record.envelope.data.tenant}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OutboxItem:
-    """An event that is to be published. `id` is the outbox row."""
-
-    id: int
-    event: Event
-    reply_to: str | None
-    correlation_id: str | None
 
 
 class ServiceJournal:
@@ -176,27 +120,27 @@ class ServiceJournal:
 
     async def find(self, name: str) -> Sequence[RequestRecord]:
         """The requests of this id, or of this package, the youngest first."""
-        sql = f"SELECT {_COLUMNS} FROM request WHERE request = ? OR package = ? ORDER BY created_at DESC"  # noqa: S608  constant
-        return [_request(row) for row in await self._db.rows(sql, (name, name.lower()))]
+        sql = f"SELECT {REQUEST_COLUMNS} FROM request WHERE request = ? OR package = ? ORDER BY created_at DESC"  # noqa: S608  constant
+        return [request_of(row) for row in await self._db.rows(sql, (name, name.lower()))]
 
     async def get(self, package: uuid.UUID) -> RequestRecord | None:
-        row = await self._db.row(f"SELECT {_COLUMNS} FROM request WHERE package = ?", (str(package),))  # noqa: S608  constant
-        return _request(row) if row else None
+        row = await self._db.row(f"SELECT {REQUEST_COLUMNS} FROM request WHERE package = ?", (str(package),))  # noqa: S608  constant
+        return request_of(row) if row else None
 
     async def unfinished(self, origin: str | None = None, content_digest: str | None = None) -> Sequence[RequestRecord]:
         """Requests without a terminal state, the oldest first."""
-        sql = f"SELECT {_COLUMNS} FROM request WHERE finished_at IS NULL"  # noqa: S608  constant
+        sql = f"SELECT {REQUEST_COLUMNS} FROM request WHERE finished_at IS NULL"  # noqa: S608  constant
         parameters = []
         for column, value in (("origin", origin), ("content_digest", content_digest)):
             if value is not None:
                 sql += f" AND {column} = ?"
                 parameters.append(value)
-        return [_request(row) for row in await self._db.rows(f"{sql} ORDER BY created_at", parameters)]
+        return [request_of(row) for row in await self._db.rows(f"{sql} ORDER BY created_at", parameters)]
 
     async def ended_as(self, state: RequestState) -> Sequence[RequestRecord]:
         """Requests that ended in this state, the oldest first."""
-        sql = f"SELECT {_COLUMNS} FROM request WHERE state = ? ORDER BY created_at"  # noqa: S608  constant
-        return [_request(row) for row in await self._db.rows(sql, (state,))]
+        sql = f"SELECT {REQUEST_COLUMNS} FROM request WHERE state = ? ORDER BY created_at"  # noqa: S608  constant
+        return [request_of(row) for row in await self._db.rows(sql, (state,))]
 
     async def next_sequence(self, package: uuid.UUID) -> int:
         """Take the next number of this attempt's events."""
@@ -258,8 +202,8 @@ class ServiceJournal:
 
     async def uncounted(self) -> Sequence[RequestRecord]:
         """Requests of batches that have ended, and that their batches do not know of yet."""
-        sql = f"SELECT {_COLUMNS} FROM request WHERE package IN (SELECT package FROM uncounted)"  # noqa: S608  constant
-        return [_request(row) for row in await self._db.rows(sql)]
+        sql = f"SELECT {REQUEST_COLUMNS} FROM request WHERE package IN (SELECT package FROM uncounted)"  # noqa: S608  constant
+        return [request_of(row) for row in await self._db.rows(sql)]
 
     async def counted(self, package: uuid.UUID) -> None:
         async with self._db.transaction() as transaction:
@@ -303,10 +247,17 @@ class ServiceJournal:
         self, event: Event, *, package: uuid.UUID | None, reply_to: str | None, correlation: str | None
     ) -> None:
         """Put an event in the outbox that changes no state: the answer to a message that was refused at the door, or
-        the result of a finished request once more.
+        the result of a finished request once more. One that waits there already, for the same, is not put in again.
         """
         async with self._db.transaction(durable=True) as transaction:
-            await _to_outbox(transaction, package, event, reply_to=reply_to, correlation=correlation)
+            reply_to, correlation = await _addressed(transaction, package, reply_to, correlation)
+            waits = await transaction.row(
+                "SELECT 1 FROM outbox WHERE confirmed_at IS NULL AND json_extract(event, '$.id') = ?"
+                " AND reply_to IS ? AND correlation IS ?",
+                (event.id, reply_to, correlation),
+            )
+            if waits is None:
+                await _to_outbox(transaction, package, event, reply_to=reply_to, correlation=correlation)
 
     async def outbox(self, limit: int) -> Sequence[OutboxItem]:
         """What is not confirmed yet, in order."""
@@ -334,6 +285,14 @@ class ServiceJournal:
                 rows,
             )
         return {uuid.UUID(row[0]) for row in found}
+
+    async def is_to_be_told(self, request: str) -> bool:
+        """Whether something is still to be published under this id of a request."""
+        row = await self._db.row(
+            "SELECT 1 FROM outbox WHERE confirmed_at IS NULL AND json_extract(event, '$.data.request_id') = ? LIMIT 1",
+            (request,),
+        )
+        return row is not None
 
     async def prune(self, before: datetime) -> None:
         """Forget results that were published before that time; a request keeps its own, to be told again."""
@@ -373,9 +332,7 @@ async def _to_outbox(
     reply_to: str | None = None,
     correlation: str | None = None,
 ) -> None:
-    if package is not None and reply_to is None:
-        row = await transaction.row("SELECT reply_to, correlation FROM request WHERE package = ?", (str(package),))
-        reply_to, correlation = (row[0], correlation or row[1]) if row else (None, correlation)
+    reply_to, correlation = await _addressed(transaction, package, reply_to, correlation)
     await transaction.execute(
         "INSERT INTO outbox (event, terminal, package, reply_to, correlation) VALUES (?, ?, ?, ?, ?)",
         (
@@ -386,6 +343,16 @@ async def _to_outbox(
             correlation,
         ),
     )
+
+
+async def _addressed(
+    transaction: Transaction, package: uuid.UUID | None, reply_to: str | None, correlation: str | None
+) -> tuple[str | None, str | None]:
+    """Where an event goes, and under which correlation: where nobody says, as its request does."""
+    if package is None or reply_to is not None:
+        return reply_to, correlation
+    row = await transaction.row("SELECT reply_to, correlation FROM request WHERE package = ?", (str(package),))
+    return (row[0], correlation or row[1]) if row else (None, correlation)
 
 
 async def _answer_all(transaction: Transaction, package: uuid.UUID, result: Event) -> None:
@@ -419,26 +386,4 @@ async def _forget_tombstones(transaction: Transaction, package: uuid.UUID) -> No
     await transaction.execute(
         "DELETE FROM tombstone WHERE request IN (?, (SELECT request FROM request WHERE package = ?))",
         (str(package), str(package)),
-    )
-
-
-def _request(row: Row) -> RequestRecord:
-    (package, request, origin, digest, envelope, state, attempt, sequence, reply_to, correlation) = row[:10]
-    created, started, finished, result, reopened = row[10:]
-    return RequestRecord(
-        package=uuid.UUID(package),
-        request=request,
-        origin=origin,
-        content_digest=digest,
-        envelope=RequestEnvelope.model_validate_json(envelope),
-        state=RequestState(state),
-        attempt=attempt,
-        sequence=sequence,
-        reply_to=reply_to,
-        correlation=correlation,
-        created_at=datetime.fromisoformat(created),
-        started_at=datetime.fromisoformat(started) if started else None,
-        finished_at=datetime.fromisoformat(finished) if finished else None,
-        result=Event.model_validate_json(result) if result else None,
-        reopened_at=datetime.fromisoformat(reopened) if reopened else None,
     )

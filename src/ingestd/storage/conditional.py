@@ -24,6 +24,7 @@ from typing import Protocol, TypeVar
 
 from ingestd.errors import Code, DependencyError, ResourceError, SystemFault
 from ingestd.objectstore import Bucket, ObjectChangedError, ObjectExistsError
+from ingestd.workfolder import ran_out
 
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
@@ -79,20 +80,20 @@ class LocalConditional:
         self._turn = threading.Lock()
 
     async def read(self, key: str) -> tuple[bytes, str] | None:
-        return await asyncio.to_thread(_translated, self._read, _checked(key))
+        return await asyncio.to_thread(self._translated, self._read, _checked(key))
 
     async def create(self, key: str, content: bytes) -> str:
-        return await asyncio.to_thread(_translated, self._create, _checked(key), _some(content))
+        return await asyncio.to_thread(self._translated, self._create, _checked(key), _some(content))
 
     async def replace(self, key: str, content: bytes, tag: str) -> str:
-        return await asyncio.to_thread(_translated, self._replace, _checked(key), _some(content), tag)
+        return await asyncio.to_thread(self._translated, self._replace, _checked(key), _some(content), tag)
 
     async def remove(self, key: str, tag: str) -> None:
-        await asyncio.to_thread(_translated, self._remove, _checked(key), tag)
+        await asyncio.to_thread(self._translated, self._remove, _checked(key), tag)
 
     async def list(self, prefix: str = "") -> AsyncIterator[str]:
         found = _files(self._root / _checked(prefix) if prefix else self._root)
-        while page := await asyncio.to_thread(_translated, _page, found):
+        while page := await asyncio.to_thread(self._translated, _page, found):
             for path in page:
                 yield path.relative_to(self._root).as_posix()
 
@@ -129,6 +130,17 @@ class LocalConditional:
         found = self._read(key)
         if found is None or found[1] != tag:
             raise DocumentChangedError(key)
+
+    def _translated(self, call: Callable[..., Answer], *arguments: object) -> Answer:
+        try:
+            return call(*arguments)
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                found = ran_out(self._root)
+                raise ResourceError(f"in archival storage {found.detail}", code=found.code) from error
+            raise DependencyError(
+                f"archival storage does not work: {error.strerror}", code=Code.DEPENDENCY_STORAGE_UNAVAILABLE
+            ) from error
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -204,17 +216,6 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _page(found: Iterator[Path]) -> list[Path]:
     return list(itertools.islice(found, _PAGE))
-
-
-def _translated(call: Callable[..., Answer], *arguments: object) -> Answer:
-    try:
-        return call(*arguments)
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise ResourceError("archival storage is full", code=Code.RESOURCE_DISK) from error
-        raise DependencyError(
-            f"archival storage does not work: {error.strerror}", code=Code.DEPENDENCY_STORAGE_UNAVAILABLE
-        ) from error
 
 
 class BucketConditional:

@@ -28,7 +28,8 @@ from ingestd.transport.amqp.turns import Priorities, Tenants
 
 log = structlog.get_logger(__name__)
 
-_PARK = {Disposition.TAKEN, Disposition.IN_HAND, Disposition.ELSEWHERE, Disposition.DONE_UNCONFIRMED}
+_TOLD_WITHIN_SECONDS = {Disposition.ANSWERED: 1.0, Disposition.DONE: 0.0}
+"""How long it is waited that what is to be told is confirmed, before a copy of the message is parked instead."""
 
 
 class InHand:
@@ -165,7 +166,7 @@ class Consumer:
             case Unreadable():
                 await self._bury(delivery, reading.error)
             case Invalid():
-                await self._settle(await self._reject(delivery, reading.error), delivery, None)
+                await self._settle(await self._reject(delivery, reading.error, reading.name), delivery, reading)
             case RequestEnvelope():
                 await self._settle(await self._take(delivery, reading), delivery, reading)
 
@@ -179,33 +180,44 @@ class Consumer:
             return await self._intake.take(
                 envelope,
                 returning=delivery.returning,
+                redelivered=delivery.redelivered,
+                message=delivery.digest,
                 reply_to=delivery.reply_to,
                 correlation_id=delivery.correlation_id,
                 attempt=delivery.attempt,
             )
         except RequestError as error:
-            return await self._reject(delivery, error)
+            return await self._reject(delivery, error, envelope.id)
 
-    async def _reject(self, delivery: Delivery, error: IngestError) -> Disposition:
+    async def _reject(self, delivery: Delivery, error: IngestError, name: str) -> Disposition:
         return await self._intake.reject(
             delivery.body,
             error,
+            name=name,
             reply_to=delivery.reply_to,
             correlation_id=delivery.correlation_id,
-            message_id=delivery.message_id,
             tenant=mail.tenant_of(delivery),
         )
 
     async def _settle(
-        self, disposition: Disposition | None, delivery: Delivery, envelope: RequestEnvelope | None
+        self, disposition: Disposition | None, delivery: Delivery, reading: RequestEnvelope | Invalid
     ) -> None:
-        if disposition in _PARK:
+        """See that the broker has a copy until all is told; `None`: it was set back, with a copy of its own."""
+        envelope = reading if isinstance(reading, RequestEnvelope) else None
+        if disposition and not await self._is_told(disposition, reading):
             message, key = mail.parked(delivery, envelope)
             await publish(self._channel, Address(exchange=self._settings.inflight, key=key, kept=True), message)
         if envelope and disposition in {Disposition.TAKEN, Disposition.IN_HAND}:
             self._in_hand.keep(delivery, envelope)
             self._in_hand.of(self._intake)  # forget those that have ended
         log.debug("request_settled", disposition=disposition or "set back", message_id=delivery.message_id)
+
+    async def _is_told(self, disposition: Disposition, reading: RequestEnvelope | Invalid) -> bool:
+        """Whether nothing is left to do: a new answer is waited for, other results are published when they are."""
+        if disposition not in _TOLD_WITHIN_SECONDS:
+            return False
+        name = reading.id if isinstance(reading, RequestEnvelope) else reading.name
+        return await self._intake.published(name, within_seconds=_TOLD_WITHIN_SECONDS[disposition])
 
     async def _bury(self, delivery: Delivery, error: IngestError) -> None:
         address = Address(exchange=self._settings.dead_letter_exchange, key=delivery.routing_key, kept=True)

@@ -67,6 +67,8 @@ class Delivery:
     """How long it was to be kept (the property `expiration`)."""
     left: int = 0
     """How many messages were in the queue behind it, where it was fetched."""
+    redelivered: bool = False
+    """Whether it was given before, to whomever."""
     headers: Mapping[str, Any]
 
     @classmethod
@@ -87,8 +89,15 @@ class Delivery:
             count=_number(headers.get("x-delivery-count"), lowest=0),
             lifetime=_lifetime(properties.expiration),
             left=getattr(message.delivery, "message_count", 0) or 0,
+            redelivered=bool(getattr(message.delivery, "redelivered", False)),
             headers=headers,
         )
+
+    @property
+    def digest(self) -> str:
+        """What tells this message from others with the same request, as far as its sender gave it something."""
+        named = f"{self.message_id}\n{self.timestamp}\n{self.correlation_id}\n{self.reply_to}\n".encode()
+        return hashlib.sha256(named + self.body).hexdigest()
 
     @property
     def expires_at(self) -> datetime | None:
@@ -130,6 +139,7 @@ class Invalid:
     """A request that names itself and is wrong: its sender is to be told."""
 
     error: IngestError
+    name: str
 
 
 def read(delivery: Delivery) -> RequestEnvelope | Invalid | Unreadable:
@@ -137,7 +147,8 @@ def read(delivery: Delivery) -> RequestEnvelope | Invalid | Unreadable:
     try:
         envelope = messages.read_request(delivery.body, message_id=delivery.message_id or "")
     except RequestError as error:
-        return Invalid(error=error) if _names_itself(delivery) else Unreadable(error=error)
+        name = _name(delivery)
+        return Invalid(error=error, name=name) if name else Unreadable(error=error)
     except RecursionError:
         return Unreadable(error=RequestError("the message is nested too deeply to be a request"))
     asked: dict[str, Any] = {}
@@ -156,18 +167,19 @@ def tenant_of(delivery: Delivery) -> str:
     return ""
 
 
-def _names_itself(delivery: Delivery) -> bool:
+def _name(delivery: Delivery) -> str:
+    """What a request that is wrong calls itself; empty when it has no name that can be used."""
     if len(delivery.body) > MAX_BODY_BYTES:
-        return False
+        return ""
     try:
         raw = json.loads(delivery.body)
     except (ValueError, RecursionError):
-        return False
+        return ""
     if not isinstance(raw, dict):
-        return False
+        return ""
     bare = "specversion" not in raw and "data" not in raw  # as `read_request` has it: known by its message's id
     name = raw.get("id", delivery.message_id if bare else None)
-    return isinstance(name, str) and 0 < len(name) <= 200 and name.isprintable()
+    return name if isinstance(name, str) and len(name) <= 200 and name.isprintable() else ""
 
 
 def identity(delivery: Delivery, envelope: RequestEnvelope | None) -> str:

@@ -27,26 +27,33 @@ class Intake(Protocol):
         envelope: RequestEnvelope,
         *,
         returning: bool,
+        redelivered: bool,
+        message: str,
         reply_to: str | None,
         correlation_id: str | None,
         attempt: int,
     ) -> Disposition:
-        """Journal a request; durable when this returns. `returning`: it was parked, or put back, by a worker."""
+        """Journal a request; durable when this returns. `returning`: it was parked, or put back, by a worker;
+        `redelivered`: not the first delivery of this `message`, a digest that tells it from others.
+        """
 
     async def reject(
         self,
         body: bytes,
         error: IngestError,
         *,
+        name: str,
         reply_to: str | None,
         correlation_id: str | None,
-        message_id: str | None,
         tenant: str = "",
     ) -> Disposition:
-        """Journal the `rejected` result of a message that names itself (by `id`, or `message_id`) but is not valid.
+        """Journal the `rejected` result of a message that calls itself `name` but is not valid.
 
         `tenant` is told where the message does not say its own.
         """
+
+    async def published(self, request: str, *, within_seconds: float) -> bool:
+        """Say whether all that is to be told under the id of a request is confirmed; wait so long for it."""
 
     async def control(self, command: ControlCommand) -> Sequence[RequestRecord]:
         """Do what a command says; give the requests that are in hand anew, copies of which must be parked."""
