@@ -22,7 +22,7 @@ from tests.steps import Bench
 
 TEXT = "x-fmt/111"
 _OUT = "%outputDirectory%%prefix%%fileName%%postfix%"
-_TOOLS = """
+TOOLS = """
 [[tool]]
 id = "shell"
 name = "Shell"
@@ -65,7 +65,7 @@ async def workshop(tmp_path: Path, site: str = "", **settings: Any) -> AsyncIter
     """Services with all real programs; `site` is the text of a site's registry."""
     folder = tmp_path / "site"
     folder.mkdir(exist_ok=True)
-    (folder / "site.toml").write_text(_TOOLS + site, encoding="utf-8")
+    (folder / "site.toml").write_text(TOOLS + site, encoding="utf-8")
     made = Settings(data_dir=tmp_path / "data", **settings)
     registry = Registry.load([folder])
     async with Toolbox(made) as tools:

@@ -29,6 +29,7 @@ from ingestd.premis import DigestAlgorithm
 DECLARATION = "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 """`bagit.txt` (RFC 8493, 2.1.1)."""
 WINDOW = 256
+DECLARED = "bagit.txt"
 VERSIONS = ("0.93", "0.94", "0.95", "0.96", "0.97", "1.0")
 _VERSION = re.compile(r"BagIt-Version: ?(\d+\.\d+)[ \t]*")
 _ENCODING = re.compile(r"Tag-File-Character-Encoding: ?([A-Za-z0-9._:\-]+)[ \t]*")
@@ -36,6 +37,8 @@ _MANIFEST = re.compile(r"(tag)?manifest-([A-Za-z0-9\-_]+)\.txt")
 _FETCH = re.compile(r"(\S+)[ \t]+(\d+|-)[ \t]+(.+)", re.DOTALL)
 INFO_FILES = ("bag-info.txt", "package-info.txt")
 """The second is what 0.93 to 0.95 call it."""
+COUNTED = frozenset({"Bagging-Date", "Payload-Oxum", "Bag-Size", "Bag-Count"})
+"""Labels of a bag's description that hold for that bag alone (RFC 8493, 2.2.2)."""
 _MOST_INFO_CHARACTERS = 2**20
 
 
@@ -215,6 +218,16 @@ def read_info(path: Path, encoding: str, *, name: str) -> Iterator[tuple[str, st
                 label = ""
     if label:
         yield label, value
+
+
+def described(root: Path) -> dict[str, list[str]]:
+    """What a bag's own description says, by label; nothing where there is none, or of what cannot be read."""
+    name, said = info_of(root), dict[str, list[str]]()
+    encoding = read_declaration(root / DECLARED).encoding
+    for item in read_info(root / name, encoding, name=name) if name else ():
+        if not isinstance(item, Violation):
+            said.setdefault(item[0], []).append(item[1])
+    return said
 
 
 def read_fetch(path: Path, encoding: str) -> Iterator[ToFetch | Violation]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingestd.config import Settings
-from ingestd.oais import Facts, File, History, Package, Reingest
+from ingestd.oais import Facts, File, FileUse, History, Package, Reingest
 
 if TYPE_CHECKING:
     from ingestd.fpr.commands import Commands
@@ -44,6 +44,8 @@ class Services:
         return self.tools.pool
 
 
+CONTENT = frozenset({FileUse.ORIGINAL, FileUse.SERVICE, FileUse.ACCESS, FileUse.LICENSE, FileUse.DERIVATIVE})
+"""Uses of what was received to be preserved: what a full reingest examines anew."""
 Fence = Callable[[], Awaitable[None]]
 
 
@@ -82,8 +84,12 @@ class Task:
 
     @property
     def at_hand(self) -> Sequence[File]:
-        """Of the window, what is to be examined: all of it, but in a reingest that is not full only what came now."""
-        return self.files if self.package.reingest is Reingest.FULL else self.came_now
+        """Of the window, what is to be examined: all of it, but in a reingest only what came now, and, where that is
+        full, the content.
+        """
+        if self.package.reingest is not Reingest.FULL:
+            return self.came_now
+        return [file for file in self.files if file.row > self.package.kept_rows or file.use in CONTENT]
 
     def at(self, path: str) -> Path:
         """Where a recorded path is on disk."""

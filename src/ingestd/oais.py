@@ -64,7 +64,8 @@ class Reingest(StrEnum):
 
 KEPT = "kept_aip"
 """The fact of a package that has, as JSON, what a reingest knows of the AIP: `id`, `name`, `rows`, and more."""
-
+VERSIONS = "logs/versions"
+"""The folder of an AIP that has, by number, the logs of the versions before it."""
 TRANSFER_OPTIONS = "transfer_options"
 """The fact of a package that has, as JSON, the processing options that the transfer itself asks for."""
 _MAX_LABEL = 200
@@ -202,13 +203,12 @@ class Extension:
 
 
 class Section(StrEnum):
-    """Where in a METS metadata stand: in a dmdSec, or in the amdSec of what they are about.
-
-    There are two: Archivematica's schematron wants PREMIS alone in techMD and digiprovMD.
-    """
+    """Where in a METS metadata stand. TECHNICAL and RIGHTS: PREMIS of an earlier version, in the METS if superseded."""
 
     DESCRIPTIVE = "dmdSec"
     SOURCE = "sourceMD"
+    TECHNICAL = "techMD"
+    RIGHTS = "rightsMD"
 
 
 class DescriptionStatus(StrEnum):

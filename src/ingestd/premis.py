@@ -35,6 +35,7 @@ class EventType(StrEnum):
     ENCRYPTION = "encryption"
     REPLICATION = "replication"
     REINGESTION = "reingestion"
+    DELETION = "deletion"
 
 
 class EventOutcome(StrEnum):
@@ -198,6 +199,14 @@ class Event:
     agents: Sequence[AgentLink] = ()
     said_at: str = ""
     id: uuid.UUID = field(default_factory=uuid.uuid4)
+
+
+def since_reingestion(events: Sequence[Event]) -> Sequence[Event]:
+    """What happened to an object since it was last taken up again; everything, where it never was."""
+    for at in range(len(events), 0, -1):
+        if events[at - 1].type == EventType.REINGESTION:
+            return events[at:]
+    return events
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

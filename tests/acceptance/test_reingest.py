@@ -2,48 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
-import csv
 import json
 import signal
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import ingestd
 from ingestd import aip
 from ingestd.aip.restoring import received_as
-from ingestd.config import LocationSettings, Settings
 from ingestd.errors import Code
 from ingestd.ingest import Ingest
-from ingestd.messages import EventData, Outcome
-from ingestd.mets import ReadAgent, ReadDescription, ReadEntity, ReadFile, Record, read
+from ingestd.messages import Outcome
+from ingestd.mets import ReadAgent, ReadEntity, Record
 from ingestd.premis import AgentLink
-from tests.acceptance.aips import open_aip, stored_path
-from tests.acceptance.program import NO_DERIVATIVES, Program, kill_in
+from tests.acceptance.aips import stored_path
+from tests.acceptance.program import Program, kill_in
+from tests.acceptance.reingesting import (
+    SUPERSEDED,
+    adding,
+    described,
+    descriptions,
+    files,
+    path_of,
+    records,
+    reingest,
+    settings_in,
+    theirs,
+)
 from tests.aip_samples import AIP_ID, COPY, FILES, PHOTO, archivematica, packed
 
 pytestmark = [pytest.mark.tool]
-
-QUICK = {**NO_DERIVATIVES, "validate_formats": False}
-SUPERSEDED = "original-superseded"
-
-
-def settings_in(folder: Path, layout: str = "pairtree") -> Settings:
-    place = LocationSettings.model_validate({"url": (folder / "stored").as_uri(), "layout": layout})
-    return Settings.model_validate(
-        {
-            "data_dir": folder / "data",
-            "locations": {"here": place},
-            "default_location": "here",
-            "processing": QUICK,
-            "clamav": {"scanner": "off"},
-        }
-    )
 
 
 @pytest.fixture(params=["pairtree", "ocfl"])
@@ -84,45 +76,6 @@ def a_transfer(folder: Path) -> Path:
         place.write_text(content, encoding="utf-8")
     (folder / "empty").mkdir()
     return folder
-
-
-def described(folder: Path, rows: Sequence[Sequence[str]]) -> Path:
-    folder.mkdir()
-    with (folder / "metadata.csv").open("w", encoding="utf-8", newline="") as out:
-        csv.writer(out).writerows(rows)
-    return folder
-
-
-async def reingest(ingest: Ingest, source: str | Path, **more: Any) -> EventData:
-    return await ingest.preserve(source, type="reingest", **more)
-
-
-def adding(folder: Path) -> dict[str, Any]:
-    return {"metadata": {"location": str(folder)}}
-
-
-def path_of(result: EventData) -> Path:
-    assert result.outcome in {Outcome.SUCCEEDED, Outcome.SUCCEEDED_WITH_WARNINGS}, result.error
-    return stored_path(result.model_dump(mode="json"))
-
-
-async def records(package: Path, into: Path) -> list[Record]:
-    """What the METS says; first it is proved by bagit, by metsrw and by `aip verify`."""
-    found = await aip.verify(package)
-    assert found.findings == []
-    opened = await asyncio.to_thread(open_aip, package, into)
-    (mets,) = (opened.folder / "data").glob("METS.*.xml")
-    return [record async for window in read(mets, whole=True) for record in window]
-
-
-def files(said: Sequence[Record]) -> dict[str, ReadFile]:
-    return {record.identifier: record for record in said if isinstance(record, ReadFile)}
-
-
-def descriptions(said: Sequence[Record], path: str, kind: str = "DC") -> list[tuple[str, str]]:
-    """Status and title (or first value) of each, in the order of the METS."""
-    found = [r for r in said if isinstance(r, ReadDescription) and (r.path, r.kind) == (path, kind)]
-    return [(str(one.status), one.pairs[0][1]) for one in found]
 
 
 def must_have_kept(before: Sequence[Record], after: Sequence[Record]) -> None:
@@ -202,11 +155,6 @@ async def test_an_aip_of_archivematica_becomes_a_new_version_with_its_own_events
         assert {AgentLink("preservation system", "Archivematica-1.4")} == linked
     assert PHOTO.identifier == now[COPY.identifier].derived_from
     assert [("original", "The tower")] == descriptions(after, "objects/photos/tower.jpg")
-
-
-async def theirs(into: Path) -> list[Record]:
-    (mets,) = into.rglob("METS.*.xml")
-    return [record async for window in read(mets, whole=True) for record in window]
 
 
 async def test_what_is_not_what_it_says_is_refused_with_all_findings(ingest: Ingest, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from ingestd.config import Settings
 from ingestd.errors import Code, RequestError
 from ingestd.handlers.transcription import FOLDER, transcribe_file
 from ingestd.messages import ProcessingConfig
-from ingestd.oais import Facts, File, FileUse, Warning_
+from ingestd.oais import Facts, File, FileUse, Reingest, Warning_
 from ingestd.premis import Event, EventOutcome, EventType, Format
 from tests import fpr_samples as samples
 from tests.normalizing import TEXT, bench, command, need, receive, rule
@@ -193,3 +193,57 @@ class TestTheOption:
         settings = Settings.load(environ={"INGESTD_NORMALIZATION__SECONDS": "5"})
 
         assert 5 == settings.normalization.seconds
+
+
+class TestInAReingest:
+    """A text that was read for an earlier version lies where the new one comes to be."""
+
+    @staticmethod
+    async def with_a_former_text(made: Bench) -> tuple[File, File]:
+        await receive(made, {"objects/a.txt": b"new words"})
+        (original,) = await made.files()
+        path = f"{FOLDER}/a-{original.id}.txt"
+        await made.receive({path: b"old words"})
+        (found,) = (await made.journal.files_at([path])).values()
+        former = replace(found, use=FileUse.TEXT_OCR, derived_from=original.id)
+        born = Event(object=former.id, type=EventType.CREATION, at=original.digest.calculated_at)  # type: ignore[union-attr]
+        await made.journal.record(Facts(files=[former], events=[born]))
+        made.package = replace(made.package, reingest=Reingest.FULL, request_id=uuid.UUID(int=7), kept_rows=2)
+        return original, former
+
+    async def test_a_text_is_read_anew_and_the_former_one_deleted_however_often_the_process_dies(
+        self, tmp_path: Path
+    ) -> None:
+        async with bench(tmp_path, reader("cat %fileFullName% > %OUT%.txt")) as made:
+            original, former = await self.with_a_former_text(made)
+            task = made.task(files=[original], options={"language": "eng"})
+            for _ in range(2):
+                await transcribe_file(task, made.services)
+            await run(made)
+            (text,) = await texts(made)
+            events = (await made.journal.events([former.id]))[former.id]
+            gone = [file async for window in made.journal.files(removed=True) for file in window]
+            content = (made.root / text.path).read_bytes()
+
+        assert (former.path, True) == (text.path, text.id != former.id)
+        assert b"new words" == content
+        assert [former.id] == [file.id for file in gone]
+        assert [("creation", ""), ("deletion", f"made anew: {text.id}")] == [(e.type, e.note) for e in events]
+
+    async def test_the_former_text_stays_where_none_is_read_and_dying_meanwhile_loses_nothing(
+        self, tmp_path: Path
+    ) -> None:
+        async with bench(tmp_path, reader("exit 1")) as made:
+            original, former = await self.with_a_former_text(made)
+            task = made.task(files=[original], options={"language": "eng"})
+            aside = made.folder / "scratch/derivatives/replaced" / str(former.id)
+            aside.parent.mkdir(parents=True)
+            (made.root / former.path).rename(aside)
+            for _ in range(2):
+                await transcribe_file(task, made.services)
+            await run(made)
+            (text,) = await texts(made)
+            content = (made.root / text.path).read_bytes()
+
+        assert former.id == text.id
+        assert b"old words" == content

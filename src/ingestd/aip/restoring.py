@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import PurePosixPath
 
 from ingestd.aip.facts import algorithm_name
 from ingestd.errors import Code, ContentError, Violation
 from ingestd.metadata.premis_elements import read_rights
-from ingestd.mets import ReadAgent, ReadDescription, ReadEntity, ReadEvent, ReadFile
+from ingestd.mets import TEXTS, ReadAgent, ReadDescription, ReadEntity, ReadEvent, ReadFile
 from ingestd.oais import (
     Description,
     DescriptionStatus,
@@ -53,14 +54,18 @@ _NOBODY = Agent(identifier_type="local", identifier="unknown", name="unknown", t
 
 @dataclass(frozen=True, kw_only=True)
 class Restoring:
-    """What is the same for all records of an AIP. `own` are the package's agents; `at` is when it is reingested."""
+    """What is the same for all records of an AIP. `own` are the package's agents; `at` is when it is reingested,
+    `created_at` when its METS was created. Files of the uses `anew` are examined anew: what tools wrote of them before
+    does not stay. With `may_supersede`, PREMIS objects may change.
+    """
 
     package: uuid.UUID
     own: frozenset[AgentLink]
     algorithm: DigestAlgorithm
     at: datetime
-    keep_extensions: bool = True
-    """Whether what tools wrote of originals stays: not where they are asked again."""
+    created_at: datetime
+    may_supersede: bool = False
+    anew: frozenset[FileUse] = frozenset()
 
     def file(self, said: ReadFile, path: str) -> File:
         """The file at `path`, without a digest where the METS has none of this algorithm.
@@ -88,10 +93,7 @@ class Restoring:
         """What the METS says of a file, with the event that it is taken up again."""
         statements, warnings = self._rights(said, file)
         events = [self._event(one, said, file) for one in said.events]
-        kept = said.extensions if self.keep_extensions or file.use is not FileUse.ORIGINAL else ()
-        if said.superseded:
-            detail = f"{said.superseded} superseded section(s) of its amdSec are in the version before alone"
-            warnings.append(Warning_(code="content.superseded_left", detail=detail, path=escape_name(file.path)))
+        kept = said.extensions if file.removed or file.use not in self.anew else ()
         again = Event(object=file.id, type=EventType.REINGESTION, at=self.at)
         nobody = [_NOBODY] if any(_NOBODY.link in event.agents for event in events) else []
         return Facts(
@@ -139,6 +141,13 @@ class Restoring:
         except ValueError:
             return uuid.uuid5(self.package, f"identifier:{said}")
 
+    def former(self, said: ReadFile, file: File) -> list[Description]:
+        """The PREMIS of a file that was superseded before, and the object that may now be, or that did it."""
+        earlier = [self.description(one, file.id, None) for one in said.superseded]
+        if said.object is None or file.removed or not (earlier or self.may_supersede):
+            return earlier
+        return [*earlier, replace(self.description(said.object, file.id, None), status=DescriptionStatus.ORIGINAL)]
+
     def description(self, said: ReadDescription, target: uuid.UUID, reference: uuid.UUID | None) -> Description:
         """What is said of `target`; its time tells it from what is said now."""
         return Description(
@@ -149,8 +158,9 @@ class Restoring:
             xml=said.xml,
             reference=reference,
             status=_STATUSES.get(said.status, DescriptionStatus.ORIGINAL),
-            created_at=time_in(said.created_at) or self.at,
+            created_at=time_in(said.created_at) or self.created_at,
             group=said.group,
+            standard=said.standard,
         )
 
 
@@ -178,7 +188,7 @@ def received_as(original_name: str) -> str:
 
 def _use(said: ReadFile) -> FileUse:
     if said.removed:
-        return FileUse.ORIGINAL if said.original_name.startswith(_ROOTS[0]) else FileUse.METADATA
+        return _former_use(said)
     try:
         return FileUse(said.use)
     except ValueError as error:
@@ -189,3 +199,13 @@ def _use(said: ReadFile) -> FileUse:
             code=Code.CONTENT_AIP_INVALID,
             violations=(violation,),
         ) from error
+
+
+def _former_use(said: ReadFile) -> FileUse:
+    """What a removed file was, which the METS does not say, as far as the METS is another for it."""
+    if said.original_name.startswith(_ROOTS[0]):
+        return FileUse.ORIGINAL
+    if not said.derived_from:
+        return FileUse.METADATA
+    folder = PurePosixPath(received_as(said.original_name)).parent.name
+    return FileUse.TEXT_OCR if folder == TEXTS else FileUse.PRESERVATION

@@ -137,7 +137,9 @@ AIP is the UUID of one in archival storage, or a path or URL of its folder or pa
 stored of it stays as it is.
 
   ingestd reingest 01234567-89ab-4def-8123-456789abcdef --metadata new-descriptions/
-  ingestd reingest letters-6f3c4ac1-2f1b-4d33-9a0c-5f4b6f0e7c11.7z --dc title=Letters""",
+  ingestd reingest letters-6f3c4ac1-2f1b-4d33-9a0c-5f4b6f0e7c11.7z --dc title=Letters
+  ingestd reingest AIP --type partial --set normalize=false --set normalize_for_access=true
+  ingestd reingest AIP --type full""",
     )
     _reingest(reingest)
     _embedded_options(reingest)
@@ -186,13 +188,13 @@ def _reingest(command: argparse.ArgumentParser) -> None:
         dest="reingest",
         choices=list(Reingest),
         default=Reingest.METADATA,
-        help="what is done again; so far `metadata` alone: descriptions, rights, identifiers",
+        help="`metadata` adds descriptions, rights, identifiers; `partial` besides makes preservation copies and a DIP"
+        " anew, as the options say; `full` examines the content anew, too (default: metadata)",
     )
     _shared(command)
 
 
 def _source(command: argparse.ArgumentParser, *, optional: bool = False) -> None:
-    command.epilog = f"processing options, for --set, as they are where nothing else is said:\n{_options()}"
     command.add_argument("source", metavar="SOURCE", nargs="?" if optional else None, help="what to preserve")
     command.add_argument("--name", help="the package's name (default: the source's)")
     command.add_argument(
@@ -209,6 +211,7 @@ def _source(command: argparse.ArgumentParser, *, optional: bool = False) -> None
 
 
 def _shared(command: argparse.ArgumentParser) -> None:
+    command.epilog = f"processing options, for --set, as they are where nothing else is said:\n{_options()}"
     command.add_argument(
         "--set",
         action="append",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ingestd.derivatives.making import Maker, derivative_id, rule_for, side_by_side
+from ingestd.derivatives.making import Maker, rule_for, side_by_side
 from ingestd.derivatives.records import (
     FAILED,
     MANUAL,
@@ -15,6 +15,7 @@ from ingestd.derivatives.records import (
     recorded,
     rule_uses,
 )
+from ingestd.derivatives.renewing import made_before, replaced
 
 __all__ = [
     "FAILED",
@@ -26,8 +27,9 @@ __all__ = [
     "Order",
     "Recorded",
     "created",
-    "derivative_id",
+    "made_before",
     "recorded",
+    "replaced",
     "rule_for",
     "rule_uses",
     "side_by_side",

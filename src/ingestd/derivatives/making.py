@@ -26,6 +26,7 @@ from typing import Any, Self, TypeVar
 from ingestd.config import NormalizationSettings, Settings
 from ingestd.derivatives.batches import batches
 from ingestd.derivatives.records import FAILED, STEM_CHARACTERS, Made, NotMade, Order
+from ingestd.derivatives.renewing import put_back, set_aside
 from ingestd.errors import Code, ResourceError, ToolError
 from ingestd.fixity import digest_now
 from ingestd.fpr.commands import CommandRun, Commands
@@ -85,9 +86,10 @@ class Maker:
 
     async def make(self, order: Order) -> Made | NotMade:
         """Make one derivative, or find it made by a run that was interrupted; other traces of that run are removed, and
-        what a failing one leaves. Raises `ResourceError` where the disk is full: that is no fault of the file.
+        what a failing one leaves. What the order replaces is set aside, and put back where nothing is made. Raises
+        `ResourceError` where the disk is full: that is no fault of the file.
         """
-        (answer,) = await self._make_together([order])
+        (answer,) = await self._make_anew([order])
         return answer
 
     async def make_all(self, orders: Sequence[Order], *, at_once: int) -> Sequence[Made | NotMade]:
@@ -97,9 +99,16 @@ class Maker:
         """
         resolve = self.commands.resolve
         numbers = batches(orders, resolve=resolve, allowed_bytes=self.allowed_bytes, at_once=at_once)
-        made = await side_by_side(self._make_together, [[orders[n] for n in some] for some in numbers], at_once=at_once)
+        made = await side_by_side(self._make_anew, [[orders[n] for n in some] for some in numbers], at_once=at_once)
         answers = dict(zip(chain(*numbers), chain(*made), strict=True))
         return [answers[number] for number in range(len(orders))]
+
+    async def _make_anew(self, orders: Sequence[Order]) -> Sequence[Made | NotMade]:
+        await asyncio.to_thread(set_aside, orders, self.root, self.scratch)
+        answers = await self._make_together(orders)
+        bad = [order for order, answer in zip(orders, answers, strict=True) if isinstance(answer, NotMade)]
+        await asyncio.to_thread(put_back, bad, self.root, self.scratch)
+        return answers
 
     async def _make_together(self, orders: Sequence[Order]) -> Sequence[Made | NotMade]:
         """Make by one run what was not made before; what that does not make by smaller runs, and at last each alone."""
@@ -125,7 +134,7 @@ class Maker:
         if command is None:
             return [self._not_installed(order.command) for order in orders]
         tool = self._tool_name(command)
-        work = {derivative_id(order, command): order for order in orders}
+        work = {self.id_of(order, command): order for order in orders}
         folders = {id_: self.scratch / str(id_) for id_ in work}
         await asyncio.to_thread(_fresh, folders.values())
         try:
@@ -142,9 +151,16 @@ class Maker:
         finally:
             await asyncio.to_thread(_remove, folders.values())
 
+    def id_of(self, order: Order, command: Command) -> uuid.UUID:
+        """Give the identifier of what `command` makes of the order's file: the same one whenever this request makes it,
+        and another one in each version of an AIP.
+        """
+        version = f":{self.package.request_id}" if self.package.reingest else ""
+        return uuid.uuid5(order.file.id, f"{order.purpose}:{command.id}{version}")
+
     def place(self, order: Order, command: Command) -> Path:
         """Say where the derivative of an order comes to be when `command` makes it."""
-        id_ = derivative_id(order, command)
+        id_ = self.id_of(order, command)
         values = self._variables(order, id_, self.scratch / str(id_))
         suffix = PurePosixPath(fill(command.output_location, values)).suffix
         return order.folder / f"{''.join(_name(order, id_))}{suffix}"
@@ -166,7 +182,7 @@ class Maker:
         """Give what is at its place and is what its receipt says; remove what is not."""
         for command in self.candidates(order.command):
             place = self.place(order, command)
-            made = _redeemed(self._receipt(derivative_id(order, command)), place, command)
+            made = _redeemed(self._receipt(self.id_of(order, command)), place, command)
             if made is not None:
                 return made
             place.unlink(missing_ok=True)
@@ -292,11 +308,6 @@ class Maker:
 def rule_for(registry: Registry, purpose: Purpose, file: File) -> Rule | None:
     """Give the rule that is followed for a file: the first one of its format."""
     return next(iter(registry.choose(purpose, registry.version_of(file.format))), None)
-
-
-def derivative_id(order: Order, command: Command) -> uuid.UUID:
-    """Give the identifier of what `command` makes of the order's file: the same one whenever it is made."""
-    return uuid.uuid5(order.file.id, f"{order.purpose}:{command.id}")
 
 
 def _name(order: Order, id_: uuid.UUID) -> tuple[str, str, str]:

@@ -24,7 +24,8 @@ STEM_CHARACTERS = 150
 class Order:
     """What is to be made, as `rule` has it: by `command` or what stands in for it, of `file`, into `folder`.
 
-    `language` is that of texts, as Tesseract names them.
+    `language` is that of texts, as Tesseract names them. `replaces` are derivatives of an earlier version of the AIP in
+    whose place it comes.
     """
 
     file: File
@@ -34,6 +35,7 @@ class Order:
     folder: Path
     rule: str = ""
     language: str = "eng"
+    replaces: Sequence[File] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

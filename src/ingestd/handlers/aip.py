@@ -15,20 +15,21 @@ from itertools import islice
 from pathlib import Path
 
 from ingestd import __version__
-from ingestd.bag import WINDOW, Payload, read_manifest, walk, walked, write_tags
+from ingestd.bag import COUNTED, WINDOW, Payload, described, read_manifest, walk, walked, write_tags
 from ingestd.config import MetsProfile
 from ingestd.errors import Code, StorageError, SystemFault, Violation
 from ingestd.fixity import digest_file, digest_many
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.messages import CompressionAlgorithm
 from ingestd.mets import pointer_name, structmap, validate, with_event, write
-from ingestd.oais import KEPT, Facts, File, Warning_, escape_name
+from ingestd.oais import KEPT, VERSIONS, Facts, File, Warning_, escape_name
 from ingestd.premis import DigestAlgorithm, Event, EventOutcome, EventType, Program, now
 from ingestd.results import record_with_pointer
 from ingestd.storage import Stored
 from ingestd.tools.packed import Member, digests
 from ingestd.tools.packing import algorithm_of, pack, packed_name, stored_name
 
+_IDENTIFIER = "External-Identifier"
 _LISTED = 100
 
 
@@ -85,11 +86,15 @@ async def prepare_aip(task: Task, services: Services) -> Outcome:
     bag = bag_folder(task)
     await asyncio.to_thread(_become_payload, task.root, bag)
     information: dict[str, Sequence[str]] = {
-        "External-Identifier": [text for text in (str(task.package.id), task.package.external_identifier) if text],
+        _IDENTIFIER: [text for text in (str(task.package.id), task.package.external_identifier) if text],
         "Bag-Software-Agent": [f"ingestd {__version__}"],
         "Source-Organization": [services.settings.organization.name],
     }
-    created_at = datetime.fromisoformat((await task.history.facts())["mets_created_at"])
+    facts = await task.history.facts()
+    if KEPT in facts:
+        before = bag / "data" / VERSIONS / str(json.loads(facts[KEPT])["version"])
+        information = _with_former(information, await asyncio.to_thread(described, before))
+    created_at = datetime.fromisoformat(facts["mets_created_at"])
     payload = _payload(task, bag / "data", algorithm)
     async with aclosing(payload):
         made = await write_tags(bag, payload, algorithm=algorithm, info=information, bagging_date=created_at.date())
@@ -102,6 +107,15 @@ async def prepare_aip(task: Task, services: Services) -> Outcome:
             }
         )
     )
+
+
+def _with_former(
+    information: Mapping[str, Sequence[str]], former: Mapping[str, Sequence[str]]
+) -> dict[str, Sequence[str]]:
+    """Add what the bag of the version before said of itself, and the new one does not say anew."""
+    more = {label: values for label, values in former.items() if label not in {*information, *COUNTED}}
+    identifiers = dict.fromkeys([*information[_IDENTIFIER], *former.get(_IDENTIFIER, ())])
+    return {**more, **information, _IDENTIFIER: list(identifiers)}
 
 
 def _become_payload(root: Path, bag: Path) -> None:

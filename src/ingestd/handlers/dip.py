@@ -35,8 +35,8 @@ _LISTED = 100
 
 
 def dip_id(task: Task) -> uuid.UUID:
-    """Give the DIP's own identifier, under which it is stored: the same one in every attempt."""
-    return uuid.uuid5(task.package.id, "dip")
+    """Give the DIP's own identifier, under which it is stored: the same one in every attempt at the same request."""
+    return uuid.uuid5(task.package.request_id or task.package.id, "dip")
 
 
 def dip_folder(task: Task) -> Path:

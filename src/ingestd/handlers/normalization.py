@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from ingestd.derivatives import Made, Maker, NotMade, Order, recorded, rule_for, rule_uses
+from ingestd.derivatives import (
+    Made,
+    Maker,
+    NotMade,
+    Order,
+    made_before,
+    recorded,
+    replaced,
+    rule_for,
+    rule_uses,
+)
 from ingestd.fpr.records import Purpose
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.oais import Facts, File, FileUse, Warning_
@@ -22,8 +32,9 @@ _LOSS = "files that it should normalize have no preservation copy"
 async def normalize(task: Task, services: Services) -> Outcome:
     """Make the preservation copies that the registry has rules for, beside their originals.
 
-    A file that has a preservation copy, supplied with the transfer, gets no other one. The original's `normalization`
-    event names the command and, in its note, the copy.
+    A file that has a preservation copy, supplied with the transfer, gets no other one. In a reingest, one that was made
+    before is removed (`deletion`) once it is made anew. The original's `normalization` event names the command and, in
+    its note, the copy.
     """
     maker = Maker.of(
         services.settings,
@@ -33,7 +44,8 @@ async def normalize(task: Task, services: Services) -> Outcome:
         root=task.root,
         files=len(task.files),
     )
-    supplied = await task.history.derivatives([file.id for file in task.files])
+    known = await task.history.derivatives([file.id for file in task.files])
+    former = await made_before(task.history, task.package, known, FileUse.PRESERVATION)
     orders = [
         Order(
             file=file,
@@ -42,11 +54,14 @@ async def normalize(task: Task, services: Services) -> Outcome:
             command=command,
             folder=task.at(file.path).parent,
             rule=rule.id,
+            replaces=former.get(file.id, ()),
         )
         for file in task.files
         if (rule := rule_for(services.registry, Purpose.PRESERVATION, file))
         and (command := services.registry.command(rule.command))
-        and not any(copy.use is FileUse.PRESERVATION for copy in supplied.get(file.id, ()))
+        and not any(
+            copy.use is FileUse.PRESERVATION and copy not in former.get(file.id, ()) for copy in known.get(file.id, ())
+        )
     ]
     answers = await maker.make_all(orders, at_once=services.settings.tools.processes)
     files: list[File] = []
@@ -57,8 +72,9 @@ async def normalize(task: Task, services: Services) -> Outcome:
             warnings.append(answer.warning(order.file, LINK, _LOSS))
             continue
         facts = recorded(answer, _beside(order.file, answer.path), order.file, FileUse.PRESERVATION)
-        files.append(facts.file)
-        events += [_normalized(order.file, answer, facts.file.path), *facts.events]
+        gone, deletions = replaced(order, answer)
+        files += [*gone, facts.file]
+        events += [*deletions, _normalized(order.file, answer, facts.file.path), *facts.events]
     return Outcome(
         facts=Facts(files=files, events=events, warnings=warnings, rules=rule_uses(orders, answers)),
         tools=_tools(answers, "normalization"),

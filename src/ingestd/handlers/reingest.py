@@ -18,12 +18,13 @@ from typing import Any
 from ingestd import aip
 from ingestd.aip.reading import Reading, opened, uuid_in
 from ingestd.aip.restoring import METS_BEFORE
-from ingestd.bag import read_info
+from ingestd.bag import DECLARED, described, info_of
 from ingestd.errors import Code, ContentError, StorageError, Violation
 from ingestd.job import Outcome, Services, Task
 from ingestd.messages import RequestSource, stored_aip
 from ingestd.oais import (
     KEPT,
+    VERSIONS,
     Directory,
     Facts,
     File,
@@ -38,7 +39,6 @@ from ingestd.storage import Held, find_stored
 _RECEIVED = "aip-received"
 _OBJECTS, _METADATA = "objects", "metadata"
 _DOCUMENTATION = "metadata/submissionDocumentation"
-_VERSIONS = "logs/versions"
 _NOT_OF_A_VERSION = frozenset({"transfers", "versions"})
 
 
@@ -133,20 +133,18 @@ async def _kept(reading: Reading, source: Mapping[str, Any]) -> dict[str, Any]:
         "name": names[0][: -len(identifier) - 1] if names else "aip",
         "created_at": created.isoformat() if (created := time_in(summary.created_at)) else "",
         "at": now().isoformat(),
+        "bag": os.fsdecode(reading.root),
         "payload": os.fsdecode(payload),
         "mets": os.fsdecode(reading.mets[len(reading.payload) :].lstrip(b"/")),
         "external": await asyncio.to_thread(_external_identifier, reading.folder, identifier),
-        "version": 1 + await asyncio.to_thread(_count, at / _VERSIONS),
+        "version": 1 + await asyncio.to_thread(_count, at / VERSIONS),
     }
 
 
 def _external_identifier(bag: Path, identifier: str) -> str:
     """The submitter's own identifier, which the bag's description alone has."""
-    place = bag / "bag-info.txt"
-    if not place.is_file():
-        return ""
-    pairs = [item for item in read_info(place, "utf-8", name=place.name) if not isinstance(item, Violation)]
-    return next((value for label, value in pairs if label == "External-Identifier" and value != identifier), "")
+    said = described(bag).get("External-Identifier", ())
+    return next((value for value in said if value != identifier), "")
 
 
 def _count(folder: Path) -> int:
@@ -169,7 +167,9 @@ async def _must_not_be_stored(task: Task, services: Services, identifier: uuid.U
 
 
 async def take_aip_apart(task: Task, services: Services) -> Outcome:
-    """Make the AIP's payload the transfer, by one rename. Its METS is set aside, its logs become those of a version."""
+    """Make the AIP's payload the transfer, by one rename. Its METS is set aside; its logs and the bag's description of
+    itself become those of a version.
+    """
     kept = json.loads((await task.history.facts())[KEPT])
     await asyncio.to_thread(_take_apart, task, kept)
     return Outcome(facts=Facts(directories=[Directory(path=path, original=path) for path in (_OBJECTS, "logs")]))
@@ -185,12 +185,20 @@ def _take_apart(task: Task, kept: Mapping[str, Any]) -> None:
     if mets.exists():
         mets.replace(task.folder / METS_BEFORE)
     logs.mkdir(exist_ok=True)
-    place = task.at(f"{_VERSIONS}/{kept['version']}")
+    place = task.at(f"{VERSIONS}/{kept['version']}")
     for entry in sorted(logs.iterdir()):
         if entry.name not in _NOT_OF_A_VERSION:
             place.mkdir(parents=True, exist_ok=True)
             entry.rename(place / entry.name)
+    _keep_tags(task.folder / _RECEIVED / kept["bag"], place)
     shutil.rmtree(task.folder / _RECEIVED, ignore_errors=True)
+
+
+def _keep_tags(bag: Path, place: Path) -> None:
+    for name in (DECLARED, info_of(bag)):
+        if name and (bag / name).is_file():
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bag / name, place / name)
 
 
 # --- what the request adds -------------------------------------------------------------------------------------------

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from ingestd.aip.restoring import METS_BEFORE, Restoring, agent, is_package, received_as
 from ingestd.fixity import digest_file
-from ingestd.job import Outcome, Services, Task
-from ingestd.mets import ReadAgent, ReadDescription, ReadEntity, ReadFile, Record, read
+from ingestd.job import CONTENT, Outcome, Services, Task
+from ingestd.mets import ReadAgent, ReadDescription, ReadEntity, ReadFile, Record, read, unfit_premis
 from ingestd.oais import (
     KEPT,
     Description,
@@ -33,11 +33,12 @@ from ingestd.oais import (
     Warning_,
     escape_name,
 )
-from ingestd.premis import Agent, Digest, Event, EventType, now
+from ingestd.premis import Agent, Digest, Event, EventType, now, since_reingestion
 
 _OBJECTS = "objects"
 _WINDOW = 64
 _DIRECTORIES = 256
+_DERIVING = frozenset({EventType.NORMALIZATION, EventType.TRANSCRIPTION})
 _SUPERSEDED = {
     DescriptionStatus.ORIGINAL: DescriptionStatus.ORIGINAL_SUPERSEDED,
     DescriptionStatus.UPDATE: DescriptionStatus.UPDATE_SUPERSEDED,
@@ -63,7 +64,9 @@ async def _restoring(task: Task, services: Services) -> Restoring:
         own=frozenset(agent.link for agent in await task.history.agents()),
         algorithm=services.settings.digest_algorithm,
         at=datetime.fromisoformat(kept["at"]),
-        keep_extensions=task.package.reingest is not Reingest.FULL,
+        created_at=datetime.fromisoformat(kept["created_at"] or kept["at"]),
+        may_supersede=task.package.reingest is not Reingest.METADATA,
+        anew=CONTENT if task.package.reingest is Reingest.FULL else frozenset(),
     )
 
 
@@ -78,22 +81,39 @@ async def _windows(task: Task, *, whole: bool = False) -> AsyncIterator[tuple[in
 
 async def _restored(task: Task, restoring: Restoring, window: Sequence[Record]) -> Facts:
     agents: list[Agent] = [agent(record) for record in window if isinstance(record, ReadAgent)]
-    parts = []
+    parts: list[Facts] = []
+    former: list[tuple[File, Description]] = []
     for said in (record for record in window if isinstance(record, ReadFile)):
         file, events = await _as_it_is(
             task, restoring, restoring.file(said, said.path or received_as(said.original_name))
         )
         part = restoring.facts(said, file)
         parts.append(replace(part, events=[*part.events, *events]))
+        former += [(file, one) for one in restoring.former(said, file)]
+    parts.append(await _former(former))
     return Facts(
         files=[file for part in parts for file in part.files],
         events=[event for part in parts for event in part.events],
         extensions=[extension for part in parts for extension in part.extensions],
+        descriptions=[description for part in parts for description in part.descriptions],
         rights=[statement for part in parts for statement in part.rights],
         identifiers=[identifier for part in parts for identifier in part.identifiers],
         agents=[*agents, *(one for part in parts for one in part.agents)],
         warnings=[warning for part in parts for warning in part.warnings],
     )
+
+
+async def _former(described: Sequence[tuple[File, Description]]) -> Facts:
+    """The PREMIS of before that the new METS can hold as it was written; of other, that it cannot."""
+    reasons = await unfit_premis([one for _, one in described])
+    kept, warnings = [], []
+    for (file, one), reason in zip(described, reasons, strict=True):
+        if reason:
+            detail = f"a {one.section} of before is in the version before alone: {reason}"
+            warnings.append(Warning_(code="content.superseded_left", detail=detail, path=escape_name(file.path)))
+        else:
+            kept.append(one)
+    return Facts(descriptions=kept, warnings=warnings)
 
 
 async def _as_it_is(task: Task, restoring: Restoring, file: File) -> tuple[File, Sequence[Event]]:
@@ -197,7 +217,8 @@ async def _described(task: Task, restoring: Restoring, said: Sequence[ReadDescri
 
 
 async def revise_descriptions(task: Task, services: Services) -> AsyncIterator[Outcome]:
-    """Mark what is said anew as an update, and what was said before of the same thing, in the same kind, superseded.
+    """Mark what is said anew as an update, and what was said before of the same thing, in the same kind, superseded; so
+    are the PREMIS objects of files that were examined anew, or have another derivative now.
 
     As in Archivematica, both stay in the METS. What is said now has no time of its own yet.
     """
@@ -206,14 +227,34 @@ async def revise_descriptions(task: Task, services: Services) -> AsyncIterator[O
     yield await _revised(task, [package.id], asked)
     async for directories in task.history.directories(under=_OBJECTS):
         yield await _revised(task, [directory.id for directory in directories if directory.id])
-    async for files in task.history.files(under=_OBJECTS):
-        yield await _revised(task, [file.id for file in files])
+    async for files in task.history.files(under=_OBJECTS, window=_WINDOW):
+        yield await _revised(task, [file.id for file in files], changed=await _changed(task, files))
 
 
-async def _revised(task: Task, targets: Sequence[uuid.UUID], asked: Sequence[Description] = ()) -> Outcome:
+async def _changed(task: Task, files: Sequence[File]) -> frozenset[uuid.UUID]:
+    """Of files that the AIP had, those whose PREMIS objects are not what they were."""
+    kept = [file for file in files if file.row <= task.package.kept_rows]
+    events = await task.history.events([file.id for file in kept])
+    full = task.package.reingest is Reingest.FULL
+    return frozenset(
+        file.id
+        for file in kept
+        if (full and file.use in CONTENT)
+        or any(event.type in _DERIVING for event in since_reingestion(events.get(file.id, ())))
+    )
+
+
+async def _revised(
+    task: Task,
+    targets: Sequence[uuid.UUID],
+    asked: Sequence[Description] = (),
+    changed: frozenset[uuid.UUID] = frozenset(),
+) -> Outcome:
     revised: list[tuple[int, Description]] = []
     for target, said in (await task.history.descriptions(targets)).items():
         descriptive = [(row, one) for row, one in said if one.section is Section.DESCRIPTIVE]
+        technical = [(row, one) for row, one in said if one.section is Section.TECHNICAL and target in changed]
+        revised += [(row, replace(one, status=_SUPERSEDED.get(one.status, one.status))) for row, one in technical]
         kinds = {one.kind for _, one in descriptive if one.created_at is None} | {one.kind for one in asked}
         for kind in sorted(kinds):
             revised += _of_kind(target, kind, [(row, one) for row, one in descriptive if one.kind == kind])

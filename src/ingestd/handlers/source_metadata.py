@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ingestd.errors import Violation
@@ -15,12 +15,13 @@ from ingestd.metadata import xml
 from ingestd.metadata.source_documents import FILE, SHAPE, row_faults
 from ingestd.metadata.tables import LISTED, Row, Table, invalid, read
 from ingestd.mets import unfit
-from ingestd.oais import Description, Directory, Facts, File, Section, Warning_, escape_name
+from ingestd.oais import Description, DescriptionStatus, Directory, Facts, File, Section, Warning_, escape_name
 from ingestd.premis import Event, EventOutcome, EventType, Program, now
 from ingestd.references import find, mended
 
 TRANSFER_FILE = "metadata/transfer_metadata.xml"
 FOLDER = "metadata/sourceMD"
+_HOLDING = frozenset({DescriptionStatus.ORIGINAL, DescriptionStatus.UPDATE})
 _WINDOW = 16
 """Rows at once: their documents are in memory meanwhile."""
 
@@ -28,7 +29,8 @@ _WINDOW = 16
 async def load_source_metadata(task: Task, services: Services) -> AsyncIterator[Outcome]:
     """Read `source-metadata.csv`: which XML document (a path within `metadata`) says what, of a type, about what.
 
-    Each document stands in a dmdSec of its type. It is held against the site's schemas (setting `metadata_xml`), with
+    Each document stands in a dmdSec of its type. A row without one says, in a reingest, that what was said of this type
+    holds no more: it is marked `deleted`. It is held against the site's schemas (setting `metadata_xml`), with
     an event `validation`; one that is not valid, cannot be read or cannot stand in a METS is referred to instead, with
     a warning, or, with `metadata_xml.fail_on_error`, fails the package. Every row that cannot be used is listed first.
     """
@@ -93,6 +95,7 @@ class _Loading:
     descriptions: list[Description] = field(default_factory=list)
     directories: list[Directory] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    revised: list[tuple[int, Description]] = field(default_factory=list)
     warnings: list[Warning_] = field(default_factory=list)
     faults: list[Violation] = field(default_factory=list)
 
@@ -100,6 +103,7 @@ class _Loading:
         facts = Facts(
             directories=self.directories,
             descriptions=self.descriptions,
+            revised=self.revised,
             events=self.events,
             warnings=self.warnings,
         )
@@ -115,11 +119,23 @@ class _Loading:
             if target is None:
                 self._warn("unmatched", row.get("filename"), f"line {row.line} describes what is not in the transfer")
             elif file is None:
-                told = f"line {row.line} removes metadata of the type {row.get('type')}: a new package has none"
-                self._warn("unmatched", row.get("filename"), told)
+                await self._delete(row, target.id)
             else:
                 self.directories += [target.directory] if target.directory else []
                 await self._describe(row, target.id, file)
+
+    async def _delete(self, row: Row, target: uuid.UUID) -> None:
+        said = (await self.task.history.descriptions([target])).get(target, ())
+        gone = [
+            (number, replace(one, status=DescriptionStatus.DELETED))
+            for number, one in said
+            if one.section is Section.DESCRIPTIVE and one.kind == row.get("type") and one.created_at is not None
+            if one.status in _HOLDING
+        ]
+        self.revised += gone
+        if not gone:
+            told = f"line {row.line} removes metadata of the type {row.get('type')}: there are none"
+            self._warn("unmatched", row.get("filename"), told)
 
     async def _describe(self, row: Row, target: uuid.UUID, file: File) -> None:
         kind = row.get("type")

@@ -62,6 +62,8 @@ _HAPPENED = {
     "creation": "was made here, from another file",
     "transcription": "had its text read from the picture",
     "virus check": "was checked for malicious programs",
+    "reingestion": "was taken up again for a later version of this package",
+    "deletion": "was removed, since it was made anew",
 }
 
 

@@ -6,7 +6,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ingestd.derivatives import FAILED, Made, Maker, NotMade, Order, recorded, rule_for, rule_uses
+from ingestd.derivatives import (
+    FAILED,
+    Made,
+    Maker,
+    NotMade,
+    Order,
+    made_before,
+    recorded,
+    replaced,
+    rule_for,
+    rule_uses,
+)
 from ingestd.errors import Code
 from ingestd.fpr.records import Purpose
 from ingestd.fpr.registry import Registry
@@ -28,7 +39,8 @@ async def transcribe_file(task: Task, services: Services) -> Outcome:
 
     Text goes to `objects/metadata/OCRfiles/<name>-<file's UUID>.txt`, derived from the original, which gets the event
     `transcription`. Where there is no text there is no file, and the event says `not transcribed`. Option `language`
-    names the languages. Without Tesseract, or without the data of a language, there is one warning.
+    names the languages. Without Tesseract, or without the data of a language, there is one warning. In a reingest, a
+    text that was read before is removed (`deletion`) once it is read anew.
     """
     language = task.options["language"]
     maker = Maker.of(
@@ -57,10 +69,11 @@ async def transcribe_file(task: Task, services: Services) -> Outcome:
 
 async def _orders(task: Task, registry: Registry, language: str) -> Sequence[Order]:
     known = await task.history.derivatives([file.id for file in task.files])
+    former = await made_before(task.history, task.package, known, FileUse.TEXT_OCR)
     orders = []
     for file in task.files:
-        copies = known.get(file.id, ())
-        if any(copy.use is FileUse.TEXT_OCR for copy in copies):
+        copies, replaces = known.get(file.id, ()), former.get(file.id, ())
+        if any(copy.use is FileUse.TEXT_OCR and copy not in replaces for copy in copies):
             continue
         readable = [file, *(copy for copy in copies if copy.use is FileUse.PRESERVATION)]
         chosen = next(
@@ -82,6 +95,7 @@ async def _orders(task: Task, registry: Registry, language: str) -> Sequence[Ord
                 folder=task.at(FOLDER),
                 rule=rule.id,
                 language=language,
+                replaces=replaces,
             )
             orders.append(order)
     return orders
@@ -116,9 +130,10 @@ class _Told:
         facts = recorded(made, f"{FOLDER}/{made.path.name}", order.file, FileUse.TEXT_OCR)
         note = f"%SIPDirectory%{facts.file.path}"
         detail = f'{made.source_detail}; command="{made.command.identifier}"; language="{order.language}"'
-        self.files.append(facts.file)
-        self.events.append(_event(order.file, EventOutcome.TRANSCRIBED, detail, note, [made.program]))
-        self.events += facts.events
+        gone, deletions = replaced(order, made)
+        self.files += [*gone, facts.file]
+        read = _event(order.file, EventOutcome.TRANSCRIBED, detail, note, [made.program])
+        self.events += [*deletions, read, *facts.events]
         use = ToolUse(name=made.tool, version=made.tool_version, used_for="transcription")
         self.used[made.tool, made.tool_version] = use
 

@@ -15,7 +15,7 @@ from ingestd.config import OnInfected, ScannerChoice
 from ingestd.errors import Code, ContentError, ToolError, Violation
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.oais import Facts, File, Warning_, escape_name
-from ingestd.premis import Event, EventOutcome, EventType, Program, now
+from ingestd.premis import Event, EventOutcome, EventType, Program, now, since_reingestion
 from ingestd.tools.clamav import Engine, Scanned, Verdict, find_scanner
 
 NO_SCANNER = "no scanner is installed"
@@ -67,7 +67,7 @@ async def _unscanned(task: Task) -> Sequence[File]:
     return [
         file
         for file in task.at_hand
-        if not any(event.type is EventType.VIRUS_CHECK for event in events.get(file.id, ()))
+        if not any(event.type is EventType.VIRUS_CHECK for event in since_reingestion(events.get(file.id, ())))
     ]
 
 

@@ -180,8 +180,8 @@ class ReingestOf(Incoming):
     model_config = ConfigDict(extra="forbid")
 
     type: Reingest = Reingest.METADATA
-    """`metadata`: descriptions, rights and identifiers alone; `partial`: preservation copies and DIP anew, too; `full`:
-    everything from identification on."""
+    """`metadata`: descriptions, rights and identifiers alone; `partial`: preservation copies and a DIP anew, too, as
+    `processing` asks for them; `full`: the content is examined anew, too, from the scan for malware on."""
     metadata: RequestSource | None = None
     """A folder, archive or bag of what stands in `metadata/` of a transfer: `metadata.csv`, `rights.csv`, …"""
 
@@ -241,8 +241,6 @@ class PreservationRequest(Incoming):
             if self.stored_aip is not None:
                 raise ValueError("`urn:uuid:` names a stored AIP: the type must be `reingest`")
             return self
-        if self.reingests is not Reingest.METADATA:
-            raise ValueError("only reingests of type `metadata` are done here")
         given = [name for name in ("name", "accession") if getattr(self, name)]
         if given:
             raise ValueError(f"an AIP keeps what it was first given: leave out {', '.join(given)}")

@@ -5,8 +5,8 @@ The only package that knows metsrw and lxml.
 
 from __future__ import annotations
 
-from ingestd.mets.dip import place_in_dip, write_dip
-from ingestd.mets.fitting import unfit
+from ingestd.mets.dip import TEXTS, place_in_dip, write_dip
+from ingestd.mets.fitting import unfit, unfit_premis
 from ingestd.mets.pointer import Pointer, pointer_name, with_event, write_pointer
 from ingestd.mets.reader import read
 from ingestd.mets.records import ReadAgent, ReadDescription, ReadEntity, ReadEvent, ReadFile, Record, Summary
@@ -15,6 +15,7 @@ from ingestd.mets.validation import validate
 from ingestd.mets.writer import Written, write
 
 __all__ = [
+    "TEXTS",
     "Pointer",
     "ReadAgent",
     "ReadDescription",
@@ -30,6 +31,7 @@ __all__ = [
     "read",
     "read_transforms",
     "unfit",
+    "unfit_premis",
     "validate",
     "with_event",
     "write",

@@ -15,6 +15,8 @@ from ingestd.mets.problems import Problems
 from ingestd.mets.vocabulary import DC_LOCATION, mets_time
 from ingestd.oais import Description, DescriptionStatus, File, escape_name
 
+SUPERSEDED = "superseded"
+"""STATUS of a techMD or rightsMD that a later one took the place of; Archivematica calls the later one `current`."""
 DC_KIND = "DC"
 """The kind of description that is Dublin Core."""
 
@@ -65,6 +67,15 @@ class Descriptions:
         return (
             f'    <mets:sourceMD ID="{identifier}" CREATED="{created}" STATUS="{said.status}">\n'
             f"{self._content(identifier, said)}    </mets:sourceMD>\n"
+        )
+
+    def superseded(self, row: int, said: Description) -> str:
+        """PREMIS of an earlier version, in the section where it was."""
+        identifier = f"{said.section}_before_{row}"
+        created = mets_time(said.created_at or self._created_at)
+        return (
+            f'    <mets:{said.section} ID="{identifier}" CREATED="{created}" STATUS="{SUPERSEDED}">\n'
+            f"{self._content(identifier, said)}    </mets:{said.section}>\n"
         )
 
     def _content(self, identifier: str, said: Description) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 from lxml import etree
@@ -10,8 +13,11 @@ from lxml import etree
 from ingestd.mets.markup import UnfitElement, fit_element
 from ingestd.mets.validation import combined_schema
 from ingestd.mets.vocabulary import METS
+from ingestd.oais import Description, Section
 from ingestd.tools.xml import ONE_SCHEMA_AT_A_TIME
 
+_OBJECT = "PREMIS:OBJECT"
+_FILE = re.compile(r"""<([\w.-]+:)?object\s[^<>]*:type=["'][\w.-]+:file["']""")
 _AROUND = (
     f'<mets xmlns="{METS}"><dmdSec ID="d"><mdWrap MDTYPE="OTHER" OTHERMDTYPE="x">'
     "<xmlData>%s</xmlData></mdWrap></dmdSec><structMap><div/></structMap></mets>"
@@ -23,10 +29,24 @@ async def unfit(xml: str) -> str:
 
     PREMIS, XLink and `xsi:type` are let in where the schemas of METS and PREMIS find them valid.
     """
-    return await asyncio.to_thread(_unfit, xml)
+    return await asyncio.to_thread(lambda: _unfit(xml, combined_schema))
 
 
-def _unfit(xml: str) -> str:
+async def unfit_premis(parts: Sequence[Description]) -> Sequence[str]:
+    """Say of what was PREMIS in an earlier METS, techMDs and rightsMDs, why each cannot stand in a METS."""
+    schema = cache(combined_schema)
+    return await asyncio.to_thread(lambda: [_unfit_premis(one, schema) for one in parts])
+
+
+def _unfit_premis(said: Description, schema: Callable[[], etree.XMLSchema]) -> str:
+    if not said.xml or not said.kind.startswith("PREMIS"):
+        return "it is not PREMIS"
+    if said.section is Section.TECHNICAL and not (said.kind == _OBJECT and _FILE.match(said.xml)):
+        return "it is not the PREMIS object of a file"
+    return _unfit(said.xml, schema)
+
+
+def _unfit(xml: str, made: Callable[[], etree.XMLSchema]) -> str:
     try:
         fit_element(xml)
     except UnfitElement as error:
@@ -38,7 +58,7 @@ def _unfit(xml: str) -> str:
     except UnfitElement as error:
         return str(error)
     with ONE_SCHEMA_AT_A_TIME:
-        schema = combined_schema()
+        schema = made()
         document = etree.fromstring(_AROUND % element, etree.XMLParser(resolve_entities=False, no_network=True))
         if document.xpath("//@xmlID"):
             return "an identifier of PREMIS (xmlID), which another element of the METS may have"

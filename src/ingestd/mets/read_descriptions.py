@@ -7,10 +7,12 @@ import copy
 from lxml import etree
 
 from ingestd.mets.records import ReadDescription
-from ingestd.mets.vocabulary import METS, XLINK
+from ingestd.mets.vocabulary import METS, XLINK, XSI
 from ingestd.oais import DescriptionStatus, Section, unescape_name
 
 _M = f"{{{METS}}}"
+_LOCATION = f"{{{XSI}}}schemaLocation"
+"""Archivematica's schematron wants it of everything that is of an MDTYPE of METS' own."""
 
 
 def read_description(section: etree._Element, path: str) -> ReadDescription | None:
@@ -22,8 +24,9 @@ def read_description(section: etree._Element, path: str) -> ReadDescription | No
     if holder is None:
         return None
     xml = "" if data is None else _xml(data)
+    other = holder.get("OTHERMDTYPE")
     return ReadDescription(
-        kind=holder.get("OTHERMDTYPE") or holder.get("MDTYPE") or "",
+        kind=other or holder.get("MDTYPE") or "",
         path=path,
         pairs=() if xml or data is None else _pairs(data),
         section=Section(etree.QName(section).localname),
@@ -32,6 +35,7 @@ def read_description(section: etree._Element, path: str) -> ReadDescription | No
         status=section.get("STATUS") or DescriptionStatus.ORIGINAL,
         created_at=section.get("CREATED", ""),
         group=section.get("GROUPID", ""),
+        standard=bool(xml) and not other and bool(data is not None and data[0].get(_LOCATION)),
     )
 
 

@@ -8,11 +8,17 @@ from dataclasses import replace
 
 from lxml import etree
 
-from ingestd.mets.records import ReadFile
-from ingestd.mets.vocabulary import METS
+from ingestd.mets.read_descriptions import read_description
+from ingestd.mets.records import ReadDescription, ReadFile
+from ingestd.mets.vocabulary import METS, PREMIS, PREMIS_2, XSI
 from ingestd.premis import AgentLink
 
 _M = f"{{{METS}}}"
+_TYPE, _LOCATION = f"{{{XSI}}}type", f"{{{XSI}}}schemaLocation"
+_SCHEMAS = {
+    PREMIS: "http://www.loc.gov/standards/premis/v3/premis.xsd",
+    PREMIS_2: "http://www.loc.gov/standards/premis/v2/premis-v2-2.xsd",
+}
 _DATA = f"{_M}mdWrap/{_M}xmlData"
 
 
@@ -35,7 +41,7 @@ def more_identifiers(described: etree._Element) -> tuple[tuple[str, str], ...]:
 
 
 def with_provenance(file: ReadFile, section: etree._Element, described: etree._Element) -> ReadFile:
-    """Add what a METS that is read whole gives: `agents`, also of events, `rights`, `extensions`, `superseded`."""
+    """Add what a METS that is read whole gives: agents, also of events, and what stands in PREMIS as it is."""
     events = section.iterfind(f"{_M}digiprovMD/{_DATA}/{{*}}event")
     return replace(
         file,
@@ -46,12 +52,13 @@ def with_provenance(file: ReadFile, section: etree._Element, described: etree._E
             link for agent in section.iterfind(f"{_M}digiprovMD/{_DATA}/{{*}}agent") for link in _agent_links(agent)
         ),
         rights=tuple(map(_text_of, _rights(section))),
+        object=next((_premis(part, file.path) for part in described.iterancestors(f"{_M}techMD")), None),
         extensions=tuple(
             _text_of(element)
             for holder in described.iterfind("{*}objectCharacteristics/{*}objectCharacteristicsExtension")
             for element in holder.iterchildren(tag=etree.Element)
         ),
-        superseded=len(_superseded(section)),
+        superseded=tuple(_superseded(section, file.path)),
     )
 
 
@@ -72,9 +79,30 @@ def _rights(section: etree._Element) -> Iterator[etree._Element]:
                 yield from rights.iterfind(f"{_DATA}/{{*}}{name}")
 
 
-def _superseded(section: etree._Element) -> list[etree._Element]:
-    parts = (part for name in ("techMD", "rightsMD") for part in section.iterchildren(f"{_M}{name}"))
-    return [part for part in parts if part.get("STATUS") == "superseded"]
+def _superseded(section: etree._Element, path: str) -> Iterator[ReadDescription]:
+    for part in section.iterchildren(f"{_M}techMD", f"{_M}rightsMD"):
+        said = _premis(part, path) if part.get("STATUS") == "superseded" else None
+        if said is not None:
+            yield said
+
+
+def _premis(section: etree._Element, path: str) -> ReadDescription | None:
+    """What a section says in PREMIS, as it is written. Only what Archivematica's schematron wants of it is added: where
+    its schema is, and a prefix in `xsi:type`, which early versions went without.
+    """
+    said, element = read_description(section, path), section.find(f"{_DATA}/*")
+    if said is None or element is None:
+        return said
+    namespace, kind = etree.QName(element).namespace or "", element.get(_TYPE, "")
+    if element.get(_LOCATION) and (":" in kind or not kind):
+        return replace(said, xml=_text_of(element), standard=True)
+    alone = etree.Element(element.tag, nsmap={"premis": namespace, "xsi": XSI})
+    alone.attrib.update(element.attrib)
+    alone.extend(copy.deepcopy(element))
+    if kind:
+        alone.set(_TYPE, f"premis:{kind.rpartition(':')[2]}")
+    alone.set(_LOCATION, element.get(_LOCATION) or f"{namespace} {_SCHEMAS.get(namespace, namespace)}")
+    return replace(said, xml=_text_of(alone), standard=True)
 
 
 def _text_of(element: etree._Element) -> str:

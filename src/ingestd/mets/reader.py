@@ -31,7 +31,7 @@ from ingestd.mets.records import (
     Summary,
 )
 from ingestd.mets.validation import forget
-from ingestd.mets.vocabulary import METS, NORMATIVE_LABEL, XLINK
+from ingestd.mets.vocabulary import DELETED, METS, NORMATIVE_LABEL, XLINK
 from ingestd.oais import unescape_name
 from ingestd.premis import Format
 from ingestd.tools.xml import RefusedXmlError, Sections, root_of
@@ -185,6 +185,8 @@ class _Places:
         location = file.find(f"{_M}FLocat")
         group = file.getparent()
         use = "" if group is None else group.get("USE", "")
+        if use == DELETED:
+            return
         href = "" if location is None else location.get(_HREF, "")
         path = _stored(unescape_name(href))
         source = file.get("GROUPID", "").removeprefix("Group-")

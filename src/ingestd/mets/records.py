@@ -33,8 +33,8 @@ class ReadFile:
     its UUID, `label` its name in the structMap where that is not its path's, `agents` all of its amdSec.
 
     Only where a METS is read whole: `rights` are its rights statements, and `extensions` what tools wrote about it,
-    each one XML element; `superseded` counts sections that later ones took the place of. What was `removed` has an
-    amdSec, and neither path nor use.
+    each one XML element; `object` is the PREMIS object that all this is read from, and `superseded` are objects and
+    rights that later ones took the place of. What was `removed` has an amdSec, and neither path nor use.
     """
 
     identifier: str
@@ -53,7 +53,8 @@ class ReadFile:
     agents: Sequence[AgentLink] = ()
     rights: Sequence[str] = ()
     extensions: Sequence[str] = ()
-    superseded: int = 0
+    object: ReadDescription | None = None
+    superseded: Sequence[ReadDescription] = ()
     removed: bool = False
 
 
@@ -81,7 +82,8 @@ class ReadDescription:
     """Metadata of what is at `path`, in the words of `oais.Description`.
 
     What was said stands in `pairs`, or in `xml` where it is one element with more than a text in it, or in the file at
-    `reference`, relative to the AIP's root. `status` and `created_at` are as written, the first `original` unless said.
+    `reference`, relative to the AIP's root. `standard` is True where `kind` is an MDTYPE of METS' own. `status` and
+    `created_at` are as written, the first `original` unless said.
     """
 
     kind: str
@@ -93,6 +95,7 @@ class ReadDescription:
     status: str = DescriptionStatus.ORIGINAL
     created_at: str = field(default="", compare=False)
     group: str = ""
+    standard: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -30,7 +30,7 @@ from ingestd.mets.vocabulary import (
     XSI,
     mets_time,
 )
-from ingestd.oais import Description, Extension, File, FileUse, Package, Section, escape_name
+from ingestd.oais import Description, DescriptionStatus, Extension, File, FileUse, Package, Section, escape_name
 from ingestd.premis import (
     PROGRAM,
     SYSTEM_AGENT,
@@ -160,13 +160,19 @@ class AmdSecs:
         known |= {program.agent.link: program.agent for event in events for program in event.programs}
         linked = [known[link] for link in links_of(events, rights) if link in known and link not in self._own]
         agents = self._not_said_yet([*self._agents, *linked])
+        parts = window.said.get(file.id, ())
+        former, current = _former(said, parts), ""
+        if former[Section.TECHNICAL]:
+            current = f' CREATED="{mets_time(_holds_since(parts) or self._created_at)}" STATUS="current"'
         return (
             f'  <mets:amdSec ID="amdSec_{file.row}">\n'
-            f'    <mets:techMD ID="techMD_{file.row}">\n'
+            f"{former[Section.TECHNICAL]}"
+            f'    <mets:techMD ID="techMD_{file.row}"{current}>\n'
             f"{wrap('PREMIS:OBJECT', self._object(file, window))}"
             "    </mets:techMD>\n"
+            f"{former[Section.RIGHTS]}"
             f"{''.join(map(self._rights_md, rights))}"
-            f"{''.join(_sources(said, window.said.get(file.id, ())))}"
+            f"{''.join(_sources(said, parts))}"
             f"{''.join(self._digiprov(wrap('PREMIS:EVENT', self._event(event))) for event in events)}"
             f"{''.join(map(self._digiprov, agents))}"
             "  </mets:amdSec>\n"
@@ -284,6 +290,21 @@ def _sources(said: Descriptions, parts: Sequence[tuple[int, Description]]) -> It
     return (said.source_md(row, one) for row, one in parts if one.section is Section.SOURCE)
 
 
+def _former(said: Descriptions, parts: Sequence[tuple[int, Description]]) -> Mapping[Section, str]:
+    """The techMDs and rightsMDs that later ones took the place of; what holds still is written as it is now."""
+    gone = [(row, one) for row, one in parts if one.status is not DescriptionStatus.ORIGINAL]
+    return {
+        section: "".join(said.superseded(row, one) for row, one in gone if one.section is section)
+        for section in (Section.TECHNICAL, Section.RIGHTS)
+    }
+
+
+def _holds_since(parts: Sequence[tuple[int, Description]]) -> datetime | None:
+    """When the techMD was made that an earlier version had and that holds still."""
+    said = (one for _, one in parts if one.section is Section.TECHNICAL)
+    return next((one.created_at for one in said if one.status is DescriptionStatus.ORIGINAL), None)
+
+
 def original_name(file: File) -> str:
     """A file's PREMIS originalName: where it was received, below the root of the transfer or of the SIP."""
     return (TRANSFER if file.use in RECEIVED_USES else SIP) + escape_name(file.original)
@@ -376,8 +397,9 @@ def _made_by(derivative: File, source: uuid.UUID, window: Window) -> Event | Non
     own, events = window.events.get(derivative.id, ()), window.events.get(source, ())
     candidates = [event for event in (*own, *events) if event.type == kind]
     named = [e for e in candidates if str(derivative.id) in e.note or derivative.path in e.note]
-    if named:
-        return named[-1]
+    if named:  # several where one was made anew at the same place: the first one since this one is there
+        created = next((event.at for event in own if event.type == EventType.CREATION), None)
+        return next((event for event in named if created and event.at >= created), named[-1])
     received = any(event.type in _CAME_IN for event in own)
     return candidates[0] if len(candidates) == 1 and not received else None
 

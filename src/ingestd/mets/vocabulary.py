@@ -35,6 +35,8 @@ NORMATIVE_LABEL = "Normative Directory Structure"
 
 RECEIVED_USES = frozenset({FileUse.ORIGINAL, FileUse.SERVICE, FileUse.LICENSE, FileUse.DERIVATIVE})
 """Uses whose original names begin with `TRANSFER`."""
+DELETED = "deleted"
+"""The group in which Archivematica lists what it removed when it reingested: files without a place."""
 DERIVED_USES = frozenset(
     {
         FileUse.PRESERVATION,

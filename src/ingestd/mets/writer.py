@@ -212,7 +212,7 @@ class Document:
                 yield await self._dmd_secs(descriptions.get(directory.id, ()))
 
     async def _file_dmd_secs(self) -> AsyncIterator[str]:
-        async for window in self._history.files(under=OBJECTS, uses=self.uses):
+        async for window in self._history.files(under=OBJECTS, uses=self.uses, window=WINDOW):
             descriptions = await self._history.descriptions([file.id for file in window])
             for file in window:
                 if file.id in descriptions:
@@ -324,7 +324,7 @@ class Document:
 
     async def file_nodes(self) -> AsyncIterator[Node]:
         """Walk through the files of the document in the order of their paths in the package."""
-        async for window in self._history.files(under=OBJECTS, uses=self.uses, by_path=True):
+        async for window in self._history.files(under=OBJECTS, uses=self.uses, by_path=True, window=WINDOW):
             descriptions = await self._history.descriptions([file.id for file in window])
             for file in window:
                 said = descriptions.get(file.id, ())
