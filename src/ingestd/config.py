@@ -8,37 +8,22 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 
 from ingestd.errors import Code, SystemFault, Violation, nearest
+from ingestd.keeping import CredentialSettings, EncryptionSettings, LocationSettings
 from ingestd.premis import DigestAlgorithm
-from ingestd.sections import AdmissionSettings, JanitorSettings, Model, PreflightSettings
+from ingestd.sections import AdmissionSettings, JanitorSettings, LocalPath, Model, PreflightSettings
 
 PREFIX = "INGESTD_"
 _UNKNOWN = "unknown_setting"
 CPUS = len(os.sched_getaffinity(0))
-
-
-def _absolute(path: Path) -> Path:
-    return path.expanduser().absolute()
-
-
-def _fingerprint(value: str) -> str:
-    digits = value.replace(" ", "").removeprefix("0x").upper()
-    if not re.fullmatch(r"[0-9A-F]{40}|[0-9A-F]{64}", digits):
-        raise ValueError("a fingerprint has 40 or 64 hexadecimal digits; shorter names may be somebody else's")
-    return digits
-
-
-LocalPath = Annotated[Path, AfterValidator(_absolute)]
-"""A path, made absolute where the service starts: programs run in folders of their own."""
 
 
 def _data_dir() -> Path:
@@ -237,76 +222,6 @@ class OrganizationSettings(Model):
     """Its identifier, for instance an ISIL."""
     name: str = "Your Organization Name Here"
     """Its name."""
-
-
-class CredentialSettings(Model):
-    """An account at an object store, for sources and for archival storage. Requests name it and hold no secret."""
-
-    folder: LocalPath | None = None
-    """A folder with a file per secret, named like the settings below, as mounted by an orchestrator: read again within
-    a minute when they are renewed (S3 and Azure)."""
-    endpoint: str = ""
-    """Where the store is, if not at its vendor: `https://s3.example.org`."""
-    region: str = ""
-    """Region (S3)."""
-    access_key_id: SecretStr = SecretStr("")
-    """Access key (S3)."""
-    secret_access_key: SecretStr = SecretStr("")
-    """Secret key (S3)."""
-    session_token: SecretStr = SecretStr("")
-    """Session token (S3)."""
-    account_name: str = ""
-    """Storage account (Azure)."""
-    account_key: SecretStr = SecretStr("")
-    """Key of the storage account (Azure)."""
-    sas_token: SecretStr = SecretStr("")
-    """Shared access signature (Azure)."""
-    service_account: LocalPath | None = None
-    """Key file of a service account (Google Cloud)."""
-    anonymous: bool = False
-    """Ask without any credentials, as sources are asked whose requests name none. Otherwise what is not set here is
-    what the environment offers: variables of the vendor, a role of the machine."""
-
-
-class EncryptionSettings(Model):
-    """Encryption of AIPs with GnuPG, for requests with `encrypt_aip`. Only public keys are ever needed here."""
-
-    recipients: tuple[Annotated[str, AfterValidator(_fingerprint)], ...] = ()
-    """Fingerprints of the keys that AIPs are encrypted to; whoever has one of them can decrypt."""
-    keys: LocalPath | None = None
-    """A file with these public keys, as `gpg --export` writes it, with `--armor` or without."""
-
-
-class Layout(StrEnum):
-    """How AIPs lie in archival storage."""
-
-    PAIRTREE = "pairtree"
-    OCFL = "ocfl"
-
-
-class LocationSettings(Model):
-    """A place that keeps AIPs (`url`), or a target made of several such places (`locations`)."""
-
-    url: str = ""
-    """`file:///folder`, `s3://BUCKET/PREFIX`, `az://CONTAINER/PREFIX` or `gs://BUCKET/PREFIX`."""
-    credentials: str = ""
-    """The name of an account in `credentials`; empty for what the environment offers."""
-    endpoint: str = ""
-    """Where the object store is, if neither at its vendor nor where the credentials say."""
-    layout: Layout = Layout.PAIRTREE
-    """`pairtree`: Archivematica's, the UUID in groups of four; `ocfl`: an OCFL 1.1 storage root, with versions."""
-    locations: tuple[str, ...] = ()
-    """Names of the places that this target stores on."""
-    min_copies: Annotated[int, Field(ge=0)] = 0
-    """On how many of `locations` an AIP must be stored and verified; 0: on all of them."""
-
-    @model_validator(mode="after")
-    def _one_or_many(self) -> Self:
-        if bool(self.url) == bool(self.locations):
-            raise ValueError("a location has either a url or locations")
-        if self.min_copies > len(self.locations):
-            raise ValueError(f"{self.min_copies} copies cannot be on {len(self.locations)} locations")
-        return self
 
 
 class RightsRules(StrEnum):

@@ -14,7 +14,7 @@ from typing import TextIO
 
 import structlog
 
-_QUIET = ("aiormq", "aio_pika", "asyncio", "aiosqlite", "bagit", "metsrw")
+_QUIET = ("aiormq", "asyncssh", "aio_pika", "asyncio", "aiosqlite", "bagit", "metsrw")
 
 
 def configure(*, level: str = "info", style: str = "auto", stream: TextIO | None = None) -> None:

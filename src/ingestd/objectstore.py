@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from ingestd.config import CredentialSettings
 from ingestd.errors import Code, DependencyError, SystemFault
+from ingestd.keeping import CredentialSettings
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -28,7 +28,6 @@ PART_BYTES = 16 * 2**20
 _MOST_PARTS = 9000
 _UPLOADS = 4
 _REREAD_SECONDS = 60
-_SECRET_FILES = ("access_key_id", "secret_access_key", "session_token", "account_key", "sas_token")
 
 
 class ObjectExistsError(Exception):
@@ -290,15 +289,15 @@ def _open_s3(bucket: str, prefix: str, credentials: CredentialSettings, endpoint
     if credentials.folder is not None:
         values["credential_provider"] = _reread(credentials, _s3_keys)
     else:
-        values |= {name: _shown(credentials, name) for name in _SECRET_FILES[:3]}
+        values |= {name: credentials.secret(name) for name in ("access_key_id", "secret_access_key", "session_token")}
     return S3Store(bucket, prefix=prefix or None, **_given(values), **_client(endpoint, patience))
 
 
 def _s3_keys(credentials: CredentialSettings) -> dict[str, Any]:
     return {
-        "access_key_id": _shown(credentials, "access_key_id"),
-        "secret_access_key": _shown(credentials, "secret_access_key"),
-        "token": _shown(credentials, "session_token") or None,
+        "access_key_id": credentials.secret("access_key_id"),
+        "secret_access_key": credentials.secret("secret_access_key"),
+        "token": credentials.secret("session_token") or None,
     }
 
 
@@ -314,16 +313,16 @@ def _open_azure(
         values["credential_provider"] = _reread(credentials, _azure_keys)
     else:
         values |= {
-            "account_key": _shown(credentials, "account_key"),
-            "sas_key": _shown(credentials, "sas_token"),
+            "account_key": credentials.secret("account_key"),
+            "sas_key": credentials.secret("sas_token"),
         }
     return AzureStore(container, prefix=prefix or None, **_given(values), **_client(endpoint, patience))
 
 
 def _azure_keys(credentials: CredentialSettings) -> dict[str, Any]:
-    if token := _shown(credentials, "sas_token"):
+    if token := credentials.secret("sas_token"):
         return {"sas_token": token}
-    return {"access_key": _shown(credentials, "account_key")}
+    return {"access_key": credentials.secret("account_key")}
 
 
 def _open_google(
@@ -354,15 +353,6 @@ _OPENERS: dict[str, Callable[[str, str, CredentialSettings, str, float], ObjectS
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value not in ("", None)}
-
-
-def _shown(credentials: CredentialSettings, name: str) -> str:
-    """Give a secret: from its file in the folder, if there is one, read now; else from the settings."""
-    if credentials.folder is not None:
-        with contextlib.suppress(FileNotFoundError):
-            return (credentials.folder / name).read_text(encoding="utf-8").strip()
-    value = getattr(credentials, name)
-    return str(value.get_secret_value())
 
 
 def _reread(

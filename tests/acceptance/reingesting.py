@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ingestd import aip
-from ingestd.config import LocationSettings, Settings
+from ingestd.config import Settings
 from ingestd.ingest import Ingest
+from ingestd.keeping import LocationSettings
 from ingestd.messages import EventData, Outcome
 from ingestd.mets import ReadDescription, ReadFile, Record, read
 from tests.acceptance.aips import open_aip, stored_path

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ingestd import aip
-from ingestd.config import CredentialSettings, LocationSettings
+from ingestd.keeping import CredentialSettings, LocationSettings
 from ingestd.storage import Archive, open_archive
 from tests.objectstores import Server
 

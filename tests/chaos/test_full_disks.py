@@ -19,6 +19,7 @@ from ingestd.messages import EventData, EventType, Outcome
 from ingestd.storage.conditional import LocalConditional
 from tests.acceptance.aips import stored_below
 from tests.acceptance.program import NO_DERIVATIVES
+from tests.sftp_server import sftp_stores, sshd
 from tests.small_service import House
 
 Disk = Callable[[str], Path]
@@ -183,3 +184,26 @@ def fill(path: Path) -> None:
                 file.write(bytes(4096))
         except OSError:
             return
+
+
+@pytest.mark.parametrize(
+    ("small", "code"), [("size=2m", Code.RESOURCE_DISK), ("size=20m,nr_inodes=7", Code.RESOURCE_INODES)]
+)
+async def test_a_full_disk_of_an_sftp_server_is_told_as_one(disk: Disk, tmp_path: Path, small: str, code: Code) -> None:
+    source = tmp_path / "source"
+    (source / "in").mkdir(parents=True)
+    for number in range(4):
+        (source / "in" / f"{number}.bin").write_bytes(os.urandom(1_000_000))
+    folder = disk(small) / "aips"
+    with sshd(tmp_path / "sshd") as server:
+        async with sftp_stores(server) as open_store:
+            store = open_store(folder)
+            with pytest.raises(ResourceError) as caught:
+                await store.put("a", source)
+            named = [entry.key async for entry in store.list()]
+            disk("size=20m,nr_inodes=100")
+            await store.put("a", source)
+            size = [entry.size_bytes async for entry in store.list()]
+
+    assert (code, []) == (caught.value.code, named)
+    assert [1_000_000] * 4 == size

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -24,6 +25,7 @@ from ingestd.storage.ocfl import OUR_FOLDER, OcflArchive
 from ingestd.storage.pairtree import PairtreeArchive, pairtree
 from ingestd.storage.store import Store
 from tests.objectstores import Server, moto, rclone
+from tests.sftp_server import SshServer, sftp_stores, sshd
 from tests.storing import PACKAGE, SHA256, digest, make_bag, store, store_bag, write
 
 Open = Callable[[], Archive]
@@ -43,13 +45,23 @@ def plain_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(params=["local", "s3"])
-def medium(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
+@pytest.fixture(scope="module")
+def openssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
+    with sshd(tmp_path_factory.mktemp("sshd")) as running:
+        yield running
+
+
+@pytest.fixture(params=["local", "s3", "sftp"])
+async def medium(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Callable[[], Store]]:
     if request.param == "local":
-        return lambda: LocalStore(tmp_path / "store")
-    server: Server = request.getfixturevalue(request.param)
-    url = server.url(str(uuid.uuid4()))
-    return lambda: BucketStore(open_bucket(url, server.credentials))
+        yield lambda: LocalStore(tmp_path / "store")
+    elif request.param == "s3":
+        server: Server = request.getfixturevalue("s3")
+        url = server.url(str(uuid.uuid4()))
+        yield lambda: BucketStore(open_bucket(url, server.credentials))
+    else:
+        async with sftp_stores(request.getfixturevalue("openssh")) as open_store:
+            yield lambda: open_store(tmp_path / "store")
 
 
 @pytest.fixture(params=list(LAYOUTS))
@@ -310,31 +322,41 @@ def dying(medium: Store, at: int, *, after: bool = False) -> Store:
     return cast("Store", Dying(medium, at, after=after))
 
 
-@pytest.mark.parametrize("what", ["file", "bag", "plain"])
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("place", ["folder", "bucket"])
+@pytest.mark.parametrize(
+    ("place", "layout", "what"),
+    [
+        *itertools.product(["folder", "bucket"], LAYOUTS, ["file", "bag", "plain"]),
+        ("server", "ocfl", "file"),
+        ("server", "pairtree", "bag"),
+    ],
+)
 async def test_a_crash_at_any_step_leaves_nothing_half_stored_and_it_goes_on(
-    tmp_path: Path, place: str, layout: str, what: str
+    tmp_path: Path, openssh: SshServer, place: str, layout: str, what: str
 ) -> None:
-    number, crashed = 0, True
-    while crashed:
-        number += 1
-        for after in (False, True):
-            here = tmp_path / f"{number}-{after}"
-            (here / "work").mkdir(parents=True)
-            bucket = open_bucket("memory:///")
-            medium: Store = LocalStore(here / "store") if place == "folder" else BucketStore(bucket)
-            source, value = _make(here / "work", what)
-            crashed = await _dies(LAYOUTS[layout](dying(medium, number, after=after)), source, value)
-            archive = LAYOUTS[layout](medium)
-            there = await archive.find(PACKAGE)
-            assert there is None or value == await archive.read_back(there)
+    async with sftp_stores(openssh) as on_server:
+        opened: dict[str, Callable[[Path], Store]] = {
+            "folder": LocalStore,
+            "bucket": lambda _: BucketStore(open_bucket("memory:///")),
+            "server": on_server,
+        }
+        number, crashed = 0, True
+        while crashed:
+            number += 1
+            for after in (False, True):
+                here = tmp_path / f"{number}-{after}"
+                (here / "work").mkdir(parents=True)
+                medium = opened[place](here / "store")
+                source, value = _make(here / "work", what)
+                crashed = await _dies(LAYOUTS[layout](dying(medium, number, after=after)), source, value)
+                archive = LAYOUTS[layout](medium)
+                there = await archive.find(PACKAGE)
+                assert there is None or value == await archive.read_back(there)
 
-            await _store_as(archive, source, value)
+                await _store_as(archive, source, value)
 
-            assert value == await archive.read_back(await found(archive))
-            assert not [e.key async for e in medium.list() if e.key.endswith(".storing")]
-    assert number > 3
+                assert value == await archive.read_back(await found(archive))
+                assert not [e.key async for e in medium.list() if e.key.endswith(".storing")]
+        assert number > 3
 
 
 def _make(work: Path, what: str) -> tuple[Path, str]:

@@ -15,11 +15,12 @@ import metsrw
 import pytest
 
 from ingestd import aip
-from ingestd.config import EncryptionSettings, LocationSettings, Settings, ToolSettings
+from ingestd.config import Settings, ToolSettings
 from ingestd.errors import Code, RequestError, SystemFault
 from ingestd.handlers.aip import compress_aip, generate_mets, prepare_aip, store_aip, verify_aip
 from ingestd.handlers.pointer import encrypt_aip, write_pointer_file
 from ingestd.job import Services
+from ingestd.keeping import EncryptionSettings, LocationSettings
 from ingestd.oais import Facts
 from ingestd.premis import Event, EventType, Program
 from ingestd.results import aip_data

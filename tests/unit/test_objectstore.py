@@ -11,8 +11,8 @@ from threading import Thread
 import pytest
 from pydantic import SecretStr
 
-from ingestd.config import CredentialSettings
 from ingestd.errors import Code, DependencyError, SystemFault
+from ingestd.keeping import CredentialSettings
 from ingestd.objectstore import Bucket, ObjectChangedError, ObjectExistsError, open_bucket
 from tests.objectstores import KEY, SECRET, Server, moto, rclone
 

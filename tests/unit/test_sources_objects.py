@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ingestd.config import CredentialSettings, SourceSettings, ToolSettings, UnpackSettings
+from ingestd.config import SourceSettings, ToolSettings, UnpackSettings
 from ingestd.errors import Code, IngestError, RequestError
+from ingestd.keeping import CredentialSettings
 from ingestd.messages import RequestSource
 from ingestd.objectstore import open_bucket
 from ingestd.premis import Digest, DigestAlgorithm, now

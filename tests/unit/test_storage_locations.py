@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from ingestd.config import CredentialSettings, Layout, LocationSettings, Settings
+from ingestd.config import Settings
 from ingestd.errors import Code, DependencyError, RequestError, StorageError, SystemFault
+from ingestd.keeping import CredentialSettings, Layout, LocationSettings
 from ingestd.storage import Copies, Locations, Target, open_archive
 from ingestd.storage.conditional import BucketConditional, LocalConditional
 from ingestd.storage.ocfl import OcflArchive

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import functools
 import getpass
 import json
 import shutil
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +30,23 @@ from ingestd.storage.audit import Finding, audit
 Copy = tuple[str, Archive, Held]
 
 
-def _open(settings: Settings) -> Locations:
-    return Locations.open(settings.all_locations, settings.default_location, settings.credentials)
+Command = Callable[[argparse.Namespace, Settings, Locations], Awaitable[int]]
 
 
-async def stored_list(options: argparse.Namespace, settings: Settings) -> int:
-    locations = _open(settings)
+def _opened(command: Command) -> Callable[[argparse.Namespace, Settings], Coroutine[Any, Any, int]]:
+    """Give the command the locations of the settings, and close them after it."""
+
+    @functools.wraps(command)
+    async def run(options: argparse.Namespace, settings: Settings) -> int:
+        locations = Locations.open(settings.all_locations, settings.default_location, settings.credentials)
+        async with contextlib.aclosing(locations):
+            return await command(options, settings, locations)
+
+    return run
+
+
+@_opened
+async def stored_list(options: argparse.Namespace, settings: Settings, locations: Locations) -> int:
     for name in [options.location] if options.location else list(locations.places):
         async for held in _place(locations, name).held():
             if options.json:
@@ -43,8 +56,9 @@ async def stored_list(options: argparse.Namespace, settings: Settings) -> int:
     return OK
 
 
-async def locate(options: argparse.Namespace, settings: Settings) -> int:
-    copies = await _copies(_open(settings), options)
+@_opened
+async def locate(options: argparse.Namespace, settings: Settings, locations: Locations) -> int:
+    copies = await _copies(locations, options)
     if options.json:
         print(json.dumps([_record(name, held) for name, _, held in copies], ensure_ascii=False, indent=2))
     else:
@@ -53,17 +67,19 @@ async def locate(options: argparse.Namespace, settings: Settings) -> int:
     return OK
 
 
-async def fetch(options: argparse.Namespace, settings: Settings) -> int:
-    name, archive, held = (await _copies(_open(settings), options))[0]
+@_opened
+async def fetch(options: argparse.Namespace, settings: Settings, locations: Locations) -> int:
+    name, archive, held = (await _copies(locations, options))[0]
     path = await archive.fetch(held, options.output or Path.cwd())
     _say(options, {**_record(name, held), "path": str(path)}, f"{path}  {held.algorithm} {held.digest}, as stored")
     return OK
 
 
-async def verify(options: argparse.Namespace, settings: Settings) -> int:
+@_opened
+async def verify(options: argparse.Namespace, settings: Settings, locations: Locations) -> int:
     """Read every copy of one package."""
     worst = OK
-    for name, archive, held in await _copies(_open(settings), options):
+    for name, archive, held in await _copies(locations, options):
         found = await archive.read_back(held)
         good = found == held.digest
         worst = worst if good else FAILED
@@ -72,9 +88,9 @@ async def verify(options: argparse.Namespace, settings: Settings) -> int:
     return worst
 
 
-async def replicate(options: argparse.Namespace, settings: Settings) -> int:
+@_opened
+async def replicate(options: argparse.Namespace, settings: Settings, locations: Locations) -> int:
     """Store a package on another location, from a copy that is good."""
-    locations = _open(settings)
     target = _place(locations, options.to)
     name, archive, held = (await _copies(locations, options))[0]
     scratch = settings.data_dir / "scratch" / f"replicate-{uuid.uuid4()}"
@@ -95,17 +111,18 @@ async def replicate(options: argparse.Namespace, settings: Settings) -> int:
     return OK
 
 
-async def delete(options: argparse.Namespace, settings: Settings) -> int:
-    copies = await _copies(_open(settings), options)
+@_opened
+async def delete(options: argparse.Namespace, settings: Settings, locations: Locations) -> int:
+    copies = await _copies(locations, options)
     for name, archive, held in copies:
         await archive.delete(held, reason=options.reason, who=_who())
         _say(options, _record(name, held), f"{name}  {held.url}  deleted: {options.reason}")
     return OK
 
 
-async def audit_storage(options: argparse.Namespace, settings: Settings) -> int:
+@_opened
+async def audit_storage(options: argparse.Namespace, settings: Settings, locations: Locations) -> int:
     """Audit once, or again and again, and say what was found."""
-    locations = _open(settings)
     for name in options.location:
         _place(locations, name)
     while True:

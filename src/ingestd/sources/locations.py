@@ -29,7 +29,8 @@ from ingestd.sources.records import Checked, Kind, Source
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ingestd.config import CredentialSettings, SourceSettings
+    from ingestd.config import SourceSettings
+    from ingestd.keeping import CredentialSettings
     from ingestd.messages import RequestSource
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")

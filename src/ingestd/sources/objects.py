@@ -19,8 +19,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from ingestd.config import CredentialSettings
 from ingestd.errors import Code, DependencyError, IngestError, SourceError
+from ingestd.keeping import CredentialSettings
 from ingestd.manifests import HASHES, asked_for
 from ingestd.oais import escape_name
 from ingestd.objectstore import Bucket, ObjectInfo, open_bucket

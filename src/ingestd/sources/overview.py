@@ -26,7 +26,8 @@ from ingestd.sources.objects import Store, Survey, entries_of, look
 from ingestd.sources.records import Checked, Kind
 
 if TYPE_CHECKING:
-    from ingestd.config import CredentialSettings, SourceSettings
+    from ingestd.config import SourceSettings
+    from ingestd.keeping import CredentialSettings
 
 
 class Opened(Protocol):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from ingestd.premis import Digest, DigestAlgorithm
 
 if TYPE_CHECKING:
-    from ingestd.config import CredentialSettings
+    from ingestd.keeping import CredentialSettings
 
 WINDOW = 256
 

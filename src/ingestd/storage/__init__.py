@@ -1,4 +1,5 @@
-"""OAIS Archival Storage: where packages are kept. Stores (a folder, a bucket) and layouts in them (pairtree, OCFL).
+"""OAIS Archival Storage: where packages are kept. Stores (a folder, a bucket, a server) and layouts in them (pairtree,
+OCFL).
 
 "Stored" means: written completely or not at all, never over something else, and read back from the store with the same
 message digest, on as many locations as the target asks. Locations are named in the settings and opened by `Locations`.
@@ -13,13 +14,14 @@ from pathlib import Path
 from typing import Self, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from ingestd.config import CredentialSettings, Layout, LocationSettings
 from ingestd.errors import Code, IngestError, RequestError, SourceError, StorageError, SystemFault, Violation
+from ingestd.keeping import CredentialSettings, Layout, LocationSettings
 from ingestd.objectstore import is_object_url, open_bucket
 from ingestd.premis import DigestAlgorithm
 from ingestd.storage.archive import NO_COMPANIONS, Archive
-from ingestd.storage.conditional import BucketConditional, Conditional, LocalConditional
+from ingestd.storage.conditional import Conditional, unfit
 from ingestd.storage.holding import Held, PackageKind, Stored, folder_manifest
+from ingestd.storage.store import Store
 
 __all__ = [
     "Archive",
@@ -136,6 +138,7 @@ class Locations:
         self.places = places
         """Every place that keeps packages, without the targets made of several."""
         self._targets = targets
+        self._given: dict[str, Archive] = {}
         self.default = default
 
     @classmethod
@@ -170,7 +173,9 @@ class Locations:
         Raises `RequestError` (`request.unknown_location`) that names those there are.
         """
         if trusted and "://" in name:
-            return Target(name, {name: open_archive(LocationSettings(url=name))}, 1)
+            if name not in self._given:
+                self._given[name] = open_archive(name)
+            return Target(name, {name: self._given[name]}, 1)
         try:
             return self._targets[name]
         except KeyError:
@@ -197,18 +202,20 @@ class Locations:
                 yield name, archive, held
 
     def conditional(self, name: str) -> Conditional:
-        """Give the small documents that lie beside the packages of a place (of a target: of its first place)."""
-        from ingestd.storage.local import LocalStore
-        from ingestd.storage.objects import BucketStore
-        from ingestd.storage.ocfl import OUR_FOLDER, OcflArchive
+        """Give the small documents that lie beside the packages of a place (of a target: of its first place).
 
+        Raises `SystemFault` (`system.configuration`) for a place whose store has no conditional writes.
+        """
         archive = next(iter(self.get(name).places.values()))
-        folder = OUR_FOLDER if isinstance(archive, OcflArchive) else ".ingestd"
-        medium = archive.medium
-        if isinstance(medium, LocalStore):
-            return LocalConditional(medium.root / folder)
-        assert isinstance(medium, BucketStore)  # noqa: S101  there are two
-        return BucketConditional(medium.bucket, folder)
+        documents = archive.medium.documents(archive.own_folder)
+        if documents is None:
+            raise unfit(name, "nothing there can be changed on the condition that nobody else did")
+        return documents
+
+    async def aclose(self) -> None:
+        """Close the connections that were opened."""
+        for archive in (*self.places.values(), *self._given.values()):
+            await archive.medium.aclose()
 
 
 async def find_stored(locations: Locations, package: uuid.UUID, target: Target) -> tuple[Archive, Held]:
@@ -237,27 +244,45 @@ def _copies(it: LocationSettings) -> int:
 
 
 def open_archive(where: LocationSettings | str, credentials: Mapping[str, CredentialSettings] | None = None) -> Archive:
-    """Open a place: `file:///folder`, an absolute path, or a bucket."""
-    from ingestd.storage.local import LocalStore
-    from ingestd.storage.objects import BucketStore
-    from ingestd.storage.ocfl import OUR_FOLDER, OcflArchive
+    """Open a place: `file:///folder`, an absolute path, a bucket, or a folder on an SFTP server."""
+    from ingestd.storage.ocfl import OcflArchive
     from ingestd.storage.pairtree import PairtreeArchive
 
     it = LocationSettings(url=where) if isinstance(where, str) else where
+    if it.credentials:
+        _known(it.credentials, credentials or {}, "credentials")
     layout = OcflArchive if it.layout is Layout.OCFL else PairtreeArchive
-    made_in = f"{OUR_FOLDER}/parts" if layout is OcflArchive else ".ingestd/parts"
-    parts = urlsplit(it.url)
+    return layout(_open_store(it, (credentials or {}).get(it.credentials), f"{layout.own_folder}/parts"))
+
+
+def _open_store(it: LocationSettings, account: CredentialSettings | None, parts: str) -> Store:
+    from ingestd.storage.local import LocalStore
+    from ingestd.storage.objects import BucketStore
+
+    url = urlsplit(it.url)
     if is_object_url(it.url):
-        if it.credentials:
-            _known(it.credentials, credentials or {}, "credentials")
-        account = (credentials or {}).get(it.credentials)
-        return layout(BucketStore(open_bucket(it.url, account, endpoint=it.endpoint)))
-    if parts.scheme == "file" and parts.netloc in {"", "localhost"}:
-        return layout(LocalStore(Path(unquote(parts.path)), parts=made_in))
-    if not parts.scheme and it.url.startswith("/"):
-        return layout(LocalStore(Path(it.url), parts=made_in))
+        return BucketStore(open_bucket(it.url, account, endpoint=it.endpoint))
+    if url.scheme == "sftp":
+        return _open_sftp(it.url, account, parts)
+    if url.scheme == "file" and url.netloc in {"", "localhost"}:
+        return LocalStore(Path(unquote(url.path)), parts=parts)
+    if not url.scheme and it.url.startswith("/"):
+        return LocalStore(Path(it.url), parts=parts)
     raise SystemFault(
-        f"no storage backend for a URL that begins {parts.scheme or it.url[:1]!r}",  # the rest may hold a password
+        f"no storage backend for a URL that begins {url.scheme or it.url[:1]!r}",  # the rest may hold a password
         code=Code.SYSTEM_CONFIGURATION,
-        remediation="Use a folder (file:///srv/aips), s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or gs://BUCKET/PREFIX.",
+        remediation="Use a folder (file:///srv/aips), s3://BUCKET/PREFIX, az://CONTAINER/PREFIX, gs://BUCKET/PREFIX or "
+        "sftp://USER@HOST/FOLDER.",
     )
+
+
+def _open_sftp(url: str, account: CredentialSettings | None, parts: str) -> Store:
+    try:
+        from ingestd.storage.sftp import SftpStore
+    except ImportError as error:
+        raise SystemFault(
+            "SFTP needs the library asyncssh, which is not installed",
+            code=Code.SYSTEM_CONFIGURATION,
+            remediation="Install it: pip install 'ingestd[sftp]'.",
+        ) from error
+    return SftpStore.open(url, account, parts=parts)

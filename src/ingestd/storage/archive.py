@@ -8,6 +8,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from ingestd.errors import Code, DependencyError, StorageError
 from ingestd.premis import DigestAlgorithm, now
@@ -24,6 +25,9 @@ class Archive(ABC):
     back from the store and found the same. What lies there without one, after a crash, is not stored, is not listed,
     and is completed or replaced by whoever stores the package next.
     """
+
+    own_folder: ClassVar[str] = ".ingestd"
+    """Where the layout leaves room for what is no package: parts of files, documents of workers."""
 
     def __init__(self, store: Store) -> None:
         self.medium = store

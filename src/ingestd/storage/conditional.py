@@ -282,17 +282,18 @@ async def probe(store: Conditional, name: str) -> None:
     except DocumentExistsError:
         pass
     else:
-        raise _unfit(name, "it overwrites what it was told to create")
+        raise unfit(name, "it overwrites what it was told to create")
     newer = await store.replace(key, b"third " + key.encode(), tag)
     try:
         await store.replace(key, b"fourth " + key.encode(), tag)
     except DocumentChangedError:
         await store.remove(key, newer)
     else:
-        raise _unfit(name, "it overwrites what was changed meanwhile")
+        raise unfit(name, "it overwrites what was changed meanwhile")
 
 
-def _unfit(name: str, what: str) -> SystemFault:
+def unfit(name: str, what: str) -> SystemFault:
+    """Say that leases cannot be kept at a location."""
     return SystemFault(
         f"the location {name!r} has no conditional writes ({what}), which leases between workers need",
         code=Code.SYSTEM_CONFIGURATION,

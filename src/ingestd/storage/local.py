@@ -21,6 +21,7 @@ from pathlib import Path
 from ingestd.errors import Code, DependencyError, ResourceError, StorageError
 from ingestd.fixity import digest_now
 from ingestd.premis import DigestAlgorithm
+from ingestd.storage.conditional import LocalConditional
 from ingestd.storage.store import Entry
 from ingestd.workfolder import ran_out
 
@@ -42,6 +43,12 @@ class LocalStore:
 
     def name_of(self, key: str) -> str:
         return key
+
+    def documents(self, folder: str) -> LocalConditional:
+        return LocalConditional(self.root / folder)
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
 
     async def put(self, key: str, source: Path, *, take: bool = False, over: bool = False) -> None:
         def put() -> None:

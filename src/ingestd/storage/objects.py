@@ -14,6 +14,7 @@ from pathlib import Path
 from ingestd.errors import Code, StorageError
 from ingestd.objectstore import Bucket, ObjectExistsError, ObjectInfo
 from ingestd.premis import DigestAlgorithm
+from ingestd.storage.conditional import BucketConditional
 from ingestd.storage.store import Entry
 
 _PAGE = 500
@@ -34,6 +35,12 @@ class BucketStore:
 
     def name_of(self, key: str) -> str:
         return encode(key)
+
+    def documents(self, folder: str) -> BucketConditional:
+        return BucketConditional(self.bucket, folder)
+
+    async def aclose(self) -> None:
+        """Connections are obstore's."""
 
     async def put(self, key: str, source: Path, *, take: bool = False, over: bool = False) -> None:  # noqa: ARG002
         if await asyncio.to_thread(source.is_dir):

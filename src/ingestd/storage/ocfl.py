@@ -54,6 +54,8 @@ class _Object:
 class OcflArchive(Archive):
     """Packages as OCFL objects."""
 
+    own_folder = OUR_FOLDER
+
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self._declared = False

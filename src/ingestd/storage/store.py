@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ingestd.premis import DigestAlgorithm
+from ingestd.storage.conditional import Conditional
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,3 +81,9 @@ class Store(Protocol):
     async def check(self) -> None:
         """Raise `DependencyError` unless something could be stored now."""
         ...
+
+    def documents(self, folder: str) -> Conditional | None:
+        """Give small documents below a folder that several workers may change; None where there are no conditions."""
+        ...
+
+    async def aclose(self) -> None: ...

@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ingestd.config import EncryptionSettings
 from ingestd.errors import Code, SystemFault, Violation
+from ingestd.keeping import EncryptionSettings
 from ingestd.tools.packing import keep
 from ingestd.tools.pool import Argument, Limits, Pool
 

@@ -84,6 +84,8 @@ LIBRARIES = (
     ("bagit", "Checks bags.", CORE),
     ("aio-pika", "Talks to RabbitMQ.", "ingestd serve"),
     ("aiosqlite", "Keeps the journals.", CORE),
+    ("obstore", "Reads and writes object stores.", "sources and locations in object stores: ingestd[cloud]"),
+    ("asyncssh", "Stores AIPs on SFTP servers.", "locations on SFTP servers: ingestd[sftp]"),
     ("pydantic", "Checks requests and settings.", CORE),
     ("structlog", "Writes the log.", CORE),
     ("Unidecode", "Makes file names safe.", CORE),
