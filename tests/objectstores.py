@@ -1,9 +1,15 @@
-"""Object stores for tests: moto, which honours conditional writes, and rclone, which does not."""
+"""Object stores for tests: moto, which honours conditional writes, and rclone, which does not; and Azurite, Microsoft's
+emulator of Azure Blob Storage, for whoever has it: with `AZURITE=/path/to/azurite-blob` it is tested, too.
+"""
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
+import hmac
 import logging
+import os
 import shutil
 import socket
 import subprocess
@@ -13,6 +19,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +28,11 @@ from pydantic import SecretStr
 from ingestd.keeping import CredentialSettings
 
 KEY, SECRET = "testkey123", "testsecret123"
+AZURITE = os.environ.get("AZURITE", "")
+AZURE = ["azure"] if AZURITE else []
+"""The parameter of tests that run on Azure's protocol as well; none without the program."""
+_ACCOUNT = "devstoreaccount1"
+_ACCOUNT_KEY = base64.b64encode(b"a key for tests alone").decode()
 BUCKET = "aips"
 
 
@@ -117,6 +129,58 @@ def rclone_serving(protocol: str, folder: Path, *options: str) -> Iterator[int]:
     finally:
         process.kill()
         process.wait()
+
+
+class AzureServer(Server):
+    """A running Azurite with one container."""
+
+    @property
+    def credentials(self) -> CredentialSettings:
+        return CredentialSettings(endpoint=self.endpoint, account_name=_ACCOUNT, account_key=SecretStr(_ACCOUNT_KEY))
+
+    def url(self, prefix: str = "") -> str:
+        return f"az://{BUCKET}/{prefix}".rstrip("/")
+
+
+@contextlib.contextmanager
+def azurite(folder: Path) -> Iterator[Server]:
+    """Serve Azure Blob Storage out of `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    process = subprocess.Popen(
+        [
+            AZURITE,
+            "--silent",
+            "--disableTelemetry",
+            "--skipApiVersionCheck",
+            "--blobPort",
+            str(port),
+            "--location",
+            folder,
+        ],
+        env={**os.environ, "AZURITE_ACCOUNTS": f"{_ACCOUNT}:{_ACCOUNT_KEY}"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(port, process)
+        server = AzureServer(endpoint=f"http://127.0.0.1:{port}/{_ACCOUNT}")
+        _make_container(server)
+        yield server
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _make_container(server: Server) -> None:
+    """Ask for the container, signed with the account's key (Azure Storage, Shared Key)."""
+    headers = {"x-ms-date": datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S GMT"), "x-ms-version": "2021-12-02"}
+    said = "".join(f"{name}:{value}\n" for name, value in sorted(headers.items()))
+    text = "PUT" + "\n" * 12 + said + f"/{_ACCOUNT}/{_ACCOUNT}/{BUCKET}\nrestype:container"
+    signed = hmac.new(base64.b64decode(_ACCOUNT_KEY), text.encode(), hashlib.sha256).digest()
+    headers |= {"Authorization": f"SharedKey {_ACCOUNT}:{base64.b64encode(signed).decode()}", "Content-Length": "0"}
+    url = f"{server.endpoint}/{BUCKET}?restype=container"
+    urllib.request.urlopen(urllib.request.Request(url, method="PUT", headers=headers)).close()
 
 
 def free_port() -> int:

@@ -34,6 +34,12 @@ class ObjectExistsError(Exception):
     """There is an object under the key."""
 
 
+class NoBucketError(DependencyError):
+    """There is no such bucket, or container."""
+
+    default_code = Code.DEPENDENCY_STORAGE_UNAVAILABLE
+
+
 class ObjectChangedError(Exception):
     """The object is not, or no longer, the one that the tag stands for."""
 
@@ -147,7 +153,7 @@ class Bucket:
         """Write an object unless there is one; give its tag. Raises `ObjectExistsError`."""
         import obstore
 
-        with self._translated():
+        with self._writing():
             try:
                 return _tag(obstore.put(self._store, key, content, mode="create"))
             except (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError) as error:
@@ -167,7 +173,7 @@ class Bucket:
         """Write a small object, whatever was there."""
         import obstore
 
-        with self._translated():
+        with self._writing():
             return _tag(obstore.put(self._store, key, content))
 
     def upload(self, key: str, source: Path, attributes: Mapping[str, str] | None = None) -> None:
@@ -179,7 +185,7 @@ class Bucket:
 
         size = source.stat().st_size
         part = max(PART_BYTES, -(-size // _MOST_PARTS))
-        with self._translated():
+        with self._writing():
             obstore.put(
                 self._store, key, source, attributes=dict(attributes or {}), chunk_size=part, max_concurrency=_UPLOADS
             )
@@ -188,16 +194,20 @@ class Bucket:
         """Write a stream in parts, as `upload` does."""
         import obstore
 
-        with self._translated():
+        with self._writing():
             obstore.put(self._store, key, iter(chunks), chunk_size=PART_BYTES, max_concurrency=_UPLOADS)
 
     def list(self, prefix: str = "", after: str = "") -> Iterator[ObjectInfo]:
         """Give the objects below `prefix` (whole words of the key), after the key `after`, a page at a time."""
+        with self._translated():
+            for page in self._listed(prefix, after):
+                # Some stores that speak Azure's protocol do not know where to begin, and begin at the first.
+                yield from (info for info in map(_info, page) if info.key > after)
+
+    def _listed(self, prefix: str, after: str) -> Iterable[Iterable[Any]]:
         import obstore
 
-        with self._translated():
-            for page in obstore.list(self._store, prefix or None, offset=after or None, chunk_size=1000):
-                yield from map(_info, page)
+        return obstore.list(self._store, prefix or None, offset=after or None, chunk_size=1000)
 
     def delete(self, key: str) -> None:
         """Remove an object; one that is not there is no error."""
@@ -205,6 +215,18 @@ class Bucket:
 
         with self._translated(), contextlib.suppress(FileNotFoundError):
             obstore.delete(self._store, key)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What is written need not be there before; its bucket must."""
+        with self._translated():
+            try:
+                yield
+            except FileNotFoundError as error:
+                raise self._no_bucket() from error
+
+    def _no_bucket(self) -> NoBucketError:
+        return NoBucketError(f"there is no such bucket or container: {self.url}")
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -217,6 +239,8 @@ class Bucket:
                 f"{self.url} refused the credentials: {_first_line(error)}", code=Code.DEPENDENCY_STORAGE_AUTH
             ) from None
         except theirs.BaseError as error:
+            if "404 Not Found" in str(error):
+                raise self._no_bucket() from None
             raise DependencyError(
                 f"{self.url} did not answer as it should: {_first_line(error)}",
                 code=Code.DEPENDENCY_STORAGE_UNAVAILABLE,

@@ -21,7 +21,7 @@ from ingestd.storage.conditional import (
     LocalConditional,
     probe,
 )
-from tests.objectstores import Server, moto, rclone
+from tests.objectstores import AZURE, Server, azurite, moto, rclone
 
 Open = Callable[[], Conditional]
 
@@ -32,7 +32,13 @@ def server() -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(params=["local", "memory", "s3"])
+@pytest.fixture(scope="module")
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with azurite(tmp_path_factory.mktemp("azurite")) as running:
+        yield running
+
+
+@pytest.fixture(params=["local", "memory", "s3", *AZURE])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     """Opens the store that is tested; again, as another worker does, with every call."""
     if request.param == "local":
@@ -40,7 +46,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     if request.param == "memory":
         bucket = open_bucket("memory:///")
         return lambda: BucketConditional(bucket, "documents")
-    server = request.getfixturevalue("server")
+    server: Server = request.getfixturevalue("azure" if request.param == "azure" else "server")
     url = server.url(f"conditional/{uuid.uuid4()}")
     return lambda: BucketConditional(open_bucket(url, server.credentials), "documents")
 

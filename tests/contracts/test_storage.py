@@ -24,7 +24,7 @@ from ingestd.storage.objects import BucketStore, decode, encode
 from ingestd.storage.ocfl import OUR_FOLDER, OcflArchive
 from ingestd.storage.pairtree import PairtreeArchive, pairtree
 from ingestd.storage.store import Store
-from tests.objectstores import Server, moto, rclone
+from tests.objectstores import AZURE, Server, azurite, moto, rclone
 from tests.sftp_server import SshServer, sftp_stores, sshd
 from tests.storing import PACKAGE, SHA256, digest, make_bag, store, store_bag, write
 
@@ -35,6 +35,12 @@ LAYOUTS: dict[str, Callable[[Store], Archive]] = {"pairtree": PairtreeArchive, "
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Server]:
     with moto() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with azurite(tmp_path_factory.mktemp("azurite")) as running:
         yield running
 
 
@@ -51,12 +57,12 @@ def openssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
         yield running
 
 
-@pytest.fixture(params=["local", "s3", "sftp"])
+@pytest.fixture(params=["local", "s3", "sftp", *AZURE])
 async def medium(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Callable[[], Store]]:
     if request.param == "local":
         yield lambda: LocalStore(tmp_path / "store")
-    elif request.param == "s3":
-        server: Server = request.getfixturevalue("s3")
+    elif request.param in {"s3", "azure"}:
+        server: Server = request.getfixturevalue(request.param)
         url = server.url(str(uuid.uuid4()))
         yield lambda: BucketStore(open_bucket(url, server.credentials))
     else:

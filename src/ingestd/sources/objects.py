@@ -23,7 +23,7 @@ from ingestd.errors import Code, DependencyError, IngestError, SourceError
 from ingestd.keeping import CredentialSettings
 from ingestd.manifests import HASHES, asked_for
 from ingestd.oais import escape_name
-from ingestd.objectstore import Bucket, ObjectInfo, open_bucket
+from ingestd.objectstore import Bucket, NoBucketError, ObjectInfo, open_bucket
 from ingestd.premis import Digest, DigestAlgorithm, now
 from ingestd.sources.copying import CHUNK_BYTES, Worker, changed, no_room, reserve
 from ingestd.sources.downloads import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
@@ -375,6 +375,6 @@ def _worded(error: DependencyError) -> SourceError:
     code = Code.SOURCE_DOWNLOAD_INTERRUPTED
     if error.code is Code.DEPENDENCY_STORAGE_AUTH:
         code = Code.SOURCE_ACCESS_DENIED
-    elif "404 Not Found" in error.detail:  # a bucket that does not exist
+    elif isinstance(error, NoBucketError):
         code = Code.SOURCE_NOT_FOUND
     return SourceError(escape_name(error.detail), code=code)
