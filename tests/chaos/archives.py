@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,23 @@ from tests.objectstores import Server
 class Shelf:
     """A place for AIPs: `locations` and `settings` are for the workers."""
 
-    locations: Mapping[str, str | Mapping[str, str]]
-    archive: Archive
+    locations: Mapping[str, str | Mapping[str, Any]]
+    archives: Sequence[Archive]
+    """Each holds every AIP."""
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
 def folder_shelf(folder: Path) -> Shelf:
-    return Shelf(locations={"primary": folder.as_uri()}, archive=open_archive(folder.as_uri()))
+    return Shelf(locations={"primary": folder.as_uri()}, archives=[open_archive(folder.as_uri())])
+
+
+def two_shelves(folder: Path) -> Shelf:
+    """A copy in Archivematica's layout, and one in an OCFL storage root."""
+    pairtree, ocfl = {"url": (folder / "pairtree").as_uri()}, {"url": (folder / "ocfl").as_uri(), "layout": "ocfl"}
+    return Shelf(
+        locations={"primary": {"locations": ["first", "second"]}, "first": pairtree, "second": ocfl},
+        archives=[open_archive(LocationSettings.model_validate(place)) for place in (pairtree, ocfl)],
+    )
 
 
 def bucket_shelf(server: Server, prefix: str) -> Shelf:
@@ -38,21 +48,22 @@ def bucket_shelf(server: Server, prefix: str) -> Shelf:
     place = {"url": server.url(prefix), "credentials": "store"}
     return Shelf(
         locations={"primary": place},
-        archive=open_archive(LocationSettings(**place), {"store": CredentialSettings(**account)}),
+        archives=[open_archive(LocationSettings(**place), {"store": CredentialSettings(**account)})],
         settings={"CREDENTIALS": json.dumps({"store": account})},
     )
 
 
 async def hold_archive(shelf: Shelf, packages: set[str], scratch: Path) -> int:
     """There are exactly these AIPs, and each is whole: fetched, and verified as a stranger's. Gives how many bytes."""
-    held = [one async for one in shelf.archive.held()]
-    found = [str(one.package) for one in held]
-    assert sorted(found) == sorted(packages)
     size = 0
-    for one in held:
-        into = scratch / uuid.uuid4().hex
-        path = await shelf.archive.fetch(one, into)
-        size += path.stat().st_size
-        told = await aip.verify(path, scratch=into)
-        assert told.valid, (one.url, told.findings)
+    for archive in shelf.archives:
+        held = [one async for one in archive.held()]
+        found = [str(one.package) for one in held]
+        assert sorted(found) == sorted(packages)
+        for one in held:
+            into = scratch / uuid.uuid4().hex
+            path = await archive.fetch(one, into)
+            size += path.stat().st_size
+            told = await aip.verify(path, scratch=into)
+            assert told.valid, (one.url, told.findings)
     return size

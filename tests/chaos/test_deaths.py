@@ -8,13 +8,13 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.chaos.archives import bucket_shelf, folder_shelf, hold_archive
+from tests.chaos.archives import Shelf, bucket_shelf, folder_shelf, hold_archive, two_shelves
 from tests.chaos.fleet import DONE, LONG, Client, Fleet, Worker, chance, client, figure, hold_account, hold_links
 from tests.objectstores import Server, watched_moto
 from tests.rabbit import RabbitNode
@@ -255,9 +255,12 @@ def sample(dice: random.Random, every: list[tuple[int, bool]], count: int) -> li
     return dice.sample(every, count // 2) + dice.sample(late, count - count // 2)
 
 
-async def test_a_worker_that_dies_while_it_stores_in_a_folder_stores_one_aip(url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [folder_shelf, two_shelves] if LONG else [two_shelves])
+async def test_a_worker_that_dies_while_it_stores_in_folders_stores_one_aip_in_each(
+    make: Callable[[Path], Shelf], url: str, tmp_path: Path
+) -> None:
     dice = chance("folder")
-    shelf = folder_shelf(tmp_path / "aips")
+    shelf = make(tmp_path / "aips")
     fleet = Fleet(tmp_path / "fleet", url, shelf=shelf)
     requests: list[str] = []
     died = Counter[str]()
@@ -272,7 +275,7 @@ async def test_a_worker_that_dies_while_it_stores_in_a_folder_stores_one_aip(url
                 while not acme.terminal(identity) and not storing(worker, package):
                     await asyncio.sleep(0.001)
                 await asyncio.sleep(dice.uniform(0, 0.12))
-                committed = any(package in str(path) for path in (tmp_path / "aips").rglob("*.tar"))
+                committed = any(package in str(path) for path in (tmp_path / "aips").rglob("*.tar"))  # in one, at least
                 worker.kill()
                 died["AIP there" if committed else "AIP not there"] += 1
                 if dice.random() < 0.5:
@@ -285,7 +288,12 @@ async def test_a_worker_that_dies_while_it_stores_in_a_folder_stores_one_aip(url
             hold_account(acme, requests)
     assert {message.data["outcome"] for message in found.values()} <= DONE
     await hold_archive(shelf, {message.data["aip"]["id"] for message in found.values()}, tmp_path / "fetched")
-    figure("folder", requests=len(requests), **{name.replace(" ", "_"): count for name, count in died.items()})
+    figure(
+        "folder",
+        copies=len(shelf.archives),
+        requests=len(requests),
+        **{name.replace(" ", "_"): count for name, count in died.items()},
+    )
 
 
 def storing(worker: Worker, package: str) -> bool:

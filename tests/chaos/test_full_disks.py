@@ -1,4 +1,4 @@
-"""Disks that run full, of bytes and of files: small file systems in memory, which only root can mount."""
+"""Disks that run full, of bytes and of files, or may not be written: file systems in memory, mounted by root."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,33 +22,34 @@ from tests.acceptance.program import NO_DERIVATIVES
 from tests.sftp_server import sftp_stores, sshd
 from tests.small_service import House
 
-Disk = Callable[[str], Path]
 ON_TRUST = {"reserve_bytes": 0, "reserve_files": 0, "factor": 0.01}
 """Nothing is reckoned beforehand: what is tried here is what happens when that was wrong."""
 
 
+class Disk:
+    """A file system in memory: mounted by the first call, changed by the next. Gives its folder."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.mounted = False
+
+    def __call__(self, options: str, place: Path | None = None) -> Path:
+        self.place = place or self.place
+        self.place.mkdir(exist_ok=True)
+        how = ["-o", f"remount,{options}"] if self.mounted else ["-t", "tmpfs", "-o", options, "none"]
+        if subprocess.run(["mount", *how, self.place], capture_output=True, check=False).returncode:
+            pytest.skip("a file system can be mounted by root alone")
+        self.mounted = True
+        return self.place
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    """Mount, or change, a file system in memory: `disk("size=1m,nr_inodes=50")` gives its folder."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted: list[str] = []
-
-    def mount(options: str) -> Path:
-        remount = ["-o", f"remount,{options}"] if mounted else ["-t", "tmpfs", "-o", options, "none"]
-        if subprocess.run(["mount", *remount, place], capture_output=True, check=False).returncode:
-            pytest.skip("a file system can be mounted by root alone")
-        mounted.append(options)
-        return place
-
-    yield mount
-    if mounted:
-        subprocess.run(["umount", "--lazy", place], check=True)
-
-
-def small_files(source: Path, count: int) -> None:
-    for number in range(count):
-        (source / f"{number}.txt").write_text(f"number {number}")
+    """Give a way to mount a small disk: `disk("size=1m,nr_inodes=50")`."""
+    made = Disk(tmp_path / "disk")
+    yield made
+    if made.mounted:
+        subprocess.run(["umount", "--lazy", made.place], check=True)
 
 
 async def outcome(folder: Path, source: Path, aips: Path) -> EventData | ResourceError:
@@ -64,6 +65,11 @@ async def outcome(folder: Path, source: Path, aips: Path) -> EventData | Resourc
             return await ingest.preserve(source)
     except ResourceError as error:
         return error
+
+
+def small_files(source: Path, count: int) -> None:
+    for number in range(count):
+        (source / f"{number}.txt").write_text(f"number {number}")
 
 
 @pytest.mark.tool
@@ -101,6 +107,46 @@ async def test_a_full_disk_stops_a_package_which_goes_on_when_there_is_room(
     assert done.counts is not None
     assert 4 + files == done.counts.originals
     assert 1 == len(stored_below(stored))
+
+
+@pytest.mark.tool
+async def test_what_may_not_be_written_ends_with_its_name_and_goes_on_when_it_may(disk: Disk, tmp_path: Path) -> None:
+    """Archival storage that became read-only, as file systems do after an error; then a working folder."""
+    source = tmp_path / "source"
+    source.mkdir()
+    small_files(source, 3)
+    shelf = disk("size=20m")
+    (shelf / "aips").mkdir()
+    disk("ro")
+    failed = await outcome(tmp_path, source, shelf / "aips")
+    disk("rw")
+    done = await outcome(tmp_path, source, shelf / "aips")
+
+    assert isinstance(failed, EventData)
+    assert failed.error is not None
+    assert Code.STORAGE_UPLOAD_FAILED is failed.error.code
+    assert "Read-only file system" in failed.error.detail
+    assert isinstance(done, EventData)
+    assert Outcome.SUCCEEDED is done.outcome
+
+
+async def test_a_working_folder_that_may_not_be_written_costs_no_request_and_not_the_service(
+    disk: Disk, tmp_path: Path
+) -> None:
+    house = House(tmp_path)
+    async with house.open() as ingest:
+        house.work.mkdir(parents=True)
+        disk("ro", house.work)
+        await ingest.take(house.envelope(), returning=False)
+        await house.until(lambda: any(kind.terminal for kind in house.kinds()))
+        failed = house.events[-1].data
+        disk("rw")
+        await ingest.take(house.envelope("s"), returning=False)
+        await house.until(lambda: EventType.AIP_STORED in house.kinds())
+
+    assert failed.error is not None
+    assert Code.SYSTEM_BUG is failed.error.code
+    assert "Read-only file system" in failed.error.detail
 
 
 @pytest.mark.tool

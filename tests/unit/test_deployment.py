@@ -64,6 +64,14 @@ def test_every_setting_in_the_kubernetes_files_exists_and_is_valid() -> None:
     assert {str(root) for root in settings.sources.roots} <= mounts
 
 
+def test_the_image_does_not_run_as_root() -> None:
+    users = re.findall(r"^USER (\S+)", (REPOSITORY / "Dockerfile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    compose = load(REPOSITORY / "compose.yaml")["services"]["ingestd"]
+
+    assert int(users[-1].partition(":")[0]) > 0
+    assert compose.get("user", users[-1]) == users[-1]
+
+
 def test_no_service_of_kubernetes_leaks_into_the_settings() -> None:
     """Kubernetes would add INGESTD_METRICS_SERVICE_HOST and the like, which are no settings."""
     pod = load(KUBERNETES / "workers.yaml")["spec"]["template"]["spec"]
