@@ -16,7 +16,7 @@ import pytest
 from ingestd.admission import Admission, Need, available_memory, need_of
 from ingestd.config import Settings
 from ingestd.errors import Code, ResourceError
-from ingestd.ingest import Ingest
+from ingestd.ingest import Disposition, Ingest
 from ingestd.messages import EventType
 from ingestd.messages import Outcome as Result
 from ingestd.sections import AdmissionSettings
@@ -239,6 +239,21 @@ async def test_a_package_that_waits_can_be_cancelled(tmp_path: Path) -> None:
 
     assert result.outcome is Result.CANCELLED
     assert list(house.work.iterdir()) == []
+
+
+async def test_a_package_that_waits_for_room_is_its_worker_s_until_that_stops(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    house.settings = {"admission": PLENTY}
+    async with house.open("two") as two:
+        async with house.open("one") as one:
+            _no_room(one, [True])
+            await one.take(house.envelope(), returning=False)
+            await house.until(lambda: EventType.REQUEST_WAITING in house.kinds())
+            assert await two.take(house.envelope(), returning=True) is Disposition.ELSEWHERE
+        assert await two.take(house.envelope(), returning=True) is Disposition.TAKEN
+        await house.until(lambda: EventType.AIP_STORED in house.kinds())
+
+    assert 2 == house.events[-1].data.attempt
 
 
 async def test_no_request_is_asked_for_while_there_is_no_room(tmp_path: Path) -> None:
