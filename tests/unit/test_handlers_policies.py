@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from ingestd.fpr.layers import shipped_layer, site_layer
 from ingestd.fpr.registry import Registry
 from ingestd.handlers.policies import policy_check
 from ingestd.job import Outcome
-from ingestd.oais import File, FileUse
+from ingestd.oais import Facts, File, FileUse, Reingest
 from ingestd.premis import EventOutcome, EventType
 from tests import fpr_samples as samples
 from tests.bench import Bench, need, open_bench
@@ -112,6 +113,23 @@ async def test_the_policies_that_were_used_become_files_of_the_package(bench: Be
     assert files[0].digest is not None
     assert await bench.history.taken(["metadata", "metadata/submissionDocumentation"])
     assert sorted(p.name for p in bench.folder.iterdir() if p.is_file()) == []
+
+
+async def test_a_policy_that_an_earlier_version_was_held_against_is_another_file(bench: Bench) -> None:
+    add_policy(bench, "wave", "Wave")
+    bench.put("a.wav", WAVE, make=samples.sound)
+    await checked(bench)
+    (before,) = await recorded(bench)
+    (bench.root / before.path).unlink()
+    task = bench.task()
+    again = replace(task.package, reingest=Reingest.FULL, request_id=uuid.UUID(int=7))
+    bench.history.record(Facts(files=[replace(before, path="objects/submissionDocumentation/transfer-1/wave.xml")]))
+
+    outcome = await policy_check(replace(task, package=again), bench.services)
+
+    (after,) = outcome.facts.files
+    assert before.path == after.path
+    assert before.id != after.id
 
 
 async def test_the_submitters_own_file_of_a_policys_name_is_left_alone(bench: Bench) -> None:

@@ -3,15 +3,19 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from lxml import etree
 
-from ingestd.oais import escape_name, safe_name, unescape_name
-from tests.steps import a_package
+from ingestd.job import Task
+from ingestd.messages import RequestSource
+from ingestd.oais import FileUse, Reingest, escape_name, safe_name, unescape_name
+from ingestd.premis import Event, EventType, since_reingestion
+from tests.fakes import FakeHistory
+from tests.steps import AT, a_file, a_package
 
 names = st.binary(min_size=1, max_size=80).filter(lambda raw: b"\0" not in raw).map(os.fsdecode)
 
@@ -91,3 +95,41 @@ def test_labels_fit_in_a_file_name_however_long_a_name_becomes() -> None:
     assert str(package.id) in package.label
     assert package.transfer_id == uuid.uuid5(package.id, "transfer")
     assert package.transfer_label.endswith(str(package.transfer_id))
+
+
+@given(st.lists(st.sampled_from([EventType.REINGESTION, EventType.VIRUS_CHECK, "removal from backlog"])))
+def test_what_happened_since_a_reingestion_is_what_follows_the_last_one(types: list[str]) -> None:
+    events = [Event(object=uuid.UUID(int=1), type=type_, at=AT) for type_ in types]
+
+    since = list(since_reingestion(events))
+
+    assert EventType.REINGESTION not in [event.type for event in since]
+    assert events[len(events) - len(since) :] == since
+    assert len(since) == len(events) or events[-len(since) - 1].type == EventType.REINGESTION
+
+
+@pytest.mark.parametrize(
+    ("kind", "examined"),
+    [
+        (None, ["old", "copy", "papers", "new"]),
+        (Reingest.METADATA, ["new"]),
+        (Reingest.PARTIAL, ["new"]),
+        (Reingest.FULL, ["old", "new"]),
+    ],
+)
+def test_what_is_examined_depends_on_the_kind_of_reingest(
+    kind: Reingest | None, examined: list[str], tmp_path: Path
+) -> None:
+    uses = {"old": FileUse.ORIGINAL, "copy": FileUse.PRESERVATION, "papers": FileUse.METADATA, "new": FileUse.METADATA}
+    files = [a_file(name, use=use, row=row) for row, (name, use) in enumerate(uses.items(), start=1)]
+    task = Task(
+        package=a_package(reingest=kind, kept_rows=3 if kind else 0),
+        folder=tmp_path,
+        root=tmp_path,
+        history=FakeHistory(),
+        source=RequestSource(location="/nowhere"),
+        target="primary",
+        files=files,
+    )
+
+    assert examined == [file.path for file in task.at_hand]

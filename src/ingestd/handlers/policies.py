@@ -285,7 +285,7 @@ async def _keep_policy(task: Task, algorithm: DigestAlgorithm, policy: _Policy) 
                 return ()
             value = (await asyncio.to_thread(digest_now, place, (algorithm,)))[algorithm]
             record = File(
-                id=uuid.uuid5(task.package.id, f"file:{path}"),
+                id=uuid.uuid5(task.package.request_id or task.package.id, f"file:{path}"),
                 path=path,
                 original=path,
                 use=FileUse.SUBMISSION_DOCUMENTATION,
