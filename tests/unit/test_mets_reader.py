@@ -159,3 +159,22 @@ async def test_what_is_no_mets_is_an_error_that_says_so(tmp_path: Path, text: st
 
     assert Code.CONTENT_METADATA_INVALID is caught.value.code
     assert "METS.xml" == caught.value.violations[0].path
+
+
+@pytest.mark.parametrize(
+    ("schema", "standard"),
+    [('xsi:schemaLocation="http://www.loc.gov/mods/v3 http://www.loc.gov/standards/mods/mods.xsd"', True), ("", False)],
+)
+async def test_what_is_of_an_mdtype_of_mets_stays_so_where_its_schema_is_named(
+    schema: str, standard: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "METS.xml").write_text(
+        f"""<mets xmlns="http://www.loc.gov/METS/" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">
+        <dmdSec ID="d"><mdWrap MDTYPE="MODS"><xmlData>
+          <mods xmlns="http://www.loc.gov/mods/v3" {schema}><note>n</note></mods></xmlData></mdWrap></dmdSec>
+        <structMap><div/></structMap></mets>"""
+    )
+
+    (said,) = only(ReadDescription, await records(tmp_path / "METS.xml"))
+
+    assert ("MODS", standard) == (said.kind, said.standard)
