@@ -81,6 +81,19 @@ async def test_each_check_of_each_file_is_a_line_in_its_report(bench: Bench) -> 
     assert [["objects/c", identifier, "MediaInfo"]] == rows(bench, "characterization.csv")[1:]
 
 
+async def test_every_warning_is_a_line_in_their_report(bench: Bench) -> None:
+    await checked(bench)
+    many = [
+        Warning_(code="content.archive_corrupt", detail=f"in {bench.folder}", path=f"objects/{n}") for n in range(9)
+    ]
+    await bench.journal.record(Facts(warnings=many))
+
+    await bench.run(write_logs)
+
+    told = [row[:3] for row in rows(bench, "warnings.csv")[1:]]
+    assert [[f"objects/{n}", "content.archive_corrupt", "in "] for n in range(9)] == told[-9:]
+
+
 async def test_reports_that_would_be_empty_are_not_written(bench: Bench) -> None:
     await bench.run(write_logs)
 

@@ -121,6 +121,8 @@ def _print_warnings(warnings: list[WarningData]) -> None:
         print(f"  {warning.code} ({warning.count})")
         for sample in warning.samples:
             print(f"    {sample}")
+        if warning.count > len(warning.samples):
+            print(f"    … and {warning.count - len(warning.samples)} more")
 
 
 def print_error_data(error: ErrorData) -> None:

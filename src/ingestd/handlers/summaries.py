@@ -36,6 +36,7 @@ _CHECKS = {
 """Checks of files that have a report of their own, a line for each file and check."""
 _COLUMNS = ("file", "identifier", "at", "outcome", "by", "note")
 _CHARACTERIZED = "characterization.csv"
+_WARNINGS = "warnings.csv"
 _USES = {
     FileUse.ORIGINAL: "originals: what was received",
     FileUse.SUBMISSION_DOCUMENTATION: "papers about the deposit",
@@ -68,7 +69,7 @@ _HAPPENED = {
 
 
 async def write_logs(task: Task, services: Services) -> Outcome:
-    """Write the reports in `logs/`: changed names, removed files, checks of files, and `summary.json` of it all.
+    """Write the reports in `logs/`: changed names, removed files, checks of files, warnings, and `summary.json` of all.
 
     A report that would be empty is not written. The package's fact `summary` gets the summary too.
     """
@@ -87,7 +88,8 @@ async def write_logs(task: Task, services: Services) -> Outcome:
             events = await task.history.events([file.id for file in window])
             survey.add_removed(window, events)
             await asyncio.to_thread(reports.removed, window, events)
-    text = (await _summary(task, services, survey)).model_dump_json(indent=1, by_alias=True)
+        warnings = await _warnings(task, reports, [str(task.folder), str(services.settings.data_dir)])
+    text = (await _summary(task, services, survey, warnings)).model_dump_json(indent=1, by_alias=True)
     await asyncio.to_thread(_write, task.at(SUMMARY), text + "\n")
     return Outcome(facts=Facts(package={"summary": text}))
 
@@ -128,7 +130,7 @@ class _Reports:
         self._folder = folder
         self._files = files
         self._open: dict[str, TextIO] = {}
-        for name in (*_CHECKS.values(), _CHARACTERIZED, "filenameChange.log", "removedFiles.log"):
+        for name in (*_CHECKS.values(), _CHARACTERIZED, _WARNINGS, "filenameChange.log", "removedFiles.log"):
             (folder / name).unlink(missing_ok=True)
 
     def write(
@@ -156,6 +158,10 @@ class _Reports:
             for event in events.get(file.id, ())[-1:]:
                 self._out("removedFiles.log").write(f"{event.at.isoformat()} {event.detail}\n")
 
+    def warned(self, rows: Sequence[Sequence[str]]) -> None:
+        for row in rows:
+            self._row(_WARNINGS, ("file", "code", "detail", "job"), row)
+
     def _row(self, report: str, columns: Sequence[str], values: Sequence[str]) -> None:
         rows = [values] if report in self._open else [columns, values]
         csv.writer(self._out(report), lineterminator="\n").writerows(rows)
@@ -167,7 +173,7 @@ class _Reports:
         return self._open[name]
 
 
-async def _summary(task: Task, services: Services, survey: _Survey) -> PackageSummary:
+async def _summary(task: Task, services: Services, survey: _Survey, warnings: Sequence[WarningData]) -> PackageSummary:
     package, settings = task.package, services.settings
     facts = await task.history.facts()
     totals = await task.history.totals(under=OBJECTS)
@@ -197,7 +203,7 @@ async def _summary(task: Task, services: Services, survey: _Survey) -> PackageSu
             EventCount(type=kind, outcome=outcome, count=count)
             for (kind, outcome), count in sorted(survey.events.items())
         ],
-        warnings=await _warnings(task, [str(task.folder), str(settings.data_dir)]),
+        warnings=list(warnings),
         tools=[ToolData(name=n, version=v, used_for=u) for n, v, u in await task.history.tools()],
         processing=dict(package.processing),
         workflow_digest=package.workflow_digest,
@@ -205,18 +211,21 @@ async def _summary(task: Task, services: Services, survey: _Survey) -> PackageSu
     )
 
 
-async def _warnings(task: Task, places: Sequence[str]) -> list[WarningData]:
-    """Count the warnings by code, with a few in words, which name no place of this server."""
+async def _warnings(task: Task, reports: _Reports, places: Sequence[str]) -> list[WarningData]:
+    """Report every warning, and count them by code with a few in words; none names a place of this server."""
     counts: Counter[str] = Counter()
     samples: dict[str, list[str]] = {}
     async for window in task.history.warnings():
+        rows = []
         for warning in window:
+            path, words = escape_name(warning.path), warning.detail
+            for place in places:
+                words = words.replace(place, "")
+            rows.append((path, warning.code, words, warning.link))
             counts[warning.code] += 1
             if counts[warning.code] <= _SAMPLES:
-                words = f"{escape_name(warning.path)}: {warning.detail}" if warning.path else warning.detail
-                for place in places:
-                    words = words.replace(place, "")
-                samples.setdefault(warning.code, []).append(words[:300])
+                samples.setdefault(warning.code, []).append((f"{path}: {words}" if path else words)[:300])
+        await asyncio.to_thread(reports.warned, rows)
     return [WarningData(code=code, count=count, samples=samples[code]) for code, count in counts.items()]
 
 
