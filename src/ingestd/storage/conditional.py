@@ -19,15 +19,16 @@ import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ingestd.errors import Code, DependencyError, ResourceError, SystemFault
 from ingestd.objectstore import Bucket, ObjectChangedError, ObjectExistsError
+from ingestd.storage.disk import name_once, sync_folder, written
 from ingestd.workfolder import ran_out
 
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
-_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 _LOCK_SECONDS = 30.0
 _LOCK_PAUSE_SECONDS = 0.01
 _PAGE = 256
@@ -106,25 +107,27 @@ class LocalConditional:
 
     def _create(self, key: str, content: bytes) -> str:
         place = self._root / key
-        with self._locked(), _written(place, content) as new:
-            _link(new, place, key)
-        _sync_folder(place.parent)
+        with self._locked(), _made(place, content) as new:
+            try:
+                name_once(new, place)
+            except FileExistsError as error:
+                raise DocumentExistsError(key) from error
         return _tag(content)
 
     def _replace(self, key: str, content: bytes, tag: str) -> str:
         place = self._root / key
         with self._locked():
             self._must_be(key, tag)
-            with _written(place, content) as new:
+            with _made(place, content) as new:
                 new.rename(place)
-        _sync_folder(place.parent)
+        sync_folder(place.parent)
         return _tag(content)
 
     def _remove(self, key: str, tag: str) -> None:
         with self._locked():
             self._must_be(key, tag)
             (self._root / key).unlink()
-        _sync_folder((self._root / key).parent)
+        sync_folder((self._root / key).parent)
 
     def _must_be(self, key: str, tag: str) -> None:
         found = self._read(key)
@@ -171,41 +174,9 @@ def _wait_for(descriptor: int, root: Path) -> None:
             return
 
 
-@contextlib.contextmanager
-def _written(place: Path, content: bytes) -> Iterator[Path]:
-    """Write beside `place`, and to the disk, what is then linked or renamed to it."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    new = place.with_name(f".{place.name[:100]}.{uuid.uuid4().hex}")
-    try:
-        with new.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        yield new
-    finally:
-        new.unlink(missing_ok=True)
-
-
-def _link(new: Path, place: Path, key: str) -> None:
-    try:
-        os.link(new, place)
-    except FileExistsError as error:
-        if new.stat().st_nlink < 2:  # over NFS a link that was made may be answered as one that was there before
-            raise DocumentExistsError(key) from error
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        if place.exists():
-            raise DocumentExistsError(key) from error
-        new.rename(place)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _made(place: Path, content: bytes) -> AbstractContextManager[Path]:
+    """Make beside `place` what is then named or renamed to it."""
+    return written(place.with_name(f".{place.name[:100]}.{uuid.uuid4().hex}"), content)
 
 
 def _files(folder: Path) -> Iterator[Path]:

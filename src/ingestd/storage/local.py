@@ -22,6 +22,7 @@ from ingestd.errors import Code, DependencyError, ResourceError, StorageError
 from ingestd.fixity import digest_now
 from ingestd.premis import DigestAlgorithm
 from ingestd.storage.conditional import LocalConditional
+from ingestd.storage.disk import make_folder, name_once, sync_folder, written
 from ingestd.storage.store import Entry
 from ingestd.workfolder import ran_out
 
@@ -58,14 +59,14 @@ class LocalStore:
                 if part.exists() and part.samefile(place):
                     part.unlink()  # a crash between the two names of a finished file left the first
                 raise FileExistsError(key)
-            _make_folder(place.parent)
+            make_folder(place.parent)
             _bring(source, part, take=take)
             _flush_folders(place.parent)
             if over:
                 part.replace(place)
-                _sync_folder(place.parent)
+                sync_folder(place.parent)
             else:
-                _name_once(part, place)
+                name_once(part, place)
 
         with _translated(self.root, key):
             await asyncio.to_thread(put)
@@ -75,7 +76,7 @@ class LocalStore:
             place = self.root / key
             with self._written(place, content) as new:
                 try:
-                    _name_once(new, place)
+                    name_once(new, place)
                 except FileExistsError:
                     return False
             return True
@@ -88,7 +89,7 @@ class LocalStore:
             place = self.root / key
             with self._written(place, content) as new:
                 new.replace(place)
-            _sync_folder(place.parent)
+            sync_folder(place.parent)
 
         with _translated(self.root, key):
             await asyncio.to_thread(write)
@@ -162,17 +163,9 @@ class LocalStore:
 
     @contextlib.contextmanager
     def _written(self, place: Path, content: bytes) -> Iterator[Path]:
-        _make_folder(place.parent)
-        _make_folder(self._parts)
-        new = self._parts / uuid.uuid4().hex
-        try:
-            with new.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+        make_folder(place.parent)
+        with written(self._parts / uuid.uuid4().hex, content) as new:
             yield new
-        finally:
-            new.unlink(missing_ok=True)
 
     def _part(self, key: str) -> Path:
         return self._parts / hashlib.sha256(os.fsencode(key)).hexdigest()
@@ -216,7 +209,7 @@ def _walk(root: Path, prefix: str, after: Sequence[str]) -> Iterator[str]:
 
 
 def _bring(source: Path, part: Path, *, take: bool) -> None:
-    _make_folder(part.parent)
+    make_folder(part.parent)
     if not source.exists():
         if part.exists():  # moved here before a crash, perhaps before it was on disk
             _flush(part)
@@ -228,16 +221,6 @@ def _bring(source: Path, part: Path, *, take: bool) -> None:
         _copy(source, part)
     _flush(part)
     _flush_folders(part.parent)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (
-        FileExistsError,
-        FileNotFoundError,
-    ) as error:  # a file is where a folder should be; or none can be, as in /proc
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
 
 
 def _moved(source: Path, part: Path) -> bool:
@@ -263,7 +246,7 @@ def _flush(path: Path) -> None:
         for folder, _, files in os.walk(path):
             for file in files:
                 _flush(Path(folder) / file)
-            _sync_folder(Path(folder))
+            sync_folder(Path(folder))
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
@@ -284,36 +267,7 @@ def _forget_cached(path: Path) -> None:
 def _flush_folders(folder: Path) -> None:
     """Make the new folders of the pairtree durable, up to the root of the store."""
     for path in [folder, *list(folder.parents)[:8]]:
-        _sync_folder(path)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _name_once(part: Path, place: Path) -> None:
-    """Give a file its name; raise `FileExistsError` rather than replace anything."""
-    if place.exists():
-        raise FileExistsError(place)
-    if part.is_dir() or not _linked(part, place):
-        part.rename(place)  # a folder replaces nothing: renaming onto one that is not empty fails
-    _sync_folder(place.parent)
-
-
-def _linked(part: Path, place: Path) -> bool:
-    """Name a file by a hard link, which never replaces; say False where the file system has none."""
-    try:
-        os.link(part, place)
-    except OSError as error:
-        if error.errno in {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}:
-            return False
-        raise
-    part.unlink()
-    return True
+        sync_folder(path)
 
 
 def _remove(path: Path) -> None:
