@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 
 from ingestd.premis import DigestAlgorithm
-from ingestd.storage import Archive, Stored
+from ingestd.storage import Archive, Deposit, Stored
 
 PACKAGE = uuid.UUID("01234567-89ab-4def-8123-456789abcdef")
 SHA256 = DigestAlgorithm.SHA256
@@ -26,7 +26,7 @@ def write(tmp_path: Path, content: bytes = b"an AIP", name: str = "a.7z") -> Pat
 
 async def store(archive: Archive, source: Path, content: bytes, package: uuid.UUID = PACKAGE) -> Stored:
     return await archive.store(
-        source, package=package, name="a.7z", size_bytes=len(content), algorithm=SHA256, digest=digest(content)
+        source, Deposit(package=package, name="a.7z", size_bytes=len(content), algorithm=SHA256, digest=digest(content))
     )
 
 
@@ -48,4 +48,6 @@ def make_bag(folder: Path, payload: dict[str, bytes]) -> str:
 
 
 async def store_bag(archive: Archive, folder: Path, tag_digest: str) -> Stored:
-    return await archive.store(folder, package=PACKAGE, name="a", size_bytes=1, algorithm=SHA256, digest=tag_digest)
+    return await archive.store(
+        folder, Deposit(package=PACKAGE, name="a", size_bytes=1, algorithm=SHA256, digest=tag_digest)
+    )

@@ -13,7 +13,7 @@ from ingestd.messages import EventData, RequestState
 from ingestd.oais import Package
 from ingestd.premis import DigestAlgorithm
 from ingestd.results import record_with_pointer, result_data, stored_data
-from ingestd.storage import Locations
+from ingestd.storage import Deposit, Locations
 from ingestd.tools.packing import stored_name
 from ingestd.workflow import Workflow
 
@@ -47,11 +47,13 @@ async def found_stored(storing: Storing, package: Package, target: str, location
         return None
     copies = await store.store(
         Path(os.devnull) / "gone",  # nothing can be brought: what is there is proved
-        package=said.aip.id,
-        name=storing.name,
-        size_bytes=storing.size_bytes,
-        algorithm=DigestAlgorithm(storing.algorithm),
-        digest=storing.digest,
+        Deposit(
+            package=said.aip.id,
+            name=storing.name,
+            size_bytes=storing.size_bytes,
+            algorithm=DigestAlgorithm(storing.algorithm),
+            digest=storing.digest,
+        ),
     )
     stored = [stored_data(await record_with_pointer(store, one, said.aip.id)) for one in copies.stored]
     told = {name: getattr(said, name) for name in storing.data}

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ingestd.errors import Code, DependencyError, ResourceError, StorageError
 from ingestd.objectstore import Bucket, open_bucket
 from ingestd.premis import DigestAlgorithm
-from ingestd.storage import Archive, Held, PackageKind, Stored, folder_manifest
+from ingestd.storage import Archive, Deposit, Held, PackageKind, Stored, folder_manifest
 from ingestd.storage.local import LocalStore
 from ingestd.storage.objects import BucketStore, decode, encode
 from ingestd.storage.ocfl import OUR_FOLDER, OcflArchive
@@ -194,7 +194,8 @@ async def test_a_dip_that_is_a_plain_folder_lies_beside_its_aip(opened: Open, tm
 
     for _ in range(2):
         await opened().store(
-            dip, package=PACKAGE, name="dip", size_bytes=3, algorithm=SHA256, digest=value, kind=PackageKind.DIP
+            dip,
+            Deposit(package=PACKAGE, name="dip", size_bytes=3, algorithm=SHA256, digest=value, kind=PackageKind.DIP),
         )
     fetched = await opened().fetch(await found(opened(), kind=PackageKind.DIP), tmp_path / "out")
 
@@ -230,12 +231,14 @@ async def test_what_is_gone_is_told_as_gone(opened: Open, tmp_path: Path) -> Non
 async def test_small_files_lie_beside_the_package(opened: Open, tmp_path: Path) -> None:
     await opened().store(
         write(tmp_path),
-        package=PACKAGE,
-        name="a.7z",
-        size_bytes=6,
-        algorithm=SHA256,
-        digest=digest(b"an AIP"),
-        companions={"pointer.xml": b"<mets/>"},
+        Deposit(
+            package=PACKAGE,
+            name="a.7z",
+            size_bytes=6,
+            algorithm=SHA256,
+            digest=digest(b"an AIP"),
+            companions={"pointer.xml": b"<mets/>"},
+        ),
     )
 
     assert b"<mets/>" == await opened().companion(await found(opened()), "pointer.xml")
@@ -379,7 +382,7 @@ def _make(work: Path, what: str) -> tuple[Path, str]:
 
 
 async def _store_as(archive: Archive, source: Path, value: str) -> Stored:
-    return await archive.store(source, package=PACKAGE, name="a", size_bytes=1, algorithm=SHA256, digest=value)
+    return await archive.store(source, Deposit(package=PACKAGE, name="a", size_bytes=1, algorithm=SHA256, digest=value))
 
 
 async def _dies(archive: Archive, source: Path, value: str) -> bool:
@@ -447,20 +450,22 @@ async def test_a_reingest_is_a_version_and_an_independent_validator_finds_the_ro
     await store(archive, write(tmp_path), b"an AIP")
     tag_digest = make_bag(tmp_path / "bag", {"objects/a b%.txt": b"1", "objects/b": b"1"})
     await archive.store(
-        tmp_path / "bag", package=uuid.uuid4(), name="b", size_bytes=1, algorithm=SHA256, digest=tag_digest
+        tmp_path / "bag", Deposit(package=uuid.uuid4(), name="b", size_bytes=1, algorithm=SHA256, digest=tag_digest)
     )
     with pytest.raises(StorageError, match="other content"):
         await store(archive, write(tmp_path, b"better"), b"better")
 
     second = await archive.store(
         write(tmp_path, b"better"),
-        package=PACKAGE,
-        name="a.7z",
-        size_bytes=6,
-        algorithm=SHA256,
-        digest=digest(b"better"),
-        supersedes=digest(b"an AIP"),
-        companions={"pointer.xml": b"<mets/>"},
+        Deposit(
+            package=PACKAGE,
+            name="a.7z",
+            size_bytes=6,
+            algorithm=SHA256,
+            digest=digest(b"better"),
+            supersedes=digest(b"an AIP"),
+            companions={"pointer.xml": b"<mets/>"},
+        ),
     )
     valid = StorageRoot(root=str(tmp_path / "store")).validate()
 
@@ -475,7 +480,9 @@ async def test_with_any_algorithm_an_ocfl_root_is_valid(tmp_path: Path, algorith
     value = hashlib.new(algorithm.value, b"an AIP").hexdigest()
     archive = OcflArchive(LocalStore(tmp_path / "store", parts=f"{OUR_FOLDER}/parts"))
 
-    await archive.store(write(tmp_path), package=PACKAGE, name="a.7z", size_bytes=6, algorithm=algorithm, digest=value)
+    await archive.store(
+        write(tmp_path), Deposit(package=PACKAGE, name="a.7z", size_bytes=6, algorithm=algorithm, digest=value)
+    )
 
     assert StorageRoot(root=str(tmp_path / "store")).validate()
     assert value == await archive.read_back(await found(archive))

@@ -11,7 +11,7 @@ from ingestd.errors import StorageError
 from ingestd.leases import Storing
 from ingestd.messages import AipData, Checksum, CompressionAlgorithm
 from ingestd.premis import DigestAlgorithm
-from ingestd.storage import Locations
+from ingestd.storage import Deposit, Locations
 from tests.steps import a_package
 
 CONTENT = b"an AIP"
@@ -38,11 +38,9 @@ async def stored(locations: Locations, package: uuid.UUID, source: Path, content
     digest = hashlib.sha256(content).hexdigest()
     await locations.get("primary").store(
         source,
-        package=package,
-        name="Papers.tar",
-        size_bytes=len(content),
-        algorithm=DigestAlgorithm.SHA256,
-        digest=digest,
+        Deposit(
+            package=package, name="Papers.tar", size_bytes=len(content), algorithm=DigestAlgorithm.SHA256, digest=digest
+        ),
     )
 
 

@@ -8,7 +8,7 @@ from pydantic import SecretStr, ValidationError
 from ingestd.config import Settings
 from ingestd.errors import Code, DependencyError, RequestError, StorageError, SystemFault
 from ingestd.keeping import CredentialSettings, Layout, LocationSettings
-from ingestd.storage import Copies, Locations, Target, open_archive
+from ingestd.storage import Copies, Deposit, Locations, Target, open_archive
 from ingestd.storage.conditional import BucketConditional, LocalConditional
 from ingestd.storage.ocfl import OcflArchive
 from ingestd.storage.pairtree import PairtreeArchive
@@ -132,5 +132,5 @@ def test_documents_for_workers_lie_where_the_layout_allows_them(tmp_path: Path) 
 
 async def keep(target: Target, source: Path) -> Copies:
     return await target.store(
-        source, package=PACKAGE, name="a.7z", size_bytes=6, algorithm=SHA256, digest=digest(b"an AIP")
+        source, Deposit(package=PACKAGE, name="a.7z", size_bytes=6, algorithm=SHA256, digest=digest(b"an AIP"))
     )

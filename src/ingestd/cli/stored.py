@@ -24,7 +24,7 @@ from ingestd.cli.main import FAILED, OK
 from ingestd.config import Settings
 from ingestd.errors import Code, RequestError
 from ingestd.messages import RequestState
-from ingestd.storage import Archive, Held, Locations, PackageKind
+from ingestd.storage import Archive, Deposit, Held, Locations, PackageKind
 from ingestd.storage.audit import Finding, audit
 
 Copy = tuple[str, Archive, Held]
@@ -98,12 +98,14 @@ async def replicate(options: argparse.Namespace, settings: Settings, locations: 
         path = await archive.fetch(held, scratch)
         stored = await target.store(
             path,
-            package=held.package,
-            name=held.name,
-            size_bytes=await asyncio.to_thread(_size, path),
-            algorithm=held.algorithm,
-            digest=held.digest,
-            kind=held.kind,
+            Deposit(
+                package=held.package,
+                name=held.name,
+                size_bytes=await asyncio.to_thread(_size, path),
+                algorithm=held.algorithm,
+                digest=held.digest,
+                kind=held.kind,
+            ),
         )
     finally:
         await asyncio.to_thread(_clear, scratch)

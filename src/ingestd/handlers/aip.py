@@ -25,7 +25,7 @@ from ingestd.mets import pointer_name, structmap, validate, with_event, write
 from ingestd.oais import KEPT, VERSIONS, Facts, File, Warning_, escape_name
 from ingestd.premis import DigestAlgorithm, Event, EventOutcome, EventType, Program, now
 from ingestd.results import record_with_pointer
-from ingestd.storage import Stored
+from ingestd.storage import Deposit, Stored
 from ingestd.tools.packed import Member, digests
 from ingestd.tools.packing import algorithm_of, pack, packed_name, stored_name
 
@@ -333,14 +333,16 @@ async def store_aip(task: Task, services: Services) -> Outcome:
     await task.fence()
     copies = await target.store(
         path,
-        package=task.package.id,
-        name=path.name,
-        size_bytes=int(facts["aip_size"]),
-        algorithm=services.settings.digest_algorithm,
-        digest=facts["aip_digest"],
-        companions=await asyncio.to_thread(_companions, task.folder / "companions"),
+        Deposit(
+            package=task.package.id,
+            name=path.name,
+            size_bytes=int(facts["aip_size"]),
+            algorithm=services.settings.digest_algorithm,
+            digest=facts["aip_digest"],
+            companions=await asyncio.to_thread(_companions, task.folder / "companions"),
+            supersedes=json.loads(facts.get(KEPT, "{}")).get("digest", ""),
+        ),
         of_copy=partial(_of_replica, task),
-        supersedes=json.loads(facts.get(KEPT, "{}")).get("digest", ""),
     )
     await asyncio.to_thread(shutil.rmtree, bag_folder(task), ignore_errors=True)
     warnings = [

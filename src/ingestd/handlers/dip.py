@@ -26,7 +26,7 @@ from ingestd.messages import CompressionAlgorithm
 from ingestd.mets import Written, place_in_dip, validate, write_dip
 from ingestd.oais import DIP, Facts, File, FileUse, escape_name
 from ingestd.premis import DigestAlgorithm, now
-from ingestd.storage import PackageKind
+from ingestd.storage import Deposit, PackageKind
 from ingestd.tools.packed import Member, digests
 from ingestd.tools.packing import pack, suffix
 
@@ -180,12 +180,14 @@ async def store_dip(task: Task, services: Services) -> Outcome:
     with _as_warning("stored"):
         copies = await services.locations.get(task.target, trusted=task.trusted).store(
             path,
-            package=dip_id(task),
-            name=path.name,
-            size_bytes=int(facts["dip_size"]),
-            algorithm=services.settings.digest_algorithm,
-            digest=facts["dip_digest"],
-            kind=PackageKind.DIP,
+            Deposit(
+                package=dip_id(task),
+                name=path.name,
+                size_bytes=int(facts["dip_size"]),
+                algorithm=services.settings.digest_algorithm,
+                digest=facts["dip_digest"],
+                kind=PackageKind.DIP,
+            ),
         )
     await asyncio.to_thread(shutil.rmtree, path.parent, ignore_errors=True)
     stored = json.dumps([one.record() for one in copies.stored])

@@ -17,15 +17,15 @@ from urllib.parse import unquote, urlsplit
 from ingestd.errors import Code, IngestError, RequestError, SourceError, StorageError, SystemFault, Violation
 from ingestd.keeping import CredentialSettings, Layout, LocationSettings
 from ingestd.objectstore import is_object_url, open_bucket
-from ingestd.premis import DigestAlgorithm
-from ingestd.storage.archive import NO_COMPANIONS, Archive
+from ingestd.storage.archive import Archive
 from ingestd.storage.conditional import Conditional, unfit
-from ingestd.storage.holding import Held, PackageKind, Stored, folder_manifest
+from ingestd.storage.holding import Deposit, Held, PackageKind, Stored, folder_manifest
 from ingestd.storage.store import Store
 
 __all__ = [
     "Archive",
     "Copies",
+    "Deposit",
     "Held",
     "Locations",
     "PackageKind",
@@ -71,20 +71,7 @@ class Target:
         held = await archive.find(package) if archive else None
         return await archive.companion(held, name) if archive and held else None
 
-    async def store(
-        self,
-        source: Path,
-        *,
-        package: uuid.UUID,
-        name: str,
-        size_bytes: int,
-        algorithm: DigestAlgorithm,
-        digest: str,
-        kind: PackageKind = PackageKind.AIP,
-        companions: Mapping[str, bytes] = NO_COMPANIONS,
-        of_copy: CompanionsOfCopy | None = None,
-        supersedes: str = "",
-    ) -> Copies:
+    async def store(self, source: Path, deposit: Deposit, *, of_copy: CompanionsOfCopy | None = None) -> Copies:
         """Store a package on every place; `Archive.store` says how and what it raises. `of_copy` gives companions of
         their own to the copies, from those of all.
 
@@ -96,22 +83,14 @@ class Target:
         for number, (place, archive) in enumerate(self.places.items(), 1):
             take = number == len(self.places) and not failed
             try:
-                one = await archive.store(
-                    source,
-                    package=package,
-                    name=name,
-                    size_bytes=size_bytes,
-                    algorithm=algorithm,
-                    digest=digest,
-                    kind=kind,
-                    take=take,
-                    companions=await of_copy(place, stored, companions) if of_copy else companions,
-                    supersedes=supersedes,
-                )
+                one = deposit
+                if of_copy:
+                    one = replace(one, companions=await of_copy(place, stored, one.companions))
+                held = await archive.store(source, one, take=take)
             except IngestError as error:
                 failed.append((place, error))
             else:
-                stored.append(replace(one, location=place))
+                stored.append(replace(held, location=place))
         if len(stored) < self.min_copies:
             raise self._insufficient(len(stored), failed)
         return Copies(stored=stored, failed=failed)

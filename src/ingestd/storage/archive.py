@@ -6,16 +6,14 @@ import asyncio
 import json
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import ClassVar
 
 from ingestd.errors import Code, DependencyError, StorageError
 from ingestd.premis import DigestAlgorithm, now
-from ingestd.storage.holding import Held, PackageKind, Stored, fetch, read_back
+from ingestd.storage.holding import Deposit, Held, PackageKind, Stored, fetch, read_back
 from ingestd.storage.store import Store
-
-NO_COMPANIONS: Mapping[str, bytes] = {}
 
 
 class Archive(ABC):
@@ -33,25 +31,10 @@ class Archive(ABC):
         self.medium = store
 
     @abstractmethod
-    async def store(
-        self,
-        source: Path,
-        *,
-        package: uuid.UUID,
-        name: str,
-        size_bytes: int,
-        algorithm: DigestAlgorithm,
-        digest: str,
-        kind: PackageKind = PackageKind.AIP,
-        take: bool = True,
-        companions: Mapping[str, bytes] = NO_COMPANIONS,
-        supersedes: str = "",
-    ) -> Stored:
-        """Take `source` (a file or a folder, which with `take` may be moved away) as the package, under `name`.
+    async def store(self, source: Path, deposit: Deposit, *, take: bool = True) -> Stored:
+        """Take `source`: a file or a folder, which with `take` may be moved away.
 
-        Doing it again after a crash, when `source` may be gone, has the same result. `companions` are small files to
-        lie beside it, by name. `supersedes` is the digest of the version that this one takes the place of, where the
-        layout keeps versions.
+        Doing it again after a crash, when `source` may be gone, has the same result.
 
         Raises `StorageError` (`storage.conflict` when another package is there, `storage.verify_mismatch`,
         `storage.upload_failed`, `storage.outcome_unknown`), `ResourceError` when the disk is full, `DependencyError`
@@ -128,6 +111,20 @@ class Archive(ABC):
             ) from error
         if there != content:
             raise error
+
+    def _held_as(self, deposit: Deposit, *, key: str, cursor: str, version: str) -> Held:
+        return Held(
+            package=deposit.package,
+            kind=deposit.kind,
+            name=deposit.name,
+            key=key,
+            url=self.medium.url_of(key),
+            algorithm=deposit.algorithm,
+            digest=deposit.digest,
+            stored_at=now(),
+            cursor=cursor,
+            version=version,
+        )
 
     async def _stored(self, held: Held, size_bytes: int) -> Stored:
         """Say of a package that was just proved how it is stored."""

@@ -7,8 +7,8 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -27,6 +27,22 @@ class PackageKind(StrEnum):
 
     AIP = "aip"
     DIP = "dip"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Deposit:
+    """What is to be stored: a package, its name, and the digest that it must have."""
+
+    package: uuid.UUID
+    name: str
+    size_bytes: int
+    algorithm: DigestAlgorithm
+    digest: str
+    kind: PackageKind = PackageKind.AIP
+    companions: Mapping[str, bytes] = field(default_factory=dict)
+    """Small files that lie beside it, by name."""
+    supersedes: str = ""
+    """The digest of the version that this one takes the place of, where the layout keeps versions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

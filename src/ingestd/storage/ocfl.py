@@ -25,8 +25,8 @@ from ingestd import __version__
 from ingestd.errors import Code, StorageError
 from ingestd.oais import escape_name
 from ingestd.premis import DigestAlgorithm, now
-from ingestd.storage.archive import NO_COMPANIONS, Archive, conflict, deletion
-from ingestd.storage.holding import Held, PackageKind, Stored, lines
+from ingestd.storage.archive import Archive, conflict, deletion
+from ingestd.storage.holding import Deposit, Held, PackageKind, Stored, lines
 from ingestd.storage.store import Store
 
 EXTENSION = "0003-hash-and-id-n-tuple-storage-layout"
@@ -60,44 +60,20 @@ class OcflArchive(Archive):
         super().__init__(store)
         self._declared = False
 
-    async def store(
-        self,
-        source: Path,
-        *,
-        package: uuid.UUID,
-        name: str,
-        size_bytes: int,
-        algorithm: DigestAlgorithm,
-        digest: str,
-        kind: PackageKind = PackageKind.AIP,
-        take: bool = True,
-        companions: Mapping[str, bytes] = NO_COMPANIONS,
-        supersedes: str = "",
-    ) -> Stored:
+    async def store(self, source: Path, deposit: Deposit, *, take: bool = True) -> Stored:
         await self._declare()
-        there = await self._object(package, kind)
+        there = await self._object(deposit.package, deposit.kind)
         held = self._held(there, now()) if there.inventory else None
-        if held is not None and (held.digest, held.algorithm) == (digest, algorithm):
+        if held is not None and (held.digest, held.algorithm) == (deposit.digest, deposit.algorithm):
             await self._prove(held)
-            return await self._stored(held, size_bytes)
-        if held is not None and held.digest != supersedes:
-            raise conflict(held, digest)
+            return await self._stored(held, deposit.size_bytes)
+        if held is not None and held.digest != deposit.supersedes:
+            raise conflict(held, deposit.digest)
         version = f"v{there.head + 1}"
-        key = f"{there.root}/{version}/content/{name}"
-        new = Held(
-            package=package,
-            kind=kind,
-            name=name,
-            key=key,
-            url=self.medium.url_of(key),
-            algorithm=algorithm,
-            digest=digest,
-            stored_at=now(),
-            cursor=f"{there.root}/inventory.json",
-            version=version,
-        )
-        await self._add_version(there, new, source, companions, take=take)
-        return await self._stored(new, size_bytes)
+        key = f"{there.root}/{version}/content/{deposit.name}"
+        new = self._held_as(deposit, key=key, cursor=f"{there.root}/inventory.json", version=version)
+        await self._add_version(there, new, source, deposit.companions, take=take)
+        return await self._stored(new, deposit.size_bytes)
 
     async def _add_version(
         self, there: _Object, new: Held, source: Path, companions: Mapping[str, bytes], *, take: bool

@@ -14,14 +14,14 @@ import asyncio
 import os
 import re
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 from ingestd.errors import Code, StorageError
-from ingestd.premis import DigestAlgorithm, now
-from ingestd.storage.archive import NO_COMPANIONS, Archive, conflict, deletion, is_bag
-from ingestd.storage.holding import Held, PackageKind, Stored, folder_manifest
+from ingestd.premis import DigestAlgorithm
+from ingestd.storage.archive import Archive, conflict, deletion, is_bag
+from ingestd.storage.holding import Deposit, Held, PackageKind, Stored, folder_manifest
 from ingestd.storage.store import Entry
 
 _ALGORITHMS = "|".join(one.value for one in DigestAlgorithm)
@@ -38,59 +38,26 @@ def pairtree(package: uuid.UUID) -> str:
 class PairtreeArchive(Archive):
     """Packages, packed or as folders, in a pairtree."""
 
-    async def store(
-        self,
-        source: Path,
-        *,
-        package: uuid.UUID,
-        name: str,
-        size_bytes: int,
-        algorithm: DigestAlgorithm,
-        digest: str,
-        kind: PackageKind = PackageKind.AIP,
-        take: bool = True,
-        companions: Mapping[str, bytes] = NO_COMPANIONS,
-        supersedes: str = "",
-    ) -> Stored:
-        held = await self.find(package, kind)
-        if held is None or (supersedes == held.digest and digest != held.digest):
-            held = self._wanted(package, kind, name, algorithm, digest, after=held)
+    async def store(self, source: Path, deposit: Deposit, *, take: bool = True) -> Stored:
+        held = await self.find(deposit.package, deposit.kind)
+        if held is None or (deposit.supersedes == held.digest and deposit.digest != held.digest):
+            held = self._wanted(deposit, after=held)
             await self._bring(held, source, take=take)
-            for companion, content in companions.items():
+            for companion, content in deposit.companions.items():
                 await self.medium.write(f"{held.key.rpartition('/')[0]}/{companion}", content)
             await self._sign(held)
             await self.medium.delete(f"{held.key}.storing")
-        elif (held.digest, held.algorithm) != (digest, algorithm):
-            raise conflict(held, digest)
+        elif (held.digest, held.algorithm) != (deposit.digest, deposit.algorithm):
+            raise conflict(held, deposit.digest)
         else:
             await self._prove(held)
             await self.medium.delete(f"{held.key}.storing")
-        return await self._stored(held, size_bytes)
+        return await self._stored(held, deposit.size_bytes)
 
-    def _wanted(
-        self,
-        package: uuid.UUID,
-        kind: PackageKind,
-        name: str,
-        algorithm: DigestAlgorithm,
-        digest: str,
-        *,
-        after: Held | None,
-    ) -> Held:
+    def _wanted(self, deposit: Deposit, *, after: Held | None) -> Held:
         version = f"v{_number(after) + 1}" if after else ""
-        key = "/".join(part for part in (_folder(package, kind), version, name) if part)
-        return Held(
-            package=package,
-            kind=kind,
-            name=name,
-            key=key,
-            url=self.medium.url_of(key),
-            algorithm=algorithm,
-            digest=digest,
-            stored_at=now(),
-            cursor=f"{key}.{algorithm}",
-            version=version,
-        )
+        key = "/".join(part for part in (_folder(deposit.package, deposit.kind), version, deposit.name) if part)
+        return self._held_as(deposit, key=key, cursor=f"{key}.{deposit.algorithm}", version=version)
 
     async def _bring(self, held: Held, source: Path, *, take: bool) -> None:
         """Bring the content to its place, and prove it there. What is there is left, unless it is known to be ours."""
