@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY
 
 pytestmark = [pytest.mark.tool]
 
-BROKER, ACCESS, SECRET, TOKEN, ACCOUNT, SAS = (f"s3cr3t-{name}-v4lue" for name in "bastcx")
+BROKER, ACCESS, SECRET, TOKEN, ACCOUNT, SAS, PASSWORD, PASSPHRASE = (f"s3cr3t-{name}-v4lue" for name in "bastcxpq")
 USERINFO, SIGNATURE = "s3cr3t-userinfo-v4lue", "s3cr3t-signature-v4lue"
 
 
@@ -28,6 +28,8 @@ def run(folder: Path, *arguments: str | Path) -> str:
         "session_token": TOKEN,
         "account_key": ACCOUNT,
         "sas_token": SAS,
+        "password": PASSWORD,
+        "passphrase": PASSPHRASE,
     }
     mine = {
         "INGESTD_DATA_DIR": str(folder / "data"),
