@@ -41,6 +41,8 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
 def test_what_is_stored_is_listed_located_and_fetched(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert 0 == main(["aip", "list", "--json"])
     assert {str(PACKAGE), str(OTHER)} == {str(line["package"]) for line in lines(capsys)}
+    assert 0 == main(["aip", "list"])
+    assert f"{PACKAGE}  aip  v1  " in capsys.readouterr().out
     assert 0 == main(["aip", "locate", str(PACKAGE)])
     assert content_of(house).as_uri() in capsys.readouterr().out
     assert 0 == main(["aip", "fetch", str(PACKAGE), "--output", str(house / "out")])

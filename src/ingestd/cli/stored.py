@@ -52,7 +52,8 @@ async def stored_list(options: argparse.Namespace, settings: Settings, locations
             if options.json:
                 print(json.dumps(_record(name, held), ensure_ascii=False))
             else:
-                print(f"{held.package}  {held.kind}  {name}  {held.stored_at:%Y-%m-%d}  {held.name}")
+                version = held.version or "v1"
+                print(f"{held.package}  {held.kind}  {version}  {name}  {held.stored_at:%Y-%m-%d}  {held.name}")
     return OK
 
 
