@@ -157,6 +157,22 @@ def test_every_tool_says_where_it_comes_from_and_how_its_version_is_asked(regist
     assert without == []
 
 
+def test_programs_that_would_use_every_processor_are_told_how_many_threads_they_may_use(registry: Registry) -> None:
+    told = {
+        "ffmpeg -nostdin": "-threads %threads%",
+        "-frames:v": "-filter_threads %threads%",
+        "-c:v": "-filter_threads %threads%",
+        "convert ": "-limit thread %threads%",
+        "7z x": "-mmt=%threads%",
+    }
+    scripts = [command.script for command in registry.active(Command)]
+
+    assert all(any(program in script for script in scripts) for program in told)
+    for script in scripts:
+        for program, option in told.items():
+            assert program not in script or option in script, script
+
+
 def test_no_program_reads_over_a_network(registry: Registry) -> None:
     scripts = [command.script for command in registry.active(Command)]
 

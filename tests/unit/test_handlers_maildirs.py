@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import mailbox
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -11,15 +12,22 @@ import pytest
 from ingestd.errors import Code, ContentError
 from ingestd.handlers.maildirs import UNREAD, extract_mail_attachments, normalize_maildirs
 from ingestd.handlers.names import change_object_names
+from ingestd.handlers.normalization import normalize
+from ingestd.handlers.reports import REPORT, write_normalization_report
 from ingestd.handlers.transfer import remove_hidden_files_and_directories
-from ingestd.oais import FileUse, TransferType
-from ingestd.premis import EventType
+from ingestd.oais import Facts, FileUse, TransferType
+from ingestd.premis import EventType, Format
+from tests.normalizing import TEXT, command, rule
 from tests.normalizing import bench as workshop
 from tests.steps import Bench, a_package
 
 MAIL = a_package(type=TransferType.MAILDIR)
 MESSAGE = "objects/Mail/cur/1700000000.M1P1.host:2,S"
 SAFE = "objects/Mail/cur/1700000000.M1P1.host_2_S"
+
+
+KEPT = command("kept", "cp %fileFullName% %OUT%.txt") + rule("kept")
+NO_MBOX = '[[disable]]\nkind = "rule"\nid = "preservation:archivematica-maildir"\n'
 
 
 def a_message(*attached: tuple[str, bytes], subject: str = "Hello") -> EmailMessage:
@@ -176,3 +184,34 @@ async def test_a_maildir_gets_an_mbox_of_all_its_messages_beside_it(tmp_path: Pa
             event for event in (await made.journal.events([mbox.id]))[mbox.id] if event.type == EventType.NORMALIZATION
         ]
         assert "%transferDirectory%objects/Mail/" == normalized.note
+
+
+async def test_with_access_copies_the_dip_gets_an_mbox_too(tmp_path: Path) -> None:
+    async with workshop(tmp_path) as made:
+        made.package = MAIL
+        await prepared(made, a_maildir(a_message().as_bytes()))
+
+        await made.run(normalize_maildirs, options={"purpose": "access"})
+
+        (mbox,) = await made.files(uses=(FileUse.ACCESS,))
+        assert mbox.path.startswith("DIP/objects/")
+        assert mbox.path.endswith("-Mail.mbox")
+        with contextlib.closing(mailbox.mbox(made.root / mbox.path)) as messages:
+            assert 2 == len(messages)
+
+
+@pytest.mark.parametrize(("site", "copies"), [(KEPT, 0), (KEPT + NO_MBOX, 2)])
+async def test_messages_have_no_copy_but_the_mbox_of_the_whole(tmp_path: Path, site: str, copies: int) -> None:
+    async with workshop(tmp_path, site) as made:
+        made.package = MAIL
+        await made.receive({**a_maildir(b"A: b\n\nc"), "objects/Mail/cur.txt": b"x"})
+        files = [replace(file, format=Format(name="Text", puid=TEXT)) for file in await made.files()]
+        await made.journal.record(Facts(files=files))
+
+        await made.run_files(normalize)
+        await made.run(write_normalization_report)
+
+        assert copies + 1 == len(await made.files(uses=(FileUse.PRESERVATION,)))
+        said = (made.root / REPORT).read_text()
+        assert 2 - copies == said.count(",with its maildir,")
+        assert copies + 1 == said.count(",normalized,")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ingestd.derivatives.maildirs import MAILDIR, with_its_maildir
 from ingestd.derivatives.making import Maker, rule_for, side_by_side
 from ingestd.derivatives.records import (
     FAILED,
@@ -19,6 +20,7 @@ from ingestd.derivatives.renewing import made_before, replaced
 
 __all__ = [
     "FAILED",
+    "MAILDIR",
     "MANUAL",
     "STEM_CHARACTERS",
     "Made",
@@ -33,4 +35,5 @@ __all__ = [
     "rule_for",
     "rule_uses",
     "side_by_side",
+    "with_its_maildir",
 ]

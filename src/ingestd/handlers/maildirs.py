@@ -13,19 +13,17 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from ingestd.derivatives import Maker, NotMade, Order, recorded
-from ingestd.fpr.records import Purpose, Rule
+from ingestd.derivatives import MAILDIR, Maker, NotMade, Order, recorded
+from ingestd.fpr.records import FormatVersion, Purpose
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.metadata.mail import FOLDERS, Attachment, UnreadableMailError, attachments, no_maildir
-from ingestd.oais import Directory, Facts, File, FileUse, TransferType, Warning_, escape_name, safe_name
+from ingestd.oais import DIP, Directory, Facts, File, FileUse, TransferType, Warning_, escape_name, safe_name
 from ingestd.premis import Digest, DigestAlgorithm, Event, EventType, now
 from ingestd.sources.contents import short
 
-FORMAT = "archivematica-maildir"
-"""The registry's word for a folder of this kind, which no program identifies."""
 UNREAD = "content.mail_unread"
 LINK = "Make an mbox of each maildir"
-_LOSS = "no maildir has an mbox beside it"
+_LOSS = "no maildir has an mbox"
 _PLACE = "mail_attachments"
 
 
@@ -159,40 +157,42 @@ class _Extracted:
 
 
 async def normalize_maildirs(task: Task, services: Services) -> AsyncIterator[Outcome]:
-    """Make an mbox of every maildir with all that is in it, beside it, by the registry's rule for maildirs."""
+    """Make an mbox of every maildir with all that is in it, by the registry's rule for maildirs.
+
+    It goes beside the maildir, or with option `purpose` = `access` into the DIP.
+    """
     if task.package.type is not TransferType.MAILDIR:
         return
     maker = Maker.of(
         services.settings, services.commands, package=task.package, folder=task.folder, root=task.root, files=1
     )
     async for directory in _maildirs(task):
-        yield await _mbox(task, services, maker, directory)
+        yield await _mbox(task, services, maker, directory, Purpose(task.options.get("purpose", "preservation")))
 
 
-async def _mbox(task: Task, services: Services, maker: Maker, directory: Directory) -> Outcome:
+async def _mbox(task: Task, services: Services, maker: Maker, directory: Directory, purpose: Purpose) -> Outcome:
     """Make one mbox. It is no file's derivative, so the event that made it is its own, and names the maildir."""
     size = (await task.history.totals(under=directory.path)).bytes
     id_ = directory.id or uuid.uuid5(task.package.id, f"directory:{escape_name(directory.original)}")
     whole = File(id=id_, path=directory.path, original=directory.original, size_bytes=size)
-    rules = (one for one in services.registry.active(Rule) if one.format == FORMAT)
-    rule = next((one for one in rules if one.purpose is Purpose.PRESERVATION), None)
+    version = services.registry.find(FormatVersion, MAILDIR)
+    rule = next(iter(services.registry.rules(purpose, version)), None)
     command = services.registry.command(rule.command) if rule else None
     if rule is None or command is None:
         return Outcome()
-    inside = directory.path == "objects"
-    place = PurePosixPath(directory.path) if inside else PurePosixPath(directory.path).parent
+    use, place = _place_of(directory, purpose)
     order = Order(
         file=whole,
         path=task.at(directory.path),
-        purpose=Purpose.PRESERVATION,
+        purpose=purpose,
         command=command,
-        folder=task.at(str(place)),
+        folder=task.at(place),
         rule=rule.id,
     )
     made = await maker.make(order)
     if isinstance(made, NotMade):
         return Outcome(facts=Facts(warnings=[made.warning(whole, LINK, _LOSS)]))
-    facts = recorded(made, f"{place}/{made.path.name}", whole, FileUse.PRESERVATION)
+    facts = recorded(made, f"{place}/{made.path.name}", whole, use)
     if await task.history.files_by_id([made.id]):
         return Outcome()
     event = Event(
@@ -207,3 +207,12 @@ async def _mbox(task: Task, services: Services, maker: Maker, directory: Directo
         facts=Facts(files=[replace(facts.file, derived_from=None)], events=[*facts.events, event]),
         tools=[ToolUse(name=made.tool, version=made.tool_version, used_for="normalization")],
     )
+
+
+def _place_of(directory: Directory, purpose: Purpose) -> tuple[FileUse, str]:
+    """Say what use the mbox of a maildir is of, and the folder that it goes to."""
+    if purpose is Purpose.ACCESS:
+        return FileUse.ACCESS, f"{DIP}/objects"
+    if directory.path == "objects":
+        return FileUse.PRESERVATION, directory.path
+    return FileUse.PRESERVATION, str(PurePosixPath(directory.path).parent)

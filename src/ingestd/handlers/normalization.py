@@ -19,6 +19,7 @@ from ingestd.derivatives import (
     replaced,
     rule_for,
     rule_uses,
+    with_its_maildir,
 )
 from ingestd.fpr.records import Purpose
 from ingestd.job import Outcome, Services, Task, ToolUse
@@ -32,9 +33,9 @@ _LOSS = "files that it should normalize have no preservation copy"
 async def normalize(task: Task, services: Services) -> Outcome:
     """Make the preservation copies that the registry has rules for, beside their originals.
 
-    A file that has a preservation copy, supplied with the transfer, gets no other one. In a reingest, one that was made
-    before is removed (`deletion`) once it is made anew. The original's `normalization` event names the command and, in
-    its note, the copy.
+    A file that has a preservation copy, supplied with the transfer, gets no other one, and a message of a maildir none
+    but the mbox of the whole. In a reingest, one that was made before is removed (`deletion`) once it is made anew. The
+    original's `normalization` event names the command and, in its note, the copy.
     """
     maker = Maker.of(
         services.settings,
@@ -62,6 +63,7 @@ async def normalize(task: Task, services: Services) -> Outcome:
         and not any(
             copy.use is FileUse.PRESERVATION and copy not in former.get(file.id, ()) for copy in known.get(file.id, ())
         )
+        and not with_its_maildir(services.registry, task.package, file)
     ]
     answers = await maker.make_all(orders, at_once=services.settings.tools.processes)
     files: list[File] = []

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import aiofiles
 
-from ingestd.derivatives import MANUAL, rule_for
+from ingestd.derivatives import MANUAL, rule_for, with_its_maildir
 from ingestd.fpr.commands import Commands
 from ingestd.fpr.records import Command, Purpose
 from ingestd.job import Outcome, Services, Task
@@ -64,10 +64,10 @@ async def write_normalization_report(task: Task, services: Services) -> Outcome:
     """Write `logs/normalization.csv`: a line for each original and each purpose that was asked for, or preservation.
 
     Outcomes are `normalized`, `default` (by the default rule: there is no other, or it failed), `manual` (supplied),
-    `failed`, `tool not installed`, `not asked for`, and where there is no rule `kept as it is` (fit for preservation,
-    by the registry), `no rule` or `format not known`. The package's facts get the counts:
-    `normalization_<purpose>_<outcome>`, and in `normalized` what was made of which format, for each purpose
-    `messages.NormalizedData` as JSON.
+    `failed`, `tool not installed`, `not asked for`, `with its maildir` (a message, which the maildir's mbox has), and
+    where there is no rule `kept as it is` (fit for preservation, by the registry), `no rule` or `format not known`. The
+    package's facts get the counts: `normalization_<purpose>_<outcome>`, and in `normalized` what was made of which
+    format, for each purpose `messages.NormalizedData` as JSON.
     """
     aims = [aim for aim in _AIMS if aim.always or task.package.processing.get(aim.option)]
     report = _Report(task, services.commands, aims)
@@ -144,7 +144,7 @@ class _Report:
         rule = rule_for(self._registry, seen.aim.purpose, seen.source)
         command = self._registry.command(rule.command) if rule else None
         outcome = self._outcome(seen, command)
-        followed = rule if outcome not in {"no rule", "manual"} else None
+        followed = rule if outcome not in {"no rule", "manual", "with its maildir"} else None
         self.outcomes[f"{seen.aim.purpose}_{outcome.replace(' ', '_')}"] += 1
         if seen.copy and seen.made:
             self._made[seen.aim.purpose][name, puid, *_words(seen.copy), self._command_of(seen.made)] += 1
@@ -206,6 +206,8 @@ class _Report:
     def _not_made(self, seen: _Seen, command: Command) -> str:
         if not self._task.package.processing.get(seen.aim.option):
             return "not asked for"
+        if seen.aim.purpose is Purpose.PRESERVATION and with_its_maildir(self._registry, self._task.package, seen.file):
+            return "with its maildir"
         if command.id not in self._able:
             self._able[command.id] = self._commands.resolve(command)
         if self._able[command.id] is None:
