@@ -181,3 +181,77 @@ def test_archivematicas_spelling_is_understood() -> None:
     request = read_request(b'{"source": {"location": "/x"}, "type": "DSpace"}').data
 
     assert TransferType.DSPACE is request.type
+
+
+DUBLIN_CORE = """<?xml version="1.0" encoding="utf-8"?>
+<dublin_core schema="dc"><dcvalue element="title" qualifier="none" language="en">On light</dcvalue>
+<dcvalue element="contributor" qualifier="author">Keeper, Ann</dcvalue>
+<dcvalue element="date" qualifier="issued">1999</dcvalue><dcvalue element="subject"> </dcvalue></dublin_core>"""
+LOCAL = '<dublin_core schema="local"><dcvalue element="shelf" qualifier="mark">X 1</dcvalue></dublin_core>'
+LIST = """thesis ü.pdf\tbundle:ORIGINAL\tdescription:The thesis\tprimary:true
+thesis ü.pdf.txt\tbundle:TEXT
+license.txt
+data.csv\tbundle:ORIGINAL\tpermissions:-r 'Staff'
+-r -s 1 -f far/away.tif
+"""
+
+
+def simple_item(folder: str, contents: str = LIST) -> dict[str, bytes]:
+    """An item in DSpace's Simple Archive Format."""
+    files = {
+        "dublin_core.xml": DUBLIN_CORE,
+        "metadata_local.xml": LOCAL,
+        "contents": contents,
+        "handle": "123456789/7\n",
+        "thesis ü.pdf": "%PDF-1.4",
+        "thesis ü.pdf.txt": "light",
+        "license.txt": "I grant.",
+        "data.csv": "1,2",
+    }
+    return {f"{folder}/{name}": content.encode() for name, content in files.items()}
+
+
+async def test_an_item_in_the_simple_archive_format_is_taken_over(bench: Bench) -> None:
+    await bench.receive(simple_item("objects/item_000"))
+
+    await bench.run(read_dspace_exports)
+
+    folder = "objects/item_000"
+    thesis, text = await file_at(bench, "thesis ü.pdf", folder), await file_at(bench, "thesis ü.pdf.txt", folder)
+    assert (FileUse.ORIGINAL, "The thesis") == (thesis.use, thesis.label)
+    assert (FileUse.TEXT_OCR, thesis.id) == (text.use, text.derived_from)
+    assert FileUse.LICENSE is (await file_at(bench, "license.txt", folder)).use
+    for name in ("dublin_core.xml", "metadata_local.xml", "contents", "handle"):
+        assert FileUse.METADATA is (await file_at(bench, name, folder)).use
+    directory = await bench.journal.directory_received_as(folder)
+    assert directory is not None
+    assert directory.id is not None
+    said = [one for _, one in (await bench.journal.descriptions([directory.id]))[directory.id]]
+    assert [
+        ("dc.title", "On light"),
+        ("dc.contributor", "Keeper, Ann"),
+        ("dcterms.issued", "1999"),
+        ("dc.identifier", "hdl:123456789/7"),
+    ] == [tuple(pair) for pair in said[0].pairs]
+    assert [("local_shelf_mark", "X 1")] == [tuple(pair) for pair in said[1].pairs]
+    assert ["DC", "CUSTOM", "DSPACESAF"] == [one.kind for one in said]
+    data = await file_at(bench, "data.csv", folder)
+    (rights,) = (await bench.journal.rights([data.id]))[data.id]
+    assert ("permissions", "read", ["group: Staff"]) == (
+        rights.other_basis,
+        rights.granted[0].act,
+        list(rights.granted[0].notes),
+    )
+    assert [ELSEWHERE] == [code for code, _, _ in await bench.journal.count_warnings()]
+
+
+async def test_what_an_item_in_the_simple_archive_format_lists_must_be_there(bench: Bench) -> None:
+    files = simple_item("objects/item_000", f"{LIST}gone.tif\n../out\n")
+    await bench.receive({**files, "objects/other/dublin_core.xml": b"<dublin_core/>", "objects/contents": b"no item"})
+
+    with pytest.raises(ContentError) as caught:
+        await bench.run(read_dspace_exports)
+
+    found = {one.path: one.expected for one in caught.value.violations}
+    assert {"objects/item_000/gone.tif", "objects/item_000/../out"} == set(found)
+    assert "objects/item_000/contents:6" in found["objects/item_000/gone.tif"]

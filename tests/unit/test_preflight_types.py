@@ -12,6 +12,7 @@ from ingestd.metadata.dataverse import FILE
 from tests.dspace_samples import CONTENTS, item, zipped
 from tests.preflights import codes, look, rules, write
 from tests.unit.test_handlers_dataverse import BUNDLE, a_dataset, a_file, a_transfer
+from tests.unit.test_handlers_dspace import LIST, simple_item
 
 LACKING = {name: content for name, content in item("ITEM@1-7").items() if not name.endswith("bitstream_1.pdf")}
 
@@ -82,3 +83,12 @@ async def test_mail_needs_a_maildir_and_its_hidden_folders_count(tmp_path: Path)
     assert [] == codes(await look(mail, type="maildir"))
     assert [Code.CONTENT_STRUCTURE_INVALID] == codes(await look(none, type="maildir"))
     assert [Code.CONTENT_EMPTY] == codes(await look(mail))
+
+
+async def test_what_an_item_in_the_simple_archive_format_lists_is_looked_for(tmp_path: Path) -> None:
+    good = await look(write(tmp_path / "good", simple_item("item_000")), type="dspace")
+    bad = await look(write(tmp_path / "bad", simple_item("item_000", f"{LIST}gone.tif\n")))
+
+    assert [] == good.errors
+    assert [Code.CONTENT_CHECKSUM_MANIFEST_MISMATCH] == codes(bad)
+    assert {("item_000/gone.tif", "present")} == rules(bad)

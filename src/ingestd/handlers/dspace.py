@@ -1,6 +1,7 @@
-"""DSpace exports: what the `mets.xml` of each item says of it and of its bitstreams, proved and taken over.
+"""DSpace exports: what is said of each item and of its bitstreams, proved and taken over.
 
-An item is the folder its `mets.xml` is in, or what was unpacked of `ITEM@….zip`; or the whole transfer.
+It is said by the `mets.xml` of DSpace's AIPs, or by `dublin_core.xml` and `contents` of the Simple Archive Format. An
+item is the folder its document is in, or what was unpacked of `ITEM@….zip`; or the whole transfer.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from ingestd.errors import Code, ContentError, Violation
 from ingestd.job import Outcome, Services, Task
 from ingestd.manifests import Wrong, leads_out
+from ingestd.metadata import simple_archive
 from ingestd.metadata.dspace import NAME, Bitstream, Export, is_export, no_export, read
 from ingestd.metadata.xml import UnreadableError
 from ingestd.mets import unfit
@@ -27,6 +29,7 @@ from ingestd.references import PACKAGE, find
 ELSEWHERE = "content.dspace_bitstream_elsewhere"
 NOT_EMBEDDED = "content.metadata_not_embedded"
 DOCUMENT = "DSPACEMETS"
+SIMPLE_ARCHIVE = "DSPACESAF"
 _WINDOW = 256
 _USES: Mapping[str, FileUse] = {
     "LICENSE": FileUse.LICENSE,
@@ -42,12 +45,12 @@ _DERIVED = frozenset({FileUse.TEXT_OCR, FileUse.DERIVATIVE})
 
 
 async def read_dspace_exports(task: Task, services: Services) -> AsyncIterator[Outcome]:
-    """Read every `mets.xml` that DSpace wrote: prove the checksums of the bitstreams, then take over what is said.
+    """Read every document that DSpace wrote: prove the checksums of the bitstreams, then take over what is said.
 
     Bitstreams get the use of their bundle, the submitter's name as their label, and rights; texts and thumbnails are
     derived from the original of their group. The item's folder gets its descriptions and its handle. Everything that
     is wrong is told at once: damaged or missing bitstreams as `content.checksum_manifest_mismatch`. A transfer of the
-    type `dspace` has at least one such `mets.xml` (`content.structure_invalid`).
+    type `dspace` has at least one (`content.structure_invalid`).
     """
     if task.package.type not in {TransferType.AUTO, TransferType.DSPACE}:
         return
@@ -59,7 +62,7 @@ async def read_dspace_exports(task: Task, services: Services) -> AsyncIterator[O
                 yield outcome
         if wrong.total:
             raise ContentError(
-                f"what DSpace exported is not what its mets.xml says: {wrong}",
+                f"what DSpace exported is not what it says: {wrong}",
                 code=Code.CONTENT_CHECKSUM_MANIFEST_MISMATCH,
                 violations=wrong.listed,
                 remediation="Export the items that the violations name again.",
@@ -74,10 +77,16 @@ async def read_dspace_exports(task: Task, services: Services) -> AsyncIterator[O
 async def _documents(task: Task, after_row: int = 0) -> AsyncIterator[File]:
     async for files in task.history.files(under="objects", after_row=after_row):
         for file in files:
-            if PurePosixPath(file.original).name == NAME and (
-                task.package.type is TransferType.DSPACE or await asyncio.to_thread(is_export, task.at(file.path))
+            name = PurePosixPath(file.original).name
+            promised = task.package.type is TransferType.DSPACE
+            if (name == NAME and (promised or await asyncio.to_thread(is_export, task.at(file.path)))) or (
+                name == simple_archive.NAME and await asyncio.to_thread(simple_archive.is_item, task.at(file.path))
             ):
                 yield file
+
+
+def _read(path: Path) -> Export:
+    return simple_archive.read_item(path) if path.name == simple_archive.NAME else read(path)
 
 
 # --- what is promised ------------------------------------------------------------------------------------------------
@@ -85,17 +94,18 @@ async def _documents(task: Task, after_row: int = 0) -> AsyncIterator[File]:
 
 async def _prove(task: Task, document: File, wrong: Wrong) -> AsyncIterator[Outcome]:
     try:
-        export = await asyncio.to_thread(read, task.at(document.path))
+        export = await asyncio.to_thread(_read, task.at(document.path))
     except UnreadableError as error:
         path = escape_name(document.original)
-        wrong.add(Violation(path=path, rule=NAME, expected="a METS that can be read", actual=str(error)))
+        rule, expected = PurePosixPath(path).name, "the document of an item, that can be read"
+        wrong.add(Violation(path=path, rule=rule, expected=expected, actual=str(error)))
         return
     for window in _windows(export.bitstreams):
         here = [one for one in window if "://" not in one.href]
         files = await _files(task, document, here)
         promises = []
         for one in here:
-            place, file = f"{escape_name(document.original)}:{one.line}", files.get(one.href)
+            place, file = f"{escape_name(_lists(document))}:{one.line}", files.get(one.href)
             if file is None:
                 expected = f"a file, since {place} names it"
                 actual = "a path that leads out" if leads_out(one.href) else "no such file"
@@ -122,6 +132,12 @@ async def _named(task: Task, document: File, hrefs: Sequence[str]) -> Mapping[st
     return {href: one.file for href, one in zip(hrefs, found, strict=True) if one is not None and one.file is not None}
 
 
+def _lists(document: File) -> str:
+    """What names the bitstreams."""
+    said = PurePosixPath(document.original)
+    return str(said.with_name(simple_archive.CONTENTS) if said.name == simple_archive.NAME else said)
+
+
 def _folder(document: File) -> str:
     return str(PurePosixPath(document.original).parent)
 
@@ -137,7 +153,7 @@ def _windows(bitstreams: Iterable[Bitstream]) -> Iterator[list[Bitstream]]:
 
 async def _take_over(task: Task, document: File) -> AsyncIterator[Outcome]:
     """Take over what one document says; the cursor moves with the last of it, since only that cannot be said twice."""
-    export = await asyncio.to_thread(read, task.at(document.path))
+    export = await asyncio.to_thread(_read, task.at(document.path))
     licences = await _licences(task, document, export)
     originals: dict[str, uuid.UUID] = {}
     for derived in (False, True):
@@ -220,8 +236,12 @@ async def _whole(task: Task, document: File, export: Export) -> Facts:
     """What is said of the item: its handles as Dublin Core, its descriptions, and the document itself."""
     place = await _place(task, document)
     handles = [("dc.identifier", export.handle), ("dcterms.isPartOf", export.parent)]
-    pairs = [(name, f"hdl:{value}") for name, value in handles if value]
-    descriptions = [Description(target=place.id, kind="DC", pairs=pairs)] if pairs else []
+    pairs = [*export.pairs, *((name, f"hdl:{value}") for name, value in handles if value)]
+    descriptions = [
+        Description(target=place.id, kind=kind, pairs=said)
+        for kind, said in (("DC", pairs), ("CUSTOM", export.custom))
+        if said
+    ]
     warnings = []
     for said in export.described:
         reason = await unfit(said.text)
@@ -230,11 +250,13 @@ async def _whole(task: Task, document: File, export: Export) -> Facts:
             warnings.append(Warning_(code=NOT_EMBEDDED, detail=detail, path=escape_name(document.path)))
         else:
             descriptions.append(Description(target=place.id, kind=said.kind, xml=said.text, standard=said.standard))
-    descriptions.append(Description(target=place.id, kind=DOCUMENT, reference=document.id))
+    kind = DOCUMENT if not export.documents else SIMPLE_ARCHIVE
+    descriptions.append(Description(target=place.id, kind=kind, reference=document.id))
+    others = await _named(task, document, export.documents)
     identifiers = [Identifier(object=place.id, type="Handle", value=export.handle)] if export.handle else []
     return Facts(
         directories=[place.directory] if place.directory else [],
-        files=[replace(document, use=FileUse.METADATA)],
+        files=[replace(file, use=FileUse.METADATA) for file in [*others.values()] or [document]],
         descriptions=descriptions,
         identifiers=identifiers,
         warnings=warnings,

@@ -199,7 +199,7 @@ class PreservationRequest(Incoming):
     type: Annotated[TransferType, BeforeValidator(_transfer_type)] = TransferType.AUTO
     """What the source is. `auto`: a bag where it is one, else `standard`; `standard`: no bag, whatever it looks like;
     `bag`: refused where it is none; `disk_image`: as standard, with `metadata.disk_image`; `dspace`: an export with the
-    `mets.xml` of DSpace, refused without (`auto` reads it, too);
+    `mets.xml` of DSpace or in its Simple Archive Format, refused without (`auto` reads it, too);
     `dataverse`: a dataset with its `metadata/dataset.json`, refused without (`auto` reads it, too);
     `maildir`: maildirs, whose attachments become files; refused without one; `reingest`: an AIP, by its `urn:uuid:…` in
     archival storage or wherever else it is."""

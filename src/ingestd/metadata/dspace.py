@@ -71,7 +71,11 @@ class Bitstream:
 
 @dataclass(kw_only=True, slots=True)
 class Export:
-    """What a document says. `handle` and `parent` are handles without a scheme; `rights` are those of the whole."""
+    """What an item says of itself. `handle` and `parent` are handles without a scheme; `rights` are those of the whole.
+
+    `pairs` are Dublin Core, `custom` words of the site's own, `documents` the files that said all this, where it was
+    more than one: they are no bitstreams.
+    """
 
     handle: str = ""
     parent: str = ""
@@ -79,16 +83,21 @@ class Export:
     rights: Sequence[RightsStatement] = ()
     licences: list[Licence] = field(default_factory=list)
     bitstreams: list[Bitstream] = field(default_factory=list)
+    pairs: list[tuple[str, str]] = field(default_factory=list)
+    custom: list[tuple[str, str]] = field(default_factory=list)
+    documents: list[str] = field(default_factory=list)
 
 
 def no_export() -> ContentError:
     """The error where an export was promised and none is."""
-    violation = Violation(path=NAME, rule="dspace", expected="the mets.xml of an item", actual="no such file")
+    expected = "the mets.xml of an item, or its dublin_core.xml and contents"
+    violation = Violation(path=NAME, rule="dspace", expected=expected, actual="no such file")
     return ContentError(
         "this is no DSpace export",
         violations=(violation,),
-        remediation="Send folders or zips of items, each with its mets.xml (DSpace: `packager -d -t AIP`), with the "
-        "option extract_packages where they are zips; or leave the request's `type` out.",
+        remediation="Send folders or zips of items, each with its mets.xml (DSpace: `packager -d -t AIP`) or in the "
+        "Simple Archive Format (`export`), with the option extract_packages where they are zips; or leave the "
+        "request's `type` out.",
     )
 
 

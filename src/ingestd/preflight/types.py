@@ -6,18 +6,19 @@ their own: a disk image is a file as any other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
 from ingestd.errors import Code, Violation
 from ingestd.manifests import Wrong, leads_out
-from ingestd.metadata import dataverse, dspace, mail
+from ingestd.metadata import dataverse, dspace, mail, simple_archive
 from ingestd.metadata.xml import UnreadableError
 from ingestd.oais import TransferType, escape_name
 from ingestd.preflight.transfer import Transfer
 
-READ = (dspace.NAME, dataverse.PLACES[0].rpartition("/")[2])
+READ = (dspace.NAME, simple_archive.NAME, simple_archive.CONTENTS, dataverse.PLACES[0].rpartition("/")[2])
 """Names of the files that are read."""
 _UNPACKED = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
@@ -40,12 +41,19 @@ def check_type(transfer: Transfer, type_: TransferType, *, fatal: Mapping[str, b
 def _dspace(transfer: Transfer, *, promised: bool) -> None:
     wrong, found = Wrong(), 0
     for path in transfer.objects():
-        if path.rpartition("/")[2] == dspace.NAME:
+        folder, slash, name = path.rpartition("/")
+        contents = f"{folder}{slash}{simple_archive.CONTENTS}"
+        if name == dspace.NAME:
+            found += 1
             with transfer.opened(path) as file:
                 if file is not None and (promised or dspace.is_export(file)):
-                    _items(transfer, path, file, wrong)
+                    _bitstreams(transfer, path, partial(_of_mets, file), wrong)
+        elif name == simple_archive.NAME and transfer.overview.is_file(contents):
             found += 1
-    detail = "what DSpace exported is not what its mets.xml says"
+            with transfer.opened(path) as file, transfer.opened(contents) as list_:
+                if file is not None and list_ is not None and simple_archive.is_description(file):
+                    _bitstreams(transfer, contents, partial(simple_archive.listed, list_), wrong)
+    detail = "what DSpace exported is not what it says"
     transfer.refuse(Code.CONTENT_CHECKSUM_MANIFEST_MISMATCH, detail, wrong)
     if promised and not found and not transfer.overview.said:
         if any(path.lower().endswith(_UNPACKED) for path in transfer.objects()):
@@ -54,17 +62,22 @@ def _dspace(transfer: Transfer, *, promised: bool) -> None:
             transfer.errors.append(dspace.no_export())
 
 
-def _items(transfer: Transfer, path: str, file: Path, wrong: Wrong) -> None:
-    """Every bitstream is there that one `mets.xml` names."""
+def _bitstreams(transfer: Transfer, path: str, read: Callable[[], Iterable[dspace.Bitstream]], wrong: Wrong) -> None:
+    """Every bitstream is there that the document at `path` names."""
     try:
-        export = dspace.read(file)
+        bitstreams = list(read())
     except UnreadableError as error:
         wrong.add(
-            Violation(path=escape_name(path), rule=dspace.NAME, expected="a METS that can be read", actual=str(error))
+            Violation(
+                path=escape_name(path),
+                rule=path.rpartition("/")[2],
+                expected="a list of files that can be read",
+                actual=str(error),
+            )
         )
         return
     folder = path.rpartition("/")[0]
-    for one in export.bitstreams:
+    for one in bitstreams:
         transfer.watch()
         if "://" in one.href:
             continue
@@ -73,6 +86,10 @@ def _items(transfer: Transfer, path: str, file: Path, wrong: Wrong) -> None:
             expected = f"a file, since {escape_name(path)}:{one.line} names it"
             actual = "a path that leads out" if leads_out(one.href) else "no such file"
             wrong.add(Violation(path=escape_name(names[0][:500]), rule="present", expected=expected, actual=actual))
+
+
+def _of_mets(file: Path) -> Iterable[dspace.Bitstream]:
+    return dspace.read(file).bitstreams
 
 
 # --- Dataverse -------------------------------------------------------------------------------------------------------
