@@ -24,9 +24,20 @@ def write(tmp_path: Path, content: bytes = b"an AIP", name: str = "a.7z") -> Pat
     return path
 
 
-async def store(archive: Archive, source: Path, content: bytes, package: uuid.UUID = PACKAGE) -> Stored:
+async def store(
+    archive: Archive, source: Path, content: bytes, package: uuid.UUID = PACKAGE, **companions: bytes
+) -> Stored:
+    """Store a package, with small files `NAME.xml` beside it."""
     return await archive.store(
-        source, Deposit(package=package, name="a.7z", size_bytes=len(content), algorithm=SHA256, digest=digest(content))
+        source,
+        Deposit(
+            package=package,
+            name="a.7z",
+            size_bytes=len(content),
+            algorithm=SHA256,
+            digest=digest(content),
+            companions={f"{name}.xml": written for name, written in companions.items()},
+        ),
     )
 
 

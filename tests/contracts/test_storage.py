@@ -229,31 +229,23 @@ async def test_what_is_gone_is_told_as_gone(opened: Open, tmp_path: Path) -> Non
 
 
 async def test_small_files_lie_beside_the_package(opened: Open, tmp_path: Path) -> None:
-    await opened().store(
-        write(tmp_path),
-        Deposit(
-            package=PACKAGE,
-            name="a.7z",
-            size_bytes=6,
-            algorithm=SHA256,
-            digest=digest(b"an AIP"),
-            companions={"pointer.xml": b"<mets/>"},
-        ),
-    )
+    await store(opened(), write(tmp_path), b"an AIP", pointer=b"<mets/>")
 
     assert b"<mets/>" == await opened().companion(await found(opened()), "pointer.xml")
     assert await opened().companion(await found(opened()), "other.xml") is None
 
 
 async def test_what_is_deleted_is_gone_with_a_record_of_the_reason(opened: Open, tmp_path: Path) -> None:
-    await store(opened(), write(tmp_path), b"an AIP")
+    await store(opened(), write(tmp_path), b"an AIP", pointer=b"<mets/>")
     held = await found(opened())
 
     await opened().delete(held, reason="withdrawn by the donor", who="archivist")
-    kept = [entry.key async for entry in opened().medium.list() if "delete" in entry.key]
+    left = [entry.key async for entry in opened().medium.list()]
+    kept = [key for key in left if "delete" in key]
 
     assert await opened().locate(PACKAGE) is None
     assert "gone" == await opened().read_back(held)
+    assert [] == [key for key in left if key.endswith("pointer.xml")]
     assert b"withdrawn by the donor" in (await opened().medium.read(kept[0]) or b"")
     assert digest(b"anew") == (await store(opened(), write(tmp_path, b"anew"), b"anew")).digest
 

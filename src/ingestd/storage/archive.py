@@ -6,7 +6,7 @@ import asyncio
 import json
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -55,7 +55,7 @@ class Archive(ABC):
 
     @abstractmethod
     async def delete(self, held: Held, *, reason: str, who: str) -> None:
-        """Remove a package; a record of it, with the reason, stays."""
+        """Remove a package with its companions; a record of it, with the reason, stays."""
 
     async def locate(self, package: uuid.UUID) -> str | None:
         """Where the AIP is, as a URL; None when it is not here."""
@@ -149,8 +149,8 @@ def conflict(held: Held, digest: str) -> StorageError:
     )
 
 
-def deletion(held: Held, reason: str, who: str) -> bytes:
-    """Give the record of a deletion."""
+def deletion(held: Held, reason: str, who: str, companions: Sequence[str] = ()) -> bytes:
+    """Give the record of a deletion: of a package, and of the files beside it that went with it."""
     return json.dumps(
         {
             "package": str(held.package),
@@ -162,6 +162,7 @@ def deletion(held: Held, reason: str, who: str) -> bytes:
             "deleted_at": now().isoformat(),
             "reason": reason,
             "who": who,
+            "companions": list(companions),
         },
         indent=1,
     ).encode()

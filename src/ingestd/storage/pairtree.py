@@ -1,8 +1,8 @@
 """Archivematica's layout: an AIP lies in a pairtree of its UUID, eight groups of four digits, then its name.
 
 Beside `NAME` lies `NAME.sha256` (or of another algorithm), which `sha256sum --check` reads: it commits the package.
-While a package is being stored there is `NAME.storing`, with its digest; `NAME.deleted` records a deletion. DIPs lie in
-a pairtree of their own, below `dip`.
+While a package is being stored there is `NAME.storing`, with its digest; `NAME.deleted` records a deletion, which takes
+companions along (the pointer file). DIPs lie in a pairtree of their own, below `dip`.
 
 The next version of a package (a reingest) lies in a folder `v2`, `v3`, … beside the first one, with all that belongs to
 it; the highest version that is committed is the package.
@@ -14,7 +14,7 @@ import asyncio
 import os
 import re
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,9 +163,21 @@ class PairtreeArchive(Archive):
         return await self.medium.read(f"{held.key.rpartition('/')[0]}/{name}")
 
     async def delete(self, held: Held, *, reason: str, who: str) -> None:
-        await self.medium.write(f"{held.key}.deleted", deletion(held, reason, who))
-        for key in (held.cursor, held.key, f"{held.key}.list", f"{held.key}.storing"):
+        own = (held.cursor, held.key, f"{held.key}.list", f"{held.key}.storing")
+        companions = await self._beside(held, without=(*own, f"{held.key}.deleted"))
+        names = [key.rpartition("/")[2] for key in companions]
+        await self.medium.write(f"{held.key}.deleted", deletion(held, reason, who, names))
+        for key in (*own, *companions):
             await self.medium.delete(key)
+
+    async def _beside(self, held: Held, *, without: Sequence[str]) -> Sequence[str]:
+        """The companions: what lies in the folder of a package beside it. No other package has a place there."""
+        folder = held.key.rpartition("/")[0]
+        return [
+            entry.key
+            async for entry in self.medium.list(folder)
+            if entry.key.rpartition("/")[0] == folder and entry.key not in without
+        ]
 
 
 def _folder(package: uuid.UUID, kind: PackageKind) -> str:
