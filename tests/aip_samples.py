@@ -21,7 +21,7 @@ _HEAD = """<?xml version="1.0" encoding="ASCII"?>
  xsi:schemaLocation="http://www.loc.gov/METS/ http://www.loc.gov/standards/mets/version18/mets.xsd">
   <metsHdr CREATEDATE="2012-05-06T07:08:09"/>
 """
-_PREMIS_2 = (
+PREMIS_2 = (
     'xmlns="info:lc/xmlns/premis-v2" version="2.2" xsi:schemaLocation="info:lc/xmlns/premis-v2 '
     'http://www.loc.gov/standards/premis/v2/premis-v2-2.xsd"'
 )
@@ -78,6 +78,53 @@ def mets(files: Sequence[Sample] = FILES, *, name: str = NAME) -> str:
     )
 
 
+def mets_0(files: Sequence[Sample] = FILES) -> str:
+    """A METS as Archivematica 0.7 and 0.8 wrote it: an amdSec's one digiprovMD, which `ADMID` names, wraps a whole
+    `premis` of version 2.0; a file and what was made of it have the group G1; directories point to their files.
+    """
+    sections = "".join(
+        f'<amdSec ID="amd-{_file_id(file)}"><digiprovMD ID="digiprov-{_file_id(file)}"><mdWrap MDTYPE="PREMIS"><xmlData>'
+        f"<premis {PREMIS_2.replace('2.2', '2.0')}>{_object(file)}"
+        f"{''.join(_event(file, *event) for event in file.events)}{_agent('0.8')}{_RIGHTS if file is LETTER else ''}"
+        "</premis></xmlData></mdWrap></digiprovMD></amdSec>\n"
+        for file in files
+    )
+    entries = {
+        use: "".join(
+            f'<file GROUPID="G{1 + (file in (PHOTO, COPY))}" ID="{_file_id(file)}" ADMID="digiprov-{_file_id(file)}">'
+            f'<FLocat xlink:href="{file.path}" LOCTYPE="OTHER" OTHERLOCTYPE="SYSTEM"/></file>\n'
+            for file in files
+            if file.use == use
+        )
+        for use in dict.fromkeys(file.use for file in files)
+    }
+    groups = "".join(f'<fileGrp USE="{use}">\n{files}</fileGrp>\n' for use, files in entries.items())
+    folders: dict[str, str] = {}
+    for file in files:
+        parent = str(Path(file.path).parent)
+        folders[parent] = folders.get(parent, "") + f'<fptr FILEID="{_file_id(file)}"/>'
+    inner = "".join(
+        f'<div LABEL="{folder.removeprefix("objects/")}" TYPE="directory">{pointers}</div>'
+        for folder, pointers in folders.items()
+        if folder != "objects"
+    )
+    return (
+        f'{_HEAD}<dmdSec ID="SIP-description"><mdWrap MDTYPE="DC"><xmlData><dublincore><title>Letters</title>'
+        f"</dublincore></xmlData></mdWrap></dmdSec>{sections}<fileSec>{groups}</fileSec>\n"
+        f'<structMap TYPE="physical"><div LABEL="{NAME}" TYPE="directory"><div LABEL="objects" TYPE="directory"'
+        f' DMDID="SIP-description">{folders.get("objects", "")}{inner}</div></div></structMap></mets>\n'
+    )
+
+
+_RIGHTS = (
+    "<rights><rightsStatement><rightsStatementIdentifier><rightsStatementIdentifierType>UUID"
+    "</rightsStatementIdentifierType><rightsStatementIdentifierValue>r1</rightsStatementIdentifierValue>"
+    "</rightsStatementIdentifier><rightsBasis>Copyright</rightsBasis><copyrightInformation><copyrightStatus>"
+    "copyrighted</copyrightStatus><copyrightJurisdiction>ca</copyrightJurisdiction></copyrightInformation>"
+    "<rightsGranted><act>disseminate</act><restriction>Disallow</restriction></rightsGranted></rightsStatement></rights>"
+)
+
+
 def _file_id(file: Sample) -> str:
     return f"{Path(file.path).name}-{file.identifier}"
 
@@ -93,6 +140,23 @@ def _group(use: str, files: Sequence[Sample]) -> str:
 
 
 def _amd_sec(number: int, file: Sample) -> str:
+    events = "".join(_digiprov(f"{number}_{at}", "EVENT", _event(file, *event)) for at, event in enumerate(file.events))
+    return (
+        f'<amdSec ID="amdSec_{number}"><techMD ID="techMD_{number}"><mdWrap MDTYPE="PREMIS:OBJECT"><xmlData>'
+        f"{_object(file)}</xmlData></mdWrap></techMD>{events}{_digiprov(f'{number}_a', 'AGENT', _agent('1.4'))}"
+        "</amdSec>\n"
+    )
+
+
+def _agent(version: str) -> str:
+    return (
+        f"<agent {PREMIS_2}><agentIdentifier><agentIdentifierType>preservation system</agentIdentifierType>"
+        f"<agentIdentifierValue>Archivematica-{version}</agentIdentifierValue></agentIdentifier>"
+        "<agentName>Archivematica</agentName><agentType>software</agentType></agent>"
+    )
+
+
+def _object(file: Sample) -> str:
     relation = (
         "<relationship><relationshipType>derivation</relationshipType><relationshipSubType>has source"
         "</relationshipSubType><relatedObjectIdentification><relatedObjectIdentifierType>UUID"
@@ -101,30 +165,22 @@ def _amd_sec(number: int, file: Sample) -> str:
         if file.source
         else ""
     )
-    events = "".join(_digiprov(f"{number}_{at}", "EVENT", _event(file, *event)) for at, event in enumerate(file.events))
-    agent = (
-        f"<agent {_PREMIS_2}><agentIdentifier><agentIdentifierType>preservation system</agentIdentifierType>"
-        "<agentIdentifierValue>Archivematica-1.4</agentIdentifierValue></agentIdentifier>"
-        "<agentName>Archivematica</agentName><agentType>software</agentType></agent>"
-    )
     return (
-        f'<amdSec ID="amdSec_{number}"><techMD ID="techMD_{number}"><mdWrap MDTYPE="PREMIS:OBJECT"><xmlData>'
-        f'<object {_PREMIS_2} xsi:type="file"><objectIdentifier><objectIdentifierType>UUID</objectIdentifierType>'
+        f'<object {PREMIS_2} xsi:type="file"><objectIdentifier><objectIdentifierType>UUID</objectIdentifierType>'
         f"<objectIdentifierValue>{file.identifier}</objectIdentifierValue></objectIdentifier>"
         "<objectCharacteristics><compositionLevel>0</compositionLevel><fixity>"
         f"<messageDigestAlgorithm>sha256</messageDigestAlgorithm><messageDigest>{file.digest}</messageDigest></fixity>"
         f"<size>{len(file.content)}</size><format><formatDesignation><formatName>a format</formatName>"
         "</formatDesignation><formatRegistry><formatRegistryName>PRONOM</formatRegistryName>"
         f"<formatRegistryKey>{file.puid}</formatRegistryKey></formatRegistry></format></objectCharacteristics>"
-        f"<originalName>%transferDirectory%{file.path}</originalName>{relation}</object></xmlData></mdWrap></techMD>"
-        f"{events}{_digiprov(f'{number}_a', 'AGENT', agent)}</amdSec>\n"
+        f"<originalName>%transferDirectory%{file.path}</originalName>{relation}</object>"
     )
 
 
 def _event(file: Sample, kind: str, outcome: str) -> str:
     identifier = uuid.uuid5(uuid.UUID(file.identifier), kind)
     return (
-        f"<event {_PREMIS_2}><eventIdentifier><eventIdentifierType>UUID</eventIdentifierType><eventIdentifierValue>"
+        f"<event {PREMIS_2}><eventIdentifier><eventIdentifierType>UUID</eventIdentifierType><eventIdentifierValue>"
         f"{identifier}</eventIdentifierValue></eventIdentifier><eventType>{kind}</eventType><eventDateTime>"
         f"{file.at}</eventDateTime><eventDetail>by hand</eventDetail><eventOutcomeInformation><eventOutcome>"
         f"{outcome}</eventOutcome></eventOutcomeInformation></event>"

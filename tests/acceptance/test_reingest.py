@@ -122,6 +122,7 @@ async def test_a_metadata_reingest_keeps_all_and_tells_what_took_the_place_of_wh
     )
     different = await aip.diff(path_of(second), path_of(third))
     assert set(different.counts) <= {"event added", "description added", "agent added", "other file added"} | {
+        "metadata status changed",
         "other file changed",
         "other file removed",
     }

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ingestd import aip
-from tests.aip_samples import COPY, DEED, LETTER, PHOTO, Sample, archivematica, packed
+from tests.aip_samples import COPY, DEED, LETTER, PHOTO, Sample, archivematica, mets_0, packed
 
 
 def kinds(found: aip.Difference) -> dict[str, list[str]]:
@@ -43,3 +43,22 @@ async def test_a_new_version_differs_in_what_was_done(tmp_path: Path) -> None:
     assert not found.same
     (event,) = [change.after for change in found.changes if change.kind == "event added"]
     assert event.startswith("virus check, Pass")
+
+
+async def test_rights_and_metadata_are_compared_and_what_a_document_says_too(tmp_path: Path) -> None:
+    text = mets_0()
+    before = archivematica(tmp_path / "before", text=text)
+    dublin_core = "<dublincore><title>Letters</title></dublincore>"
+    mods = '<mods xmlns="http://www.loc.gov/mods/v3"><note>{}</note></mods>'
+    other = text.replace(dublin_core, mods.format("one")).replace("Disallow", "Allow")
+    after = archivematica(tmp_path / "after", text=other)
+    last = archivematica(tmp_path / "last", text=other.replace("<note>one", "<note>two"))
+
+    first, second = await aip.diff(before, after), await aip.diff(after, last)
+
+    told = {change.kind: (change.path, change.before or change.after) for change in first.changes}
+    assert ("objects", "DC: dc.title=Letters") == told["description removed"]
+    assert ("objects", "DC: <mods>") == told["description added"]
+    assert (f"data/{LETTER.path}", "Copyright | copyrighted; ca | disseminate: Disallow") == told["rights removed"]
+    assert (f"data/{LETTER.path}", "Copyright | copyrighted; ca | disseminate: Allow") == told["rights added"]
+    assert {"description removed", "description added", "other file changed"} == set(second.counts)

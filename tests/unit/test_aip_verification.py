@@ -19,7 +19,7 @@ from ingestd.errors import ContentError, Violation
 from tests.acceptance.aips import stored_path
 from tests.acceptance.corpora import small_transfer
 from tests.acceptance.program import NO_DERIVATIVES
-from tests.aip_samples import AIP_ID, LETTER, NAME, Sample, archivematica, bag, mets, packed
+from tests.aip_samples import AIP_ID, LETTER, NAME, Sample, archivematica, bag, mets, mets_0, packed
 
 pytestmark = [pytest.mark.tool]
 
@@ -201,6 +201,17 @@ async def test_an_aip_of_archivematica_is_valid_however_it_is_packed(tmp_path: P
 
     assert ((), True) == (tuple(found.findings), found.valid)
     assert 13 == found.checked.digests
+
+
+async def test_an_aip_of_archivematica_0_8_is_valid_and_a_changed_byte_is_found(tmp_path: Path) -> None:
+    folder = archivematica(tmp_path, text=mets_0())
+    good = await aip.verify(folder)
+    (folder / "data" / LETTER.path).write_bytes(b"Dear Zoa,\n")
+
+    bad = await aip.verify(folder)
+
+    assert ((), 13) == (tuple(good.findings), good.checked.digests)
+    assert ("premis.1.5.2", f"data/{LETTER.path}") in {(finding.rule, finding.path) for finding in bad.findings}
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)

@@ -31,6 +31,7 @@ from ingestd.aip.records import (
     FormatCount,
     Inspection,
     Reported,
+    RightsCount,
     Verification,
 )
 from ingestd.aip.report import report
@@ -49,6 +50,7 @@ __all__ = [
     "FormatCount",
     "Inspection",
     "Reported",
+    "RightsCount",
     "Verification",
     "diff",
     "extract",

@@ -54,9 +54,26 @@ SELECT there.path, type, at, outcome FROM pair JOIN {one}.event AS event ON even
     WHERE same.file = {match} AND same.identifier = event.identifier) ORDER BY 1, at
 """
 _DESCRIBED = """
-SELECT path, kind, pairs FROM {one}.description AS said WHERE NOT EXISTS (SELECT 1 FROM {two}.description AS same
-    WHERE same.path = said.path AND same.kind = said.kind AND same.pairs = said.pairs) ORDER BY path, kind
+SELECT DISTINCT path, section, kind, status, pairs, xml, reference FROM {one}.description AS said
+    WHERE NOT EXISTS (SELECT 1 FROM {two}.description AS same WHERE {same}) ORDER BY path, kind
 """
+_SAME = """
+same.path = said.path AND (same.section, same.kind, same.pairs, same.xml, same.xml_digest, same.reference) =
+    (said.section, said.kind, said.pairs, said.xml, said.xml_digest, said.reference)
+"""
+_STATUS = f"""
+SELECT DISTINCT said.path, said.kind || ': ' || said.status, same.status FROM main.description AS said
+    JOIN other.description AS same ON {_SAME} WHERE said.status NOT IN (
+        SELECT status FROM other.description AS same WHERE {_SAME}) ORDER BY 1, 2
+"""  # noqa: S608  a text of this module
+_RIGHTS = """
+SELECT there.path, words FROM pair JOIN {one}.rights AS said ON said.file = {file} AND NOT said.whole
+    JOIN other.file AS there ON there.number = b WHERE NOT EXISTS (SELECT 1 FROM {two}.rights AS same
+    WHERE same.file = {match} AND NOT same.whole AND same.words = said.words)
+UNION ALL SELECT x'', words FROM {one}.rights AS said WHERE whole
+    AND words NOT IN (SELECT words FROM {two}.rights WHERE whole) ORDER BY 1
+"""
+_KINDS = {"dmdSec": "description", "sourceMD": "source metadata"}
 _AGENTS = """
 SELECT name, identifier FROM {one}.agent EXCEPT SELECT name, identifier FROM {two}.agent ORDER BY 1
 """
@@ -105,7 +122,8 @@ def _difference(one: Reading, two: Reading) -> Difference:
 
 
 def _changes(reading: Reading) -> Iterator[Change]:
-    yield from chain(_files(reading), _events(reading), _descriptions(reading), _agents(reading), _others(reading))
+    said = (_descriptions(reading), _rights(reading), _agents(reading))
+    yield from chain(_files(reading), _events(reading), *said, _others(reading))
 
 
 def _files(reading: Reading) -> Iterator[Change]:
@@ -141,14 +159,28 @@ def _joined(parts: Iterable[str]) -> str:
 
 
 def _descriptions(reading: Reading) -> Iterator[Change]:
-    for path, kind, pairs in reading.facts.rows(_DESCRIBED.format(one="main", two="other")):
-        yield Change(kind="description removed", path=shown(path), before=_described(kind, pairs))
-    for path, kind, pairs in reading.facts.rows(_DESCRIBED.format(one="other", two="main")):
-        yield Change(kind="description added", path=shown(path), after=_described(kind, pairs))
+    for path, section, *said in reading.facts.rows(_DESCRIBED.format(one="main", two="other", same=_SAME)):
+        yield Change(kind=f"{_KINDS[section]} removed", path=shown(path), before=_described(*said))
+    for path, section, *said in reading.facts.rows(_DESCRIBED.format(one="other", two="main", same=_SAME)):
+        yield Change(kind=f"{_KINDS[section]} added", path=shown(path), after=_described(*said))
+    yield from _pairs(reading, "metadata status changed", _STATUS)
 
 
-def _described(kind: str, pairs: str) -> str:
-    return f"{kind}: " + "; ".join(f"{name}={value}" for name, value in json.loads(pairs))
+def _described(kind: str, status: str, pairs: str, xml: str, reference: str) -> str:
+    words = [f"{name}={value}" for name, value in json.loads(pairs)]
+    words += [f"<{xml}>"] * bool(xml) + [reference] * bool(reference) + [status] * (status != "original")
+    return f"{kind}: " + "; ".join(words)
+
+
+def _rights(reading: Reading) -> Iterator[Change]:
+    for path, words in reading.facts.rows(_RIGHTS.format(one="main", two="other", file="a", match="b")):
+        yield Change(kind="rights removed", path=shown(path), before=_granted(**json.loads(words)))
+    for path, words in reading.facts.rows(_RIGHTS.format(one="other", two="main", file="b", match="a")):
+        yield Change(kind="rights added", path=shown(path), after=_granted(**json.loads(words)))
+
+
+def _granted(basis: str, grounds: str, acts: list[str]) -> str:
+    return " | ".join(filter(None, (basis, grounds, *acts)))
 
 
 def _agents(reading: Reading) -> Iterator[Change]:

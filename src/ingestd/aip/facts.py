@@ -5,15 +5,19 @@ Paths are bytes, relative to the AIP's own folder. All methods block, and are ca
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import sqlite3
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ingestd.aip.rights import rights_in_words
 from ingestd.mets import ReadAgent, ReadDescription, ReadEntity, ReadFile, Record, Summary
+from ingestd.oais import escape_name
 
 _SCHEMA = """
 PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -32000; PRAGMA temp_store = FILE;
@@ -40,10 +44,15 @@ CREATE TABLE event (
     detail TEXT NOT NULL, note TEXT NOT NULL
 );
 CREATE INDEX event_file ON event (file);
-CREATE TABLE agent (identifier_type TEXT, identifier TEXT, name TEXT, type TEXT);
+CREATE TABLE rights (file INTEGER NOT NULL, whole INTEGER NOT NULL, words TEXT NOT NULL);
+CREATE INDEX rights_file ON rights (file);
+CREATE TABLE agent (identifier_type TEXT, identifier TEXT, name TEXT, type TEXT, version TEXT);
 CREATE TABLE entity (identifier TEXT, original_name TEXT, path BLOB);
-CREATE TABLE description (path BLOB, kind TEXT, pairs TEXT);
+CREATE TABLE description (
+    path BLOB, section TEXT, kind TEXT, status TEXT, pairs TEXT, xml TEXT, xml_digest TEXT, reference TEXT
+);
 """
+_ROOT = re.compile(r"<([^\s/>]+)")
 _COLUMNS = ("md5", "sha1", "sha256", "sha512")
 
 
@@ -145,24 +154,29 @@ class Facts:
 
     # What the METS says
 
-    def add_records(self, records: Iterable[Record], payload: bytes) -> None:
-        """Note what was read from the METS, whose paths are below the folder `payload` of the AIP."""
+    def add_records(self, records: Iterable[Record], payload: bytes, package: str) -> None:
+        """Note what was read from the METS of the AIP `package` (a UUID), whose paths are below its folder `payload`.
+
+        Of a description that is an XML document, its root element's name is noted, and a digest of all of it.
+        """
         for record in records:
             if isinstance(record, ReadFile):
-                self._add_file(record, payload)
+                self._add_file(record, payload, package)
             elif isinstance(record, ReadAgent):
-                values: tuple[object, ...] = (record.identifier_type, record.identifier, record.name, record.type)
-                self._database.execute("INSERT INTO agent VALUES (?, ?, ?, ?)", values)
+                named = (record.identifier_type, record.identifier, record.name, record.type)
+                values: tuple[object, ...] = (*named, record.version)
+                self._database.execute("INSERT INTO agent VALUES (?, ?, ?, ?, ?)", values)
             elif isinstance(record, ReadEntity):
                 values = (record.identifier, record.original_name, os.fsencode(record.path))
                 self._database.execute("INSERT INTO entity VALUES (?, ?, ?)", values)
             elif isinstance(record, ReadDescription):
-                values = (os.fsencode(record.path), record.kind, json.dumps(record.pairs))
-                self._database.execute("INSERT INTO description VALUES (?, ?, ?)", values)
+                said = (record.section, record.kind, record.status, json.dumps(record.pairs))
+                values = (os.fsencode(record.path), *said, *_of_xml(record.xml), escape_name(record.reference))
+                self._database.execute("INSERT INTO description VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
             else:
                 self.summary = record
 
-    def _add_file(self, file: ReadFile, payload: bytes) -> None:
+    def _add_file(self, file: ReadFile, payload: bytes, package: str) -> None:
         path = b"/".join(part for part in (payload, os.fsencode(file.path)) if part)
         found = file.format
         said = ("", "", "") if found is None else (found.name, found.version, found.puid)
@@ -184,3 +198,11 @@ class Facts:
         self._database.executemany("INSERT INTO fixity VALUES (?, ?, ?)", digests)
         events = [(number, e.identifier, e.type, e.at, e.outcome, e.detail, e.note) for e in file.events]
         self._database.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?)", events)
+        rights = [(number, whole, words) for xml in file.rights for whole, words in rights_in_words(xml, package)]
+        self._database.executemany("INSERT INTO rights VALUES (?, ?, ?)", rights)
+
+
+def _of_xml(xml: str) -> tuple[str, str]:
+    """The name of the root element, as far as it is written, and a digest."""
+    named = _ROOT.match(xml)
+    return (named[1], hashlib.sha256(xml.encode("utf-8", "surrogateescape")).hexdigest()) if named else ("", "")

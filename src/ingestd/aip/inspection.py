@@ -11,7 +11,7 @@ from typing import Any
 from ingestd.aip.container import FOLDER, shown
 from ingestd.aip.manifests import read_tags
 from ingestd.aip.reading import Reading, opened
-from ingestd.aip.records import Concern, Counted, Description, Entry, EventCount, FormatCount, Inspection
+from ingestd.aip.records import Concern, Counted, Description, Entry, EventCount, FormatCount, Inspection, RightsCount
 
 _SAMPLES = 5
 _KINDS = 1000
@@ -53,14 +53,16 @@ def inspected(reading: Reading, files: int | None) -> Inspection:
         size_bytes=facts.count("SELECT sum(size_bytes) FROM file"),
         bag_info=_bag_info(reading),
         agents=[
-            {"type": kind, "name": name, "identifier_type": identifier_type, "identifier": identifier}
-            for identifier_type, identifier, name, kind in facts.rows("SELECT * FROM agent ORDER BY rowid")
+            dict(zip(("identifier_type", "identifier", "name", "type", "version"), row, strict=True))
+            for row in facts.rows("SELECT * FROM agent ORDER BY rowid")
         ],
         by_use=_by_use(reading),
         formats=_formats(reading),
         events=_events(reading),
         descriptions=list(descriptions(reading, whole=True)),
-        described=facts.count("SELECT count(DISTINCT path) FROM description"),
+        described=_with_metadata(reading, "dmdSec"),
+        sourced=_with_metadata(reading, "sourceMD"),
+        rights=_rights(reading),
         concerns=list(_concerns(reading)),
         troubles=reading.troubles,
         notes=reading.notes,
@@ -85,13 +87,33 @@ def entries(reading: Reading) -> Iterator[Entry]:
 
 
 def descriptions(reading: Reading, *, whole: bool) -> Iterator[Description]:
-    """Descriptive metadata: with `whole` of the package as a whole, else of everything. Blocks."""
+    """Metadata: with `whole` of the package as a whole, else of everything. Blocks."""
     where = "WHERE path IN (x'', CAST('objects' AS BLOB))" if whole else ""
     limit = f"LIMIT {_KINDS}" if whole else ""
-    for path, kind, pairs in reading.facts.rows(f"SELECT path, kind, pairs FROM description {where} {limit}"):  # noqa: S608  two fixed texts
+    columns = "path, kind, pairs, section, status, xml, reference"
+    for path, kind, pairs, *how in reading.facts.rows(f"SELECT {columns} FROM description {where} {limit}"):  # noqa: S608  fixed texts
+        section, status, xml, reference = how
         yield Description(
-            path=shown(path), kind=kind, pairs=[(str(key), str(value)) for key, value in json.loads(pairs)]
+            path=shown(path),
+            kind=kind,
+            pairs=[(str(key), str(value)) for key, value in json.loads(pairs)],
+            section=section,
+            status=status,
+            xml=xml,
+            reference=reference,
         )
+
+
+def _with_metadata(reading: Reading, section: str) -> int:
+    return reading.facts.count("SELECT count(DISTINCT path) FROM description WHERE section = ?", (section,))
+
+
+def _rights(reading: Reading) -> Sequence[RightsCount]:
+    sql = "SELECT whole, words, count(DISTINCT file) FROM rights GROUP BY 1, 2 ORDER BY 1 DESC, 3 DESC, 2 LIMIT ?"
+    return [
+        RightsCount(**json.loads(words), whole=bool(whole), files=files)
+        for whole, words, files in reading.facts.rows(sql, (_KINDS,))
+    ]
 
 
 def _bag_info(reading: Reading) -> Sequence[tuple[str, str]]:

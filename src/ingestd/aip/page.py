@@ -63,15 +63,19 @@ def _summary(found: Inspection) -> Iterable[tuple[str, str]]:
         ("Made", found.created_at),
         ("METS", found.mets or "none"),
         ("Files", f"{found.files} in the METS, {_size(found.size_bytes)}; {found.members} in all"),
-        ("Agents", "; ".join(dict.fromkeys(agent["name"] for agent in found.agents))),
+        *found.acting,
         *found.bag_info,
     )
 
 
 def _said(found: Inspection) -> Iterator[str]:
     for said in found.descriptions:
-        yield f"<h2>Description ({_text(said.kind)})</h2>\n"
-        yield _table((), said.pairs)
+        yield f"<h2>{_text(said.title)}</h2>\n"
+        yield _table((), said.rows)
+    if found.rights:
+        yield "<h2>Rights</h2>\n"
+        rows = [(r.basis, r.grounds, "; ".join(r.acts), r.about) for r in found.rights]
+        yield _table(("Basis", "Grounds", "Acts", "Of"), rows)
     if not (found.concerns or found.troubles or found.notes):
         return
     yield '<h2>To be known</h2>\n<div class="warn">\n'

@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +23,7 @@ from ingestd.aip.container import FOLDER, Container, container_at, read_from, sc
 from ingestd.aip.facts import Facts
 from ingestd.aip.manifests import read_manifests
 from ingestd.errors import Code, ContentError, ResourceError, Violation
-from ingestd.mets import Summary, read
+from ingestd.mets import Record, Summary, read
 from ingestd.premis import DigestAlgorithm
 
 ALGORITHMS = frozenset(DigestAlgorithm)
@@ -256,7 +256,7 @@ async def _read_mets(reading: Reading) -> None:
     path = reading.local(reading.mets)
     try:
         async for window in read(path):
-            await reading.run(partial(reading.facts.add_records, window, reading.payload))
+            await reading.run(partial(_note, reading, window))
     except ContentError as error:
         reading.troubles += [
             Violation(path=shown(reading.mets), rule=violation.rule, actual=violation.actual)
@@ -264,6 +264,10 @@ async def _read_mets(reading: Reading) -> None:
         ]
     except OSError as error:
         reading.troubles.append(Violation(path=shown(reading.mets), rule="mets.xml", actual=str(error.strerror)))
+
+
+def _note(reading: Reading, window: Sequence[Record]) -> None:
+    reading.facts.add_records(window, reading.payload, reading.identifier)
 
 
 def _digest_folder(reading: Reading) -> None:

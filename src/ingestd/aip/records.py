@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ingestd.errors import Violation
+from ingestd.premis import PROGRAM
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,16 +64,52 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Description:
-    """Descriptive metadata of what is at `path` (empty: of the package)."""
+    """Metadata of what is at `path` (empty: of the package): descriptive (`section` is `dmdSec`) or of its source
+    (`sourceMD`). What is said stands in `pairs`; or it is an XML document with the root element `xml`, or in the file
+    at `reference`. `status` is METS' own: `original-superseded`, for instance, of what a reingest replaced.
+    """
 
     path: str
     kind: str
     pairs: Sequence[tuple[str, str]]
+    section: str = "dmdSec"
+    status: str = ""
+    xml: str = ""
+    reference: str = ""
+
+    @property
+    def title(self) -> str:
+        what = "Source metadata" if self.section == "sourceMD" else "Description"
+        return f"{what} ({self.kind})" + (f", {self.status}" if self.status not in ("", "original") else "")
+
+    @property
+    def rows(self) -> Sequence[tuple[str, str]]:
+        """What is said, as names and values to be shown."""
+        elsewhere = (("XML", f"<{self.xml}>" if self.xml else ""), ("File", self.reference))
+        return [*self.pairs, *((name, value) for name, value in elsewhere if value)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RightsCount:
+    """Equal rights statements: their basis, what it rests on, the acts that are granted or restricted, and of how many
+    files they are; of the package as a whole, `whole`, they are one.
+    """
+
+    basis: str
+    grounds: str
+    acts: Sequence[str]
+    whole: bool
+    files: int
+
+    @property
+    def about(self) -> str:
+        return "the whole package" if self.whole else f"{self.files} file{'s' * (self.files != 1)}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inspection:
-    """What is in an AIP. `files` counts those that the METS names, `members` all that are there.
+    """What is in an AIP. `files` counts those that the METS names, `members` all that are there, `described` and
+    `sourced` what has descriptive and source metadata.
 
     `tree` has the first files in the order of their paths; `not_shown` counts the rest.
     """
@@ -93,11 +130,21 @@ class Inspection:
     events: Sequence[EventCount]
     descriptions: Sequence[Description]
     described: int
+    sourced: int
+    rights: Sequence[RightsCount]
     concerns: Sequence[Concern]
     troubles: Sequence[Violation]
     notes: Sequence[str]
     tree: Sequence[Entry] = field(default=())
     not_shown: int = 0
+
+    @property
+    def acting(self) -> Sequence[tuple[str, str]]:
+        """Who acted, and by which programs, each once."""
+        people = [agent["name"] for agent in self.agents if agent["identifier_type"] != PROGRAM]
+        acted = [agent for agent in self.agents if agent["identifier_type"] == PROGRAM]
+        programs = [f"{agent['name']} {agent['version']}".strip() for agent in acted]
+        return [(name, "; ".join(dict.fromkeys(said))) for name, said in (("Agents", people), ("Programs", programs))]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -64,19 +64,20 @@ async def inspect(options: argparse.Namespace, settings: Settings) -> int:
 def _print_inspection(found: aips.Inspection) -> None:
     print(f"{found.name}\n")
     packed = "folder" if found.package_bytes is None else f"{found.form}, {size(found.package_bytes)}"
-    names = [agent["name"] for agent in found.agents]
     _print_pairs(
         [
             ("Id", found.identifier or "not known"),
             ("Package", packed),
             ("METS", f"{found.mets or 'none'}{f', {found.created_at}' if found.created_at else ''}"),
             ("Contents", f"{found.files} files in the METS, {size(found.size_bytes)}; {found.members} in all"),
-            ("Agents", "; ".join(dict.fromkeys(names))),
+            *found.acting,
             ("Described", f"{found.described} files or folders have descriptive metadata" if found.described else ""),
+            ("Sources", f"{found.sourced} files or folders have source metadata" if found.sourced else ""),
         ]
     )
     for said in found.descriptions:
-        _print_table(f"Description ({said.kind})", [(key, value) for key, value in said.pairs])
+        _print_table(said.title, said.rows)
+    _print_table("Rights", [(r.basis, r.grounds, "; ".join(r.acts), r.about) for r in found.rights])
     uses = [(use or "not said", str(count.files), size(count.size_bytes)) for use, count in found.by_use.items()]
     _print_table("Uses", uses)
     _print_table(

@@ -1,8 +1,8 @@
 """Reading the METS of an AIP of ingestd, Archivematica or a3m, in flat memory.
 
 A METS says of one file in four places what belongs together. A first pass over the document notes in a temporary
-database which amdSec and which dmdSecs belong to which path; a second one reads these and gives whole records. PREMIS 2
-and 3 are read alike, by the elements' local names.
+database which amdSec (or part of one, as METS allows and Archivematica 0.x has it) and which dmdSecs belong to which
+path; a second one reads these and gives whole records.
 """
 
 from __future__ import annotations
@@ -12,24 +12,27 @@ import contextlib
 import itertools
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from lxml import etree
 
 from ingestd.errors import Code, ContentError, Violation
 from ingestd.mets.read_descriptions import read_description
-from ingestd.mets.read_provenance import more_identifiers, removed_file, with_provenance
-from ingestd.mets.records import (
-    ReadAgent,
-    ReadEntity,
-    ReadEvent,
-    ReadFile,
-    Record,
-    Summary,
+from ingestd.mets.read_premis import (
+    Premis,
+    described_file,
+    more_identifiers,
+    object_uuid,
+    premis_of,
+    read_agent,
+    text_at,
+    with_provenance,
 )
+from ingestd.mets.records import ReadAgent, ReadEntity, ReadFile, Record, Summary
 from ingestd.mets.validation import forget
 from ingestd.mets.vocabulary import DELETED, METS, NORMATIVE_LABEL, XLINK
 from ingestd.oais import unescape_name
@@ -40,8 +43,10 @@ WINDOW = 256
 _M = f"{{{METS}}}"
 _HREF = f"{{{XLINK}}}href"
 _AGENTS = 1000
-_SIZE_DIGITS = 18
-"""No size has more: SQLite takes no more of them, nor Python thousands."""
+
+
+_Row: TypeAlias = tuple[str, str, str, str, str]
+"""A file of the fileSec: ID, path, use, source, label."""
 
 
 class _NotMets(ValueError):
@@ -51,7 +56,7 @@ class _NotMets(ValueError):
 async def read(path: Path, *, window: int = WINDOW, whole: bool = False) -> AsyncIterator[Sequence[Record]]:
     """Read a METS as windows of records: what it describes as it comes, each agent once, a `Summary` last.
 
-    With `whole`, rights and what tools wrote come with each file.
+    With `whole`, what tools wrote, and to which agents events are linked, come with each file, and what was removed.
 
     Raises `ContentError` (`content.metadata_invalid`) for what is not well formed, declares a document type, or is not
     a METS; `OSError` if the file cannot be read.
@@ -163,7 +168,8 @@ class _Places:
 
     def _leave(self, div: etree._Element) -> None:
         described = [*div.get("DMDID", "").split(), *div.get("ADMID", "").split()]
-        pointer = div.find(f"{_M}fptr")
+        # In Archivematica 0.x a directory has no divs for its files, but points to all of them itself.
+        pointer = None if div.get("TYPE", "").lower() == "directory" else div.find(f"{_M}fptr")
         if described:
             found = self._path_of(pointer.get("FILEID", "")) if pointer is not None else None
             path = found or "/".join(self._labels[1:])
@@ -189,7 +195,8 @@ class _Places:
             return
         href = "" if location is None else location.get(_HREF, "")
         path = _stored(unescape_name(href))
-        source = file.get("GROUPID", "").removeprefix("Group-")
+        named, _, source = file.get("GROUPID", "").partition("Group-")
+        source = "" if named else source
         self._insert("INSERT OR IGNORE INTO file VALUES (?, ?, ?, ?, 0, '')", [(identifier, path, use, source)])
         sections = [(section, identifier) for section in file.get("ADMID", "").split()]
         self._insert("INSERT OR IGNORE INTO section VALUES (?, ?)", sections)
@@ -248,9 +255,9 @@ class _Reading:
         entity = section.find(f"{_M}mdWrap/{_M}xmlData/{{*}}object")
         if entity is not None:
             self._counts["entities"] += 1
-            name = _text(entity, "{*}originalName")
+            name = text_at(entity, "{*}originalName")
             more = more_identifiers(entity)
-            yield ReadEntity(identifier=_object_uuid(entity), original_name=name, path=path, identifiers=more)
+            yield ReadEntity(identifier=object_uuid(entity), original_name=name, path=path, identifiers=more)
             return
         said = read_description(section, path)
         if said is not None:
@@ -268,32 +275,54 @@ class _Reading:
                 yield said
 
     def _administered(self, section: etree._Element) -> Iterator[Record]:
-        for found in section.iterfind(f"{_M}digiprovMD/{_M}mdWrap/{_M}xmlData/{{*}}agent"):
-            agent = _agent(found)
+        """What an amdSec says: of a file, of several that have parts of it, of the package, or of what is gone."""
+        whole = premis_of(section)
+        for found in whole.agents:
+            agent = read_agent(found)
             if agent not in self._agents and len(self._agents) < _AGENTS:
                 self._agents.add(agent)
                 yield agent
+        parts: dict[_Row, list[etree._Element]] = {}
+        own = self._file_of(section)
+        if own is not None:
+            parts[own] = list(section)
+        for part in () if own is not None else section:
+            row = self._file_of(part)
+            if row is not None:
+                parts.setdefault(row, []).append(part)
+        yield from self._sources(section, _restored(own[1]) if own else self._described_path(section))
+        if not parts and whole.object is not None and self._whole:
+            removed = described_file(whole, whole.object, ReadFile(identifier="", path="", use=""))
+            yield replace(with_provenance(whole, removed), removed=True)
+        for row, some in parts.items():
+            yield from self._described_file(row, premis_of(some))
+
+    def _described_file(self, row: _Row, found: Premis) -> Iterator[ReadFile]:
+        identifier, path, use, source, label = row
+        if found.object is None:
+            return
+        self._places.execute("UPDATE file SET seen = 1 WHERE id = ?", (identifier,))
+        bare = ReadFile(
+            identifier=_uuid_of(identifier),
+            path=_restored(path),
+            use=use,
+            derived_from=source,
+            label=_restored(label),
+        )
+        file = described_file(found, found.object, bare)
+        self._counts["events"] += len(file.events)
+        self._events.update(event.type for event in file.events)
+        self._count(file.use, file.format, file.size_bytes or 0)
+        yield with_provenance(found, file) if self._whole else file
+
+    def _file_of(self, section: etree._Element) -> _Row | None:
+        """The file that names a section, or a part of one, as its own, unless it was described before."""
         row = self._places.execute(
             "SELECT file.id, path, use, source, label FROM section JOIN file ON file.id = section.file"
             " WHERE section.id = ? AND seen = 0",
             (section.get("ID", ""),),
         ).fetchone()
-        path = _restored(row[1]) if row else self._described_path(section)
-        yield from self._sources(section, path)
-        described = _current_object(section)
-        if described is not None and row is None and self._whole:
-            yield removed_file(_file(described, ("",) * 5, _events(section)), section, described)
-        if row is None or described is None:
-            return
-        self._places.execute("UPDATE file SET seen = 1 WHERE id = ?", (row[0],))
-        events = _events(section)
-        self._counts["events"] += len(events)
-        self._events.update(event.type for event in events)
-        file = _file(described, row, events)
-        if self._whole:
-            file = with_provenance(file, section, described)
-        self._count(file.use, file.format, file.size_bytes or 0)
-        yield file
+        return None if row is None else cast("_Row", row)
 
     def _count(self, use: str, found: Format | None, size_bytes: int) -> None:
         self._counts["files"] += 1
@@ -302,107 +331,8 @@ class _Reading:
         self._formats[" ".join(filter(None, (found.name, found.version, found.puid))) if found else "Unknown"] += 1
 
 
-def _file(described: etree._Element, row: tuple[str, str, str, str, str], events: Sequence[ReadEvent]) -> ReadFile:
-    file_id, path, use, group, label = row
-    identifier = _object_uuid(described) or _uuid_of(file_id)
-    characteristics = described.find("{*}objectCharacteristics")
-    size = _text(characteristics, "{*}size")
-    sources = _related(described, "has source")
-    return ReadFile(
-        identifier=identifier,
-        path=_restored(path),
-        use=use,
-        original_name=_text(described, "{*}originalName"),
-        size_bytes=int(size) if size.isascii() and size.isdigit() and len(size) <= _SIZE_DIGITS else None,
-        digests=_digests(characteristics),
-        format=_format(characteristics),
-        modified_at=_text(characteristics, "{*}creatingApplication/{*}dateCreatedByApplication"),
-        derived_from=sources[0] if sources else (group if group not in ("", identifier) else ""),
-        source_of=_related(described, "is source of"),
-        events=events,
-        identifiers=more_identifiers(described),
-        label=_restored(label),
-    )
-
-
-def _current_object(section: etree._Element) -> etree._Element | None:
-    """The PREMIS object of an amdSec; the last one that no later one supersedes."""
-    found = None
-    for technical in section.iterchildren(f"{_M}techMD"):
-        if technical.get("STATUS") != "superseded":
-            described = technical.find(f"{_M}mdWrap/{_M}xmlData/{{*}}object")
-            found = found if described is None else described
-    return found
-
-
-def _digests(characteristics: etree._Element | None) -> Mapping[str, str]:
-    if characteristics is None:
-        return {}
-    return {
-        _text(fixity, "{*}messageDigestAlgorithm"): _text(fixity, "{*}messageDigest")
-        for fixity in characteristics.iterfind("{*}fixity")
-    }
-
-
-def _format(characteristics: etree._Element | None) -> Format | None:
-    found = None if characteristics is None else characteristics.find("{*}format")
-    if found is None:
-        return None
-    return Format(
-        name=_text(found, "{*}formatDesignation/{*}formatName"),
-        version=_text(found, "{*}formatDesignation/{*}formatVersion"),
-        puid=_text(found, "{*}formatRegistry/{*}formatRegistryKey"),
-    )
-
-
-def _related(described: etree._Element, subtype: str) -> tuple[str, ...]:
-    return tuple(
-        value.text or ""
-        for relationship in described.iterfind("{*}relationship")
-        if _text(relationship, "{*}relationshipSubType") == subtype
-        for value in relationship.iterfind("*/*")
-        if value.tag.rpartition("}")[2] in ("relatedObjectIdentifierValue", "relatedObjectIdentificationValue")
-    )
-
-
-def _events(section: etree._Element) -> tuple[ReadEvent, ...]:
-    return tuple(_event(found) for found in section.iterfind(f"{_M}digiprovMD/{_M}mdWrap/{_M}xmlData/{{*}}event"))
-
-
-def _event(found: etree._Element) -> ReadEvent:
-    return ReadEvent(
-        identifier=_text(found, "{*}eventIdentifier/{*}eventIdentifierValue"),
-        type=_text(found, "{*}eventType"),
-        at=_text(found, "{*}eventDateTime"),
-        detail=_text(found, "{*}eventDetailInformation/{*}eventDetail") or _text(found, "{*}eventDetail"),
-        outcome=_text(found, "{*}eventOutcomeInformation/{*}eventOutcome"),
-        note=_text(found, "{*}eventOutcomeInformation/{*}eventOutcomeDetail/{*}eventOutcomeDetailNote"),
-    )
-
-
-def _agent(found: etree._Element) -> ReadAgent:
-    return ReadAgent(
-        identifier_type=_text(found, "{*}agentIdentifier/{*}agentIdentifierType"),
-        identifier=_text(found, "{*}agentIdentifier/{*}agentIdentifierValue"),
-        name=_text(found, "{*}agentName"),
-        type=_text(found, "{*}agentType"),
-        version=_text(found, "{*}agentVersion"),
-    )
-
-
-def _object_uuid(described: etree._Element) -> str:
-    for identifier in described.iterfind("{*}objectIdentifier"):
-        if _text(identifier, "{*}objectIdentifierType") == "UUID":
-            return _text(identifier, "{*}objectIdentifierValue")
-    return ""
-
-
 def _uuid_of(file_id: str) -> str:
     return file_id[-36:]
-
-
-def _text(element: etree._Element | None, path: str) -> str:
-    return "" if element is None else (element.findtext(path) or "")
 
 
 def _unescaped(label: str) -> str:

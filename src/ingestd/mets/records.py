@@ -12,7 +12,7 @@ from ingestd.premis import AgentLink, Format
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReadEvent:
-    """A PREMIS event as it is written, whatever vocabulary its writer used. `agents` as for `ReadFile.rights`."""
+    """A PREMIS event as it is written, whatever vocabulary its writer used. `agents` as for `ReadFile.extensions`."""
 
     identifier: str
     type: str
@@ -30,11 +30,12 @@ class ReadFile:
     `path` is relative to the AIP's root. `original_name` is as written, with `%transferDirectory%` and escapes.
     `derived_from` is the identifier of the file that this one was made of, or empty. `size_bytes` is None, and
     `digests` (algorithm → value) are empty, where the METS does not say. `identifiers` (type, value) are those beside
-    its UUID, `label` its name in the structMap where that is not its path's, `agents` all of its amdSec.
+    its UUID, `label` its name in the structMap where that is not its path's. `rights` are its rights statements (with
+    the first file of Archivematica's those of the package), each one XML element.
 
-    Only where a METS is read whole: `rights` are its rights statements, and `extensions` what tools wrote about it,
-    each one XML element; `object` is the PREMIS object that all this is read from, and `superseded` are objects and
-    rights that later ones took the place of. What was `removed` has an amdSec, and neither path nor use.
+    Only where a METS is read whole: `agents` are all of its amdSec, and `extensions` what tools wrote about it, each
+    one XML element; `object` is the PREMIS object that all this is read from, and `superseded` are objects and rights
+    that later ones took the place of. What was `removed` has an amdSec, and neither path nor use.
     """
 
     identifier: str
