@@ -166,7 +166,7 @@ class Attempt:
             log.info("request rejected", code=error.code.value, detail=error.detail)
             await self._end_unbegun(EventType.REQUEST_REJECTED, Outcome.REJECTED, error)
         else:
-            found = _fault(error, self.folder)
+            found = fault(error, self.folder)
             if isinstance(found, SystemFault) and found is not error:
                 log.error("attempt raised", exc_info=error)
             await self._fail(found)
@@ -323,7 +323,7 @@ class Attempt:
             return Ended(error=error)
         except Exception as error:
             log.exception("attempt raised")
-            return Ended(error=_fault(error, self.folder))
+            return Ended(error=fault(error, self.folder))
 
     async def _hold(self, journal: PackageJournal, package: Package, started_at: datetime) -> None:
         """Make sure that the request is still ours, and write down what is about to be stored."""
@@ -435,7 +435,8 @@ class Attempt:
         )
 
 
-def _fault(error: Exception, folder: Path) -> IngestError:
+def fault(error: Exception, folder: Path) -> IngestError:
+    """Word what should not have happened while a package was worked on in `folder`."""
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         found = ran_out(folder)
         return ResourceError(f"on the working disk {found.detail}", code=found.code)

@@ -3,15 +3,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ingestd.errors import Code, ContentError, RequestError, ResourceError
-from ingestd.ingest import Disposition
+from ingestd.errors import Code, ContentError, RequestError, ResourceError, SystemFault
+from ingestd.ingest import Disposition, running
+from ingestd.janitor import Janitor
 from ingestd.job import Outcome
-from ingestd.messages import Event, EventType
+from ingestd.journal import ServiceJournal
+from ingestd.messages import Event, EventType, parse_request
 from ingestd.messages import Outcome as Result
 from ingestd.oais import Facts, Warning_
 from tests.small_service import House
@@ -254,3 +257,54 @@ async def test_a_source_whose_path_is_not_utf_8_can_be_preserved(house: House) -
 
     assert result.outcome is Result.SUCCEEDED
     assert "caf%E9" in (result.package_name or "")
+
+
+async def test_a_folder_that_cannot_be_made_fails_its_package_and_stops_no_other(house: House) -> None:
+    house.gate.clear()
+    async with house.open() as ingest:
+        other = await ingest.begin(house.source)
+        await house.until(lambda: bool(house.ran))
+        asked = {"id": "1", "source": "s", "data": {"source": {"location": "/a"}, "idempotency_key": "k"}}
+        (house.work / str(parse_request(asked).data.package_id())).write_text("in its way")
+        result = await ingest.preserve(house.source, idempotency_key="k")
+        house.gate.set()
+
+        assert (Result.FAILED, Result.SUCCEEDED) == (result.outcome, (await other).outcome)
+
+
+async def test_a_fault_of_the_journal_stops_one_package_and_no_other(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance = ServiceJournal.advance
+
+    async def fail(self: ServiceJournal, package: uuid.UUID, *of: Any, **more: Any) -> Event:
+        if package != other.package:
+            raise SystemFault("the journal failed: database is locked")
+        return await advance(self, package, *of, **more)
+
+    house.gate.clear()
+    async with house.open() as ingest:
+        other = await ingest.begin(house.source)
+        await house.until(lambda: bool(house.ran))
+        monkeypatch.setattr(ServiceJournal, "advance", fail)
+        with pytest.raises(SystemFault, match="locked"):
+            await ingest.preserve(house.source, idempotency_key="k")
+        house.gate.set()
+
+        assert (await other).outcome is Result.SUCCEEDED
+
+
+async def test_what_fails_beside_the_packages_is_begun_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "AGAIN_SECONDS", 0.01)
+    sweeps: list[Janitor] = []
+
+    async def sweep(self: Janitor, **_: bool) -> None:
+        sweeps.append(self)
+        if len(sweeps) < 3:
+            raise SystemFault("the journal failed: database is locked")
+
+    monkeypatch.setattr(Janitor, "sweep", sweep)
+    async with house.open() as ingest:
+        await house.until(lambda: len(sweeps) == 3)
+
+        assert (await ingest.preserve(house.source)).outcome is Result.SUCCEEDED

@@ -22,6 +22,7 @@ from ingestd.messages import Cancel, CancelData, Event, EventType, Retry, RetryD
 from ingestd.messages import Outcome as Result
 from ingestd.oais import Facts
 from ingestd.premis import now
+from ingestd.storage.conditional import DocumentChangedError
 from tests.small_service import House
 
 
@@ -33,12 +34,15 @@ def house(tmp_path: Path) -> House:
 async def changed(house: House, **update: Any) -> Claim:
     """Change the request's document behind everybody's back."""
     (key,) = [key async for key in house.documents.list("requests")]
-    found = await house.documents.read(key)
-    assert found is not None
-    claim = Claim.model_validate_json(found[0]).model_copy(update=update)
-    if update:
-        await house.documents.replace(key, claim.model_dump_json().encode(), found[1])
-    return claim
+    while True:
+        found = await house.documents.read(key)
+        assert found is not None
+        claim = Claim.model_validate_json(found[0]).model_copy(update=update)
+        if not update:
+            return claim
+        with contextlib.suppress(DocumentChangedError):  # its holder renewed it in this moment
+            await house.documents.replace(key, claim.model_dump_json().encode(), found[1])
+            return claim
 
 
 async def lapse(house: House) -> None:

@@ -36,6 +36,10 @@ async def keep_auditing(locations: Locations, settings: Settings, announce: Call
             log.warning("audit_waits", code=error.code.value, detail=error.detail)
             await asyncio.sleep(_AWAY_SECONDS)
             continue
+        except (OSError, ValueError):  # what it remembers on disk cannot be read, or written
+            log.exception("audit_failed")
+            await asyncio.sleep(_AWAY_SECONDS)
+            continue
         await asyncio.sleep(max(0.0, settings.audit_every_seconds - (time.monotonic() - began)))
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Self
 
 import structlog
 
 from ingestd.admission import Admission
-from ingestd.attempt import Attempt
+from ingestd.attempt import Attempt, fault
 from ingestd.batches import Batches
 from ingestd.engine import Engine
 from ingestd.errors import Cancelled, IngestError, ResourceError, SystemFault
@@ -29,6 +29,8 @@ from ingestd.workfolder import FolderBusy
 log = structlog.get_logger(__name__)
 
 MARK_SECONDS = 2.0
+AGAIN_SECONDS = 10.0
+"""How long after it failed something beside the packages is begun again."""
 LOOK_SECONDS = 1.0
 """How often the journal is asked whether another process has cancelled something that is at work here."""
 
@@ -66,8 +68,8 @@ class Running:
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
-        self.beside(self._look_for_cancellations())
-        self.beside(self.grouping.run())
+        self.beside(self._look_for_cancellations)
+        self.beside(self.grouping.run)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -86,9 +88,9 @@ class Running:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def beside(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something else for as long as the service runs."""
-        self._others.append(self._group.create_task(work))
+    def beside(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do something else for as long as the service runs; what fails is begun again after a while."""
+        self._others.append(self._group.create_task(_ever(work)))
 
     def __contains__(self, package: uuid.UUID) -> bool:
         return package in self._tasks
@@ -156,6 +158,7 @@ class Running:
         package = record.package
         ended: list[Event] = []
         failure: IngestError | None = None
+        died = False
 
         async def advance(state: RequestState, event: Event, **more: Any) -> Event:
             if state.terminal and lease is not None:
@@ -183,10 +186,6 @@ class Running:
                 with bound(package=str(package)):
                     await self._attempt(attempt)
             self._records.pop(package, None)
-        except ResourceError as error:
-            # It is not recorded how far it came: it can be taken up as after a crash.
-            failure = error
-            log.error("package_stopped", package=str(package), reason=error.detail)  # noqa: TRY400  no defect of ours
         except FolderBusy:
             self._records.pop(package, None)
             log.warning("package is in hand elsewhere", package=str(package))
@@ -194,8 +193,14 @@ class Running:
             self._records.pop(package, None)
             await self._journal.forget(package)
             log.warning("request is in hand elsewhere", package=str(package))
+        except Exception as error:
+            # One package stops no other. It is not recorded how far it came: it can be taken up as after a crash. Where
+            # nothing ran out, its lease is not given back, so that it counts as one whose worker died.
+            failure = fault(error, self._services.settings.work_dir)
+            died = not isinstance(failure, ResourceError)
+            log.exception("package_stopped", package=str(package), reason=failure.detail, exc_info=died)
         finally:
-            if lease is not None and not ended:
+            if lease is not None and not ended and not died:
                 await lease.release()
             await self._let_go(package, ended, failure)
 
@@ -302,6 +307,17 @@ class Running:
         with contextlib.suppress(RuntimeError):
             async with self._slot_freed:
                 self._slot_freed.notify_all()
+
+
+async def _ever(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("beside_failed", work=getattr(work, "__qualname__", ""))
+            await asyncio.sleep(AGAIN_SECONDS)
+        else:
+            return
 
 
 def cancelled_by(tombstone: Tombstone) -> Cancelled:

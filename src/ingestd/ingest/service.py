@@ -85,10 +85,10 @@ class Ingest:
 
     async def __aenter__(self) -> Self:
         await self._running.__aenter__()
-        self._running.beside(self._claims.tell_published())
-        self._running.beside(self._prune())
-        self._running.beside(self.admission.watch())
-        self._running.beside(self.janitor.run())
+        self._running.beside(self._claims.tell_published)
+        self._running.beside(self._prune)
+        self._running.beside(self.admission.watch)
+        self._running.beside(self.janitor.run)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
