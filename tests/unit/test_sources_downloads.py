@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import io
+import socket
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from ingestd.errors import Code, IngestError, PolicyError, RequestError, SourceE
 from ingestd.premis import Digest, DigestAlgorithm, now
 from ingestd.sources import Received, Source, receive
 from ingestd.sources.downloads import Download, _name, download
-from ingestd.sources.locations import parse_url
+from ingestd.sources.locations import parse_url, shown
 from ingestd.tools.pool import Pool
 
 BODY = bytes(range(256)) * 1000
@@ -237,6 +238,15 @@ async def test_more_than_is_allowed_is_refused_where_no_length_is_said(server: S
         await fetch(server, tmp_path, max_bytes=1000)
 
 
+NOT_PUBLIC = (
+    "169.254.169.254", "169.254.170.2", "168.63.129.16", "100.100.100.200", "192.0.0.192", "127.0.0.1", "0.0.0.0",
+    "10.1.2.3", "172.16.0.1", "192.168.0.1", "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fd00:ec2::254",
+    "::ffff:169.254.169.254", "::ffff:a9fe:a9fe", "::169.254.169.254", "64:ff9b::a9fe:a9fe", "64:ff9b:1::a9fe:a9fe",
+    "2002:a9fe:a9fe::1", "2001:0:a9fe:a9fe::1", "ff02::1", "::ffff:168.63.129.16", "64:ff9b::168.63.129.16",
+)  # fmt: skip
+"""Addresses of clouds' metadata, of this machine and of its networks, plain and wrapped."""
+
+
 class TestWhereItMayGo:
     async def test_a_redirect_is_followed(self, server: Server, tmp_path: Path) -> None:
         server.answers = [redirect("/other/name.zip"), send()]
@@ -281,6 +291,50 @@ class TestWhereItMayGo:
             await download(server.url(host=host), tmp_path, settings=SourceSettings(http_attempts=1), trusted=False)
 
         assert [] == server.asked
+
+    @pytest.mark.parametrize("address", NOT_PUBLIC)
+    async def test_an_address_that_is_not_public_is_refused_however_it_is_written(
+        self, tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        host = f"[{address}]" if ":" in address else address
+        with pytest.raises(RequestError):
+            parse_url(f"http://{host}/latest/meta-data/", SourceSettings(), trusted=False)
+
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        found = [(family, socket.SOCK_STREAM, 6, "", (address, 80))]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        with pytest.raises(SourceError) as caught:
+            await download("http://metadata.example.org/", tmp_path, settings=SourceSettings(), trusted=False)
+
+        assert Code.SOURCE_ACCESS_DENIED == caught.value.code
+
+    @pytest.mark.parametrize(
+        "location",
+        [
+            "http://good.example@169.254.169.254/",
+            "http://169.254.169.254\\@good.example/",
+            "http://good.example:80@169.254.169.254/",
+            "http://169.254.169.254#@good.example/",
+            "http://169.254.169.254?@good.example/",
+            "http://169.254.169.254\t/",
+            "http://169.254.169.254./",
+            "http://\uff11\uff16\uff19.254.169.254/",
+            "http://169\u3002254\u3002169\u3002254/",
+            "http://[::ffff:169.254.169.254]/",
+            "http://[fe80::1%25eth0]/",
+            "http:169.254.169.254/",
+            "http:///169.254.169.254/",
+            "http://@169.254.169.254/",
+        ],
+    )
+    def test_no_trick_of_a_url_leads_where_it_may_not(self, location: str) -> None:
+        with pytest.raises(RequestError):
+            parse_url(location, SourceSettings(), trusted=False)
+
+    @pytest.mark.parametrize("location", ["http://0xa9fea9fe/", "http://2852039166/", "http://0251.0376.0251.0376/"])
+    async def test_what_the_resolver_takes_for_an_address_is_one(self, tmp_path: Path, location: str) -> None:
+        with pytest.raises(SourceError):
+            await download(location, tmp_path, settings=SourceSettings(http_attempts=1), trusted=False)
 
     async def test_a_named_host_may_be_anywhere(self, server: Server, tmp_path: Path) -> None:
         server.answers = [send()]
@@ -366,3 +420,23 @@ class TestReceive:
 
         assert Code.SOURCE_CHECKSUM_MISMATCH == caught.value.code
         assert [] == list((tmp_path / "into").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("location", "told"),
+    [
+        ("https://host/a.zip?sig=x#y", "https://host/a.zip?…"),
+        ("https://host/a.zip#token=x", "https://host/a.zip#…"),
+        ("https://me:pass@host/a", "https://…@host/a"),
+        ("https://token@host/a", "https://…@host/a"),
+        ("https://me:pa/ss@host/a", "https://…@host/a"),
+        ("https://me:p?a#ss@host/a", "https://…@host/a"),
+        ("https:/me:pass@host/a", "https:/…@host/a"),
+        ("https:me:p@ss@host/a", "https:…@host/a"),
+        ("https://host:8080/a@b", "https://host:8080/a@b"),
+        ("s3://me:pass@bucket/key", "s3://…@bucket/key"),
+        ("/data/a@b?c#d", "/data/a@b?c#d"),
+    ],
+)
+def test_what_is_told_of_a_location_has_no_secret(location: str, told: str) -> None:
+    assert told == shown(location)

@@ -41,6 +41,11 @@ _OBJECTS = ("s3://", "az://", "abfs://", "abfss://", "gs://")
 _SAME = {"abfs": "az", "abfss": "az"}
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_OF_THE_MACHINE = frozenset({ipaddress.IPv4Address("168.63.129.16")})
+"""Azure's own service to each virtual machine, which knows its secrets, at an address that looks public."""
+_LIKE_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:/*")
+_END = re.compile("[/?#]")
+_HOST = re.compile("[^:@]*(?::[0-9]*)?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,7 +187,7 @@ def is_public(address: str) -> bool:
     ip = ipaddress.ip_address(address.partition("%")[0])
     inner = _wrapped(ip) if isinstance(ip, ipaddress.IPv6Address) else None
     ip = inner or ip
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified or ip in _OF_THE_MACHINE)
 
 
 def _wrapped(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
@@ -305,12 +310,18 @@ def too_large(settings: SourceSettings, size_bytes: int) -> Exception:
 
 
 def shown(location: str) -> str:
-    """Give a location as it may be told: a URL without user name, password and query, which may be a signature."""
+    """Give a location as it may be told: a URL without user name, password, and what follows its path, which may be a
+    signature. A password with a slash makes a URL that is none, and is not told either.
+    """
     said = location.encode("utf-8", errors="backslashreplace").decode()
-    if not _SCHEME.match(said):
+    scheme = _LIKE_URL.match(said)
+    if scheme is None:
         return said
-    said = re.sub(r"(?<=://)[^/?#]*@", "…@", said, count=1)
-    return re.sub(r"\?.*", "?…", said, count=1, flags=re.DOTALL)
+    rest = said[scheme.end() :]
+    before, at, after = rest.rpartition("@")
+    if at and ("@" in _END.split(rest)[0] or not _HOST.fullmatch(_END.split(before)[0])):
+        rest = f"…@{after}"
+    return scheme[0] + re.sub(r"([?#]).*", r"\1…", rest, count=1, flags=re.DOTALL)
 
 
 def _unsupported(location: str, expected: str) -> RequestError:
