@@ -64,6 +64,7 @@ class Code(StrEnum):
     SOURCE_CHECKSUM_MISMATCH = "source.checksum_mismatch"
     SOURCE_DOWNLOAD_INTERRUPTED = "source.download_interrupted"
     CONTENT_ARCHIVE_CORRUPT = "content.archive_corrupt"
+    CONTENT_ARCHIVE_ENCRYPTED = "content.archive_encrypted"
     CONTENT_ARCHIVE_UNSUPPORTED = "content.archive_unsupported"
     CONTENT_ARCHIVE_BOMB = "content.archive_bomb"
     CONTENT_PATH_TRAVERSAL = "content.path_traversal"
@@ -310,10 +311,16 @@ CATALOGUE: dict[Code, Entry] = {
         "Try again; if it persists, look at the server of the source and the network between.",
     ),
     Code.CONTENT_ARCHIVE_CORRUPT: _e(
-        "The archive is damaged or needs a password",
+        "The archive is damaged",
         _S,
         Retry.NEVER,
-        "Open the archive on your side, repair or re-create it without a password, and send it again.",
+        "Open the archive on your side, repair or re-create it, and send it again.",
+    ),
+    Code.CONTENT_ARCHIVE_ENCRYPTED: _e(
+        "The archive is encrypted",
+        _S,
+        Retry.NEVER,
+        "Make the archive anew without a password, and send it again.",
     ),
     Code.CONTENT_ARCHIVE_UNSUPPORTED: _e(
         "The archive is of a kind that cannot be opened",

@@ -459,7 +459,7 @@ def test_an_encrypted_zip_fails_and_says_that_it_is_encrypted(
     archive = tmp_path / "locked.zip"
     subprocess.run(["7z", "a", "-bd", "-psecret", archive, transfer], check=True, stdout=subprocess.DEVNULL)
 
-    failed_with(ingestd, archive, output, "content.archive_corrupt", "encrypted")
+    failed_with(ingestd, archive, output, "content.archive_encrypted", "encrypted")
 
 
 @pytest.mark.parametrize("suffix", ["zip", "tar.gz", "7z"])

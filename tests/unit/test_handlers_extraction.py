@@ -420,7 +420,7 @@ async def test_an_archive_with_a_password_is_a_warning_that_says_so(make: Make, 
     await bench.extract()
 
     [warning] = await bench.warnings()
-    assert ("content.archive_corrupt", f"objects/x.{kind}") == (warning.code, warning.path)
+    assert ("content.archive_encrypted", f"objects/x.{kind}") == (warning.code, warning.path)
     assert "encrypted" in warning.detail
     assert f"objects/y.zip{STAMP}/a.txt" in await bench.files()
     assert await bench.agrees()

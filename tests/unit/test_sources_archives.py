@@ -764,7 +764,7 @@ class TestDamaged:
     ) -> None:
         error = await desk.refused(await make_with_7z(desk.pool, tmp_path, "a.x", *options, "-psecret"))
 
-        assert error.code == Code.CONTENT_ARCHIVE_CORRUPT
+        assert error.code == Code.CONTENT_ARCHIVE_ENCRYPTED
         assert "password" in error.detail
 
     async def test_what_no_program_can_read_is_unsupported(self, desk: Desk, tmp_path: Path) -> None:
@@ -865,7 +865,7 @@ class TestPrograms:
         async with WithoutSevenZip(ToolSettings(), scratch=tmp_path) as desk.pool:
             error = await desk.refused(archive)
 
-        assert error.code == Code.CONTENT_ARCHIVE_CORRUPT
+        assert error.code == Code.CONTENT_ARCHIVE_ENCRYPTED
         assert "password" in error.detail
 
     @pytest.mark.tool

@@ -367,6 +367,7 @@ def _failed(done: CommandRun) -> IngestError:
     said = done.run.stderr_tail + done.run.stdout[-8192:].decode("utf-8", errors="replace")
     code, detail = Code.CONTENT_ARCHIVE_CORRUPT, "the archive is damaged, or not what it seems"
     if _PASSWORD.search(said):
+        code = Code.CONTENT_ARCHIVE_ENCRYPTED
         detail = "the archive is encrypted: it cannot be opened without its password"
     elif _METHOD.search(said):
         code, detail = Code.CONTENT_ARCHIVE_UNSUPPORTED, "the archive uses a method that the program does not know"

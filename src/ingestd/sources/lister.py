@@ -164,7 +164,7 @@ class Lister:
     def locked(self, parts: Parts) -> None:
         """Hear of a file that is encrypted."""
         expected, actual = "an archive without a password", "encrypted"
-        self._findings.add(Code.CONTENT_ARCHIVE_CORRUPT, _path(parts), expected=expected, actual=actual)
+        self._findings.add(Code.CONTENT_ARCHIVE_ENCRYPTED, _path(parts), expected=expected, actual=actual)
 
     def finish(self, *, said: str = "", error: IngestError | None = None) -> Listing:
         """Follow the links, and give what was found. `error` ended the reading, `said` the look."""

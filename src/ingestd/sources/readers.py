@@ -89,7 +89,7 @@ def damaged(why: object) -> IngestError:
 
 
 def locked() -> IngestError:
-    return failure(Code.CONTENT_ARCHIVE_CORRUPT, "the archive is encrypted: it cannot be opened without its password")
+    return failure(Code.CONTENT_ARCHIVE_ENCRYPTED, "the archive is encrypted: it cannot be opened without its password")
 
 
 # zip

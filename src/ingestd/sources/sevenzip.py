@@ -240,6 +240,7 @@ def _seven_zip_error(run: Run) -> IngestError:
     if _LINK.search(said):
         code, detail = Code.CONTENT_PATH_TRAVERSAL, "a link in the archive leads out of it"
     elif _PASSWORD.search(said):
+        code = Code.CONTENT_ARCHIVE_ENCRYPTED
         detail = "the archive is encrypted: it cannot be opened without its password"
     elif _METHOD.search(said) and not _CUT.search(said):  # of a 7z that is cut short it says both
         code, detail = Code.CONTENT_ARCHIVE_UNSUPPORTED, "the archive uses a method that no installed program can read"
