@@ -25,7 +25,7 @@ from tests.acceptance.reingesting import (
     settings_in,
     theirs,
 )
-from tests.aip_samples import COPY, DEED, FILES, LETTER, PHOTO, archivematica, bag, mets
+from tests.aip_samples import COPY, DEED, FILES, LETTER, PHOTO, archivematica, bag, mets, mets_0
 from tests.normalizing import TOOLS, command, rule
 
 pytestmark = [pytest.mark.tool]
@@ -218,6 +218,19 @@ async def test_an_aip_of_archivematica_is_examined_anew_and_its_premis_2_superse
     # Of a picture that is none, nothing can be made: Archivematica's copy stays.
     assert two[COPY.identifier].path == COPY.path
     assert {file.identifier for file in FILES} <= set(two)
+
+
+async def test_of_archivematica_0_8_the_object_is_taken_out_of_its_premis_to_be_superseded(
+    ingest: Ingest, tmp_path: Path
+) -> None:
+    folder = archivematica(tmp_path / "theirs", text=mets_0())
+
+    result = await reingest(ingest, folder, reingest={"type": "full"})
+
+    now = files(await records(path_of(result), tmp_path / "opened"))
+    (former,) = now[LETTER.identifier].superseded
+    assert f">{LETTER.digest}<" in former.xml
+    assert "<premis:event" not in former.xml
 
 
 GONE = "deadbeef-0000-4000-8000-000000000001"

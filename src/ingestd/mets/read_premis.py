@@ -15,6 +15,7 @@ from lxml import etree
 from ingestd.mets.read_descriptions import read_description
 from ingestd.mets.records import ReadAgent, ReadDescription, ReadEvent, ReadFile
 from ingestd.mets.vocabulary import METS, PREMIS, PREMIS_2, XSI
+from ingestd.oais import DescriptionStatus, Section
 from ingestd.premis import AgentLink, Format
 
 _M = f"{{{METS}}}"
@@ -98,7 +99,8 @@ def described_file(found: Premis, described: etree._Element, file: ReadFile) -> 
 def with_provenance(found: Premis, file: ReadFile) -> ReadFile:
     """Add what a METS that is read whole gives: agents, also of events, and what stands in PREMIS as it is."""
     extension = "{*}objectCharacteristics/{*}objectCharacteristicsExtension"
-    holders = () if found.object is None else found.object.iterfind(extension)
+    described, holder = found.object, found.holder
+    holders = () if described is None else described.iterfind(extension)
     return replace(
         file,
         events=tuple(
@@ -106,8 +108,8 @@ def with_provenance(found: Premis, file: ReadFile) -> ReadFile:
         ),
         agents=tuple(AgentLink(*pair) for agent in found.agents for pair in _pairs(agent, "agentIdentifier")),
         extensions=tuple(_text_of(element) for holder in holders for element in holder.iterchildren(tag=etree.Element)),
-        object=None if found.holder is None else _as_written(found.holder, file.path),
-        superseded=tuple(said for part in found.superseded if (said := _as_written(part, file.path))),
+        object=None if described is None or holder is None else _object_as_written(holder, described, file.path),
+        superseded=tuple(said for part in found.superseded if (said := _superseded_as_written(part, file.path))),
     )
 
 
@@ -192,25 +194,38 @@ def _related(described: etree._Element, subtype: str) -> tuple[str, ...]:
     )
 
 
-def _as_written(section: etree._Element, path: str) -> ReadDescription | None:
-    """What a techMD or rightsMD says in PREMIS, as it is written. Only what Archivematica's schematron wants of it is
-    added: where its schema is, and a prefix in `xsi:type`, which early versions went without. None of any other part.
+def _object_as_written(holder: etree._Element, described: etree._Element, path: str) -> ReadDescription:
+    return ReadDescription(
+        kind="PREMIS:OBJECT",
+        path=path,
+        pairs=(),
+        section=Section.TECHNICAL,
+        xml=_as_written(described),
+        status=holder.get("STATUS") or DescriptionStatus.ORIGINAL,
+        created_at=holder.get("CREATED", ""),
+        standard=True,
+    )
+
+
+def _superseded_as_written(part: etree._Element, path: str) -> ReadDescription | None:
+    said, element = read_description(part, path), part.find(f"{_M}mdWrap/{_M}xmlData/*")
+    return said if said is None or element is None else replace(said, xml=_as_written(element), standard=True)
+
+
+def _as_written(element: etree._Element) -> str:
+    """An element of PREMIS as it is written. Only what Archivematica's schematron wants of it is added: where its
+    schema is, and a prefix in `xsi:type`, which early versions went without.
     """
-    if section.tag not in (f"{_M}techMD", f"{_M}rightsMD"):
-        return None
-    said, element = read_description(section, path), section.find(f"{_M}mdWrap/{_M}xmlData/*")
-    if said is None or element is None:
-        return said
     namespace, kind = etree.QName(element).namespace or "", element.get(_TYPE, "")
     if element.get(_LOCATION) and (":" in kind or not kind):
-        return replace(said, xml=_text_of(element), standard=True)
+        return _text_of(element)
     alone = etree.Element(element.tag, nsmap={"premis": namespace, "xsi": XSI})
     alone.attrib.update(element.attrib)
     alone.extend(copy.deepcopy(element))
     if kind:
         alone.set(_TYPE, f"premis:{kind.rpartition(':')[2]}")
     alone.set(_LOCATION, element.get(_LOCATION) or f"{namespace} {_SCHEMAS.get(namespace, namespace)}")
-    return replace(said, xml=_text_of(alone), standard=True)
+    return _text_of(alone)
 
 
 def _text_of(element: etree._Element) -> str:
