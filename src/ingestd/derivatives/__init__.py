@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ingestd.derivatives.maildirs import MAILDIR, with_its_maildir
-from ingestd.derivatives.making import Maker, rule_for, side_by_side
+from ingestd.derivatives.making import Maker, rule_for
 from ingestd.derivatives.records import (
     FAILED,
     MANUAL,
@@ -34,6 +34,5 @@ __all__ = [
     "replaced",
     "rule_for",
     "rule_uses",
-    "side_by_side",
     "with_its_maildir",
 ]

@@ -16,12 +16,12 @@ import re
 import shutil
 import stat
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any, Self, TypeVar
+from typing import Self
 
 from ingestd.config import NormalizationSettings, Settings
 from ingestd.derivatives.batches import batches
@@ -36,14 +36,12 @@ from ingestd.fpr.substitution import fill
 from ingestd.fpr.variables import values_for
 from ingestd.oais import File, Package
 from ingestd.premis import Digest, DigestAlgorithm, now
+from ingestd.together import side_by_side
 from ingestd.tools.run import Limits
 
 _TOLD_CHARACTERS = 300
 _NO_SPACE = "No space left on device"
 _LEAST_FREE_BYTES = 16 * 2**20
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -393,22 +391,3 @@ def _nothing(order: Order, found: os.stat_result, output: Path) -> bool:
 def _blank(path: Path) -> bool:
     with path.open("rb") as text:
         return all(not chunk.strip() for chunk in iter(lambda: text.read(2**16), b""))
-
-
-async def side_by_side(work: Callable[[T], Coroutine[Any, Any, R]], items: Sequence[T], *, at_once: int) -> Sequence[R]:
-    """Do `work` on all items, on `at_once` of them at a time, and give the answers in order.
-
-    The first error ends the others and is raised. More at once would only wait in the pool, before other packages.
-    """
-    turn = asyncio.Semaphore(at_once)
-
-    async def in_turn(item: T) -> R:
-        async with turn:
-            return await work(item)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(in_turn(item)) for item in items]
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]

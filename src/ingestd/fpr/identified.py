@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from ingestd.errors import Code, RequestError, ToolError, ToolFailure, Violation
@@ -15,6 +15,7 @@ from ingestd.fpr.registry import Registry
 from ingestd.oais import File, Warning_, escape_name
 from ingestd.premis import Event, EventOutcome, EventType, Format, Program, now
 from ingestd.pronom import is_puid
+from ingestd.together import side_by_side
 from ingestd.tools.siegfried import Identification, Siegfried
 
 OPTION = "identification_command"
@@ -104,12 +105,7 @@ def _guessed(file: File, command: IdentificationCommand, commands: Commands) -> 
 
 
 async def _run(command: IdentificationCommand, commands: Commands, paths: Sequence[Path]) -> Sequence[Identification]:
-    try:
-        async with asyncio.TaskGroup() as group:
-            running = [group.create_task(_run_on(command, commands, path)) for path in paths]
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from errors
-    return [one.result() for one in running]
+    return await side_by_side(partial(_run_on, command, commands), paths, at_once=len(paths))
 
 
 async def _run_on(command: IdentificationCommand, commands: Commands, path: Path) -> Identification:

@@ -12,6 +12,7 @@ from pathlib import Path
 from ingestd.errors import Code, ToolError
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.oais import Facts, File, Warning_, escape_name
+from ingestd.together import side_by_side
 
 NAME = "bulk_extractor"
 REPORTS = "logs"
@@ -35,12 +36,8 @@ async def examine_contents(task: Task, services: Services) -> Outcome:
         return Outcome(facts=Facts(warnings=[Warning_(code=Code.TOOL_NOT_INSTALLED, detail=detail)]))
     version = await _version(services)
     jobs = [_Examination(task=task, services=services, file=file) for file in files]
-    try:
-        async with asyncio.TaskGroup() as group:
-            running = [group.create_task(job.run()) for job in jobs]
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from errors
-    warnings = [warning for one in running if (warning := one.result()) is not None]
+    found = await side_by_side(_Examination.run, jobs, at_once=len(jobs))
+    warnings = [warning for warning in found if warning is not None]
     use = ToolUse(name=NAME, version=version, used_for="examination of contents")
     return Outcome(facts=Facts(warnings=warnings), tools=[use], now_with=NAME)
 

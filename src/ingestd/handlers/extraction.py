@@ -33,6 +33,7 @@ from ingestd.sources.contents import Placed, Plan, limits_of, short, survey, wat
 from ingestd.sources.kinds import Archive, archive_in
 from ingestd.sources.names import open_plain
 from ingestd.sources.writer import Limits, Meter
+from ingestd.together import tasks
 from ingestd.tools.run import Stop
 
 _OURS = frozenset({"7z-extract", "unar-extract"})
@@ -237,13 +238,10 @@ class _Extraction:
         pool_limits = self._services.pool.limits
         limits = replace(pool_limits, file_bytes=min(pool_limits.file_bytes, most.max_bytes))
         variables = {**values_for(self._task.package, self._task.root, file), "outputDirectory": f"{content}/"}
-        try:
-            async with asyncio.TaskGroup() as group:
-                watch = group.create_task(watch_folder(content, most))
-                run = await self._services.commands.run(command, variables, purpose=Purpose.EXTRACT, limits=limits)
-                watch.cancel()
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from errors
+        async with tasks() as group:
+            watch = group.create_task(watch_folder(content, most))
+            run = await self._services.commands.run(command, variables, purpose=Purpose.EXTRACT, limits=limits)
+            watch.cancel()
         return run
 
     async def _clear(self) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Protocol
 from xml.sax.saxutils import escape
 
-from ingestd.derivatives import side_by_side
 from ingestd.errors import Code, IngestError, ToolError
 from ingestd.fpr.identified import command_of, identify
 from ingestd.fpr.records import Adapter, Command, Purpose, Rule, ScriptType, Tool
@@ -17,6 +16,7 @@ from ingestd.fpr.variables import values_for
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.oais import Extension, Facts, File, RuleUse, Warning_, escape_name
 from ingestd.sources.records import modified_at
+from ingestd.together import side_by_side
 from ingestd.tools import jhove
 from ingestd.tools.xml import Described, element
 

@@ -21,6 +21,7 @@ from ingestd.fpr.variables import values_for
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.oais import Directory, Facts, File, FileUse, RuleUse, Warning_, escape_name, safe_name
 from ingestd.premis import Digest, DigestAlgorithm, Event, EventOutcome, EventType, Program, now
+from ingestd.together import tasks
 
 FAILED = "policy_check.failed"
 REPORTS = "logs/policyChecks"
@@ -51,13 +52,10 @@ async def policy_check(task: Task, services: Services) -> Outcome:
         folders = await asyncio.to_thread(_lay_out, Path(scratch), policies)
         for tool in {check.tool.id: check.tool for check in plan.checks}.values():
             await services.commands.version(tool)
-        try:
-            async with asyncio.TaskGroup() as group:
-                for check in plan.checks:
-                    folder = folders[check.policy.name] if check.policy else services.settings.policies
-                    group.create_task(_run(task, services, check, str(folder or ""), answers))
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from errors
+        async with tasks() as group:
+            for check in plan.checks:
+                folder = folders[check.policy.name] if check.policy else services.settings.policies
+                group.create_task(_run(task, services, check, str(folder or ""), answers))
     answers.sort(key=lambda answer: answer.check.order)
     await asyncio.to_thread(_keep_reports, task, answers)
     kept = await _keep_policies(task, services.settings.digest_algorithm, answers, policies)

@@ -20,6 +20,7 @@ from ingestd.fpr.variables import values_for
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.oais import Facts, File, RuleUse, Warning_, escape_name, safe_name
 from ingestd.premis import Event, EventOutcome, EventType, Program, now
+from ingestd.together import tasks
 from ingestd.tools import jhove
 from ingestd.tools.run import Run, Stop
 
@@ -43,16 +44,13 @@ async def validate_file(task: Task, services: Services) -> Outcome:
     answers: list[_Answer] = []
     for work in plan.work.values():
         work.version = await services.commands.version(work.tool)
-    try:
-        async with asyncio.TaskGroup() as group:
-            for work in plan.work.values():
-                if _takes_many(work.command):
-                    group.create_task(_together(task, services, work, answers))
-                    continue
-                for check in work.checks:
-                    group.create_task(_alone(task, services, work, check, answers))
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from errors
+    async with tasks() as group:
+        for work in plan.work.values():
+            if _takes_many(work.command):
+                group.create_task(_together(task, services, work, answers))
+                continue
+            for check in work.checks:
+                group.create_task(_alone(task, services, work, check, answers))
     answers.sort(key=lambda answer: (answer.check.number, answer.check.order))
     if task.options.get("reports") == "yes":
         await asyncio.to_thread(_keep_reports, task, answers)

@@ -23,6 +23,7 @@ from ingestd.premis import Program
 from ingestd.sources.findings import Findings, failure
 from ingestd.sources.names import NameRefused, split
 from ingestd.sources.writer import KEPT_NAMES, Limits, Meter
+from ingestd.together import tasks
 
 if TYPE_CHECKING:
     from ingestd.config import UnpackSettings
@@ -170,13 +171,10 @@ async def _extract(program: str, path: str, aside: Path, meter: Meter, pool: Poo
     """Run 7z, and look while it runs whether more comes out than the archive said."""
     limits = limits_for(pool, path)
     argv = [program, "x", "-y", "-bd", "-bb0", "-p", f"-o{aside}", "--", path]
-    try:
-        async with asyncio.TaskGroup() as group:
-            watch = group.create_task(_watch(aside, meter))
-            run = await pool.run(argv, limits=limits, writes=[aside], name=program)
-            watch.cancel()
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from errors
+    async with tasks() as group:
+        watch = group.create_task(_watch(aside, meter))
+        run = await pool.run(argv, limits=limits, writes=[aside], name=program)
+        watch.cancel()
     return run
 
 

@@ -18,7 +18,7 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, unquote, urlsplit
@@ -31,6 +31,7 @@ from ingestd.keeping import CredentialSettings
 from ingestd.premis import DigestAlgorithm
 from ingestd.storage.ssh import Session
 from ingestd.storage.store import Entry
+from ingestd.together import side_by_side
 
 _CHUNK_BYTES = 4 * 2**20
 _AT_ONCE = 8
@@ -315,18 +316,12 @@ async def _send_folder(sftp: SFTPClient, source: Path, path: bytes) -> None:
     while step := await asyncio.to_thread(next, walk, None):
         here = path + os.fsencode(step[0])[len(os.fsencode(source)) :]
         await _make_folder(sftp, here)
-        names = iter(step[2])
-        while window := list(islice(names, _AT_ONCE)):
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for name in window:
-                        file = Path(step[0], name)
-                        group.create_task(_send_missing(sftp, file, posixpath.join(here, os.fsencode(name))))
-            except ExceptionGroup as errors:
-                raise errors.exceptions[0] from None
+        files = [Path(step[0], name) for name in step[2]]
+        await side_by_side(partial(_send_missing, sftp, here), files, at_once=_AT_ONCE)
 
 
-async def _send_missing(sftp: SFTPClient, source: Path, path: bytes) -> None:
+async def _send_missing(sftp: SFTPClient, folder: bytes, source: Path) -> None:
+    path = posixpath.join(folder, os.fsencode(source.name))
     with contextlib.suppress(asyncssh.SFTPNoSuchFile):
         if (await sftp.stat(path)).size == await asyncio.to_thread(os.path.getsize, source):
             return
