@@ -60,6 +60,9 @@ COMMANDS = (
     + command("alone", "bashScript", "mkdir %outputDirectory%lock && sleep 0.1 && rmdir %outputDirectory%lock").replace(
         "script =", "alone = true\nscript ="
     )
+    + command(
+        "alone-too", "bashScript", "mkdir %outputDirectory%lock && sleep 0.1 && rmdir %outputDirectory%lock"
+    ).replace("script =", "alone = true\nscript =")
     + command("write", "bashScript", "echo new > %outputFileName%.txt", output_location="%outputFileName%.txt")
     + command("write-nothing", "command", "true", output_location="%outputFileName%.txt")
     + command("is-there", "command", "test -s %outputLocation%", usage="verification")
@@ -192,11 +195,11 @@ async def test_a_command_has_its_own_limit_of_time(commands: Commands) -> None:
     assert done.error().code is Code.TOOL_TIMEOUT
 
 
-async def test_a_command_that_works_alone_is_never_run_twice_at_once(commands: Commands, tmp_path: Path) -> None:
+async def test_a_tool_that_works_alone_never_runs_twice_at_once(commands: Commands, tmp_path: Path) -> None:
     values = {"outputDirectory": f"{tmp_path}/"}
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(run(commands, "alone", values)) for _ in range(3)]
+        tasks = [group.create_task(run(commands, name, values)) for name in ("alone", "alone", "alone-too")]
 
     assert [task.result().problem for task in tasks] == ["", "", ""]
 

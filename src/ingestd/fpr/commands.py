@@ -325,7 +325,7 @@ class Commands:
         if not command.alone:
             yield
             return
-        async with self._locks.setdefault(command.id, asyncio.Lock()):
+        async with self._locks.setdefault(command.tool, asyncio.Lock()):
             yield
 
     @asynccontextmanager

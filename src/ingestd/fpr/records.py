@@ -271,7 +271,7 @@ class Command(Record):
     otherwise: Reference = ""
     """The command to run where this one's tool cannot be had."""
     alone: bool = False
-    """It cannot run beside another run of itself."""
+    """Its tool cannot run beside itself: no other command of it that says so is run at the same time."""
     together: Annotated[int, Field(ge=1)] = 1
     """How many files one run may take. Of several, a bashScript is told pairs of arguments: what to read, what to
     write; variables that are not the same for all are empty. No two files of a run have the same name up to its
