@@ -278,7 +278,8 @@ class Settings(Model):
     """Whether a request may bring rules of its own for the format policy (field `fpr`): choose among the registry's
     commands, do without rules. It never brings commands."""
     policies: LocalPath | None = None
-    """Folder of MediaConch policies (XML files), which sound and film are checked against."""
+    """Folder of MediaConch policies (XML files), which sound and film are checked against. Those in its folders
+    `original`, `preservation` and `access` are for originals, preservation copies and access copies alone."""
     digest_algorithm: DigestAlgorithm = DigestAlgorithm.SHA256
     """Message digest of files and of the bag's manifests."""
     organization: OrganizationSettings = OrganizationSettings()

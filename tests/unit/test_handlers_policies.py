@@ -62,8 +62,10 @@ async def bench(registry: Registry, tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 def add_policy(bench: Bench, name: str, value: str) -> str:
-    content = POLICY.format(name=name, value=value)
-    (bench.folder / "policies" / f"{name}.xml").write_text(content)
+    content = POLICY.format(name=name.rpartition("/")[2], value=value)
+    path = bench.folder / "policies" / f"{name}.xml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
     return content
 
 
@@ -200,6 +202,22 @@ async def test_a_policy_that_is_no_sound_xml_is_an_error_that_names_it(bench: Be
 
     with pytest.raises(SystemFault, match=r"bad\.xml"):
         await checked(bench)
+
+
+async def test_originals_and_copies_may_have_policies_of_their_own(bench: Bench) -> None:
+    add_policy(bench, "sound", "Wave")
+    add_policy(bench, "access/sound", "MPEG Audio")
+    add_policy(bench, "access/film", "MPEG-4")
+    bench.put("a.wav", WAVE, make=samples.sound)
+
+    originals = await checked(bench, use="original")
+    copies = await checked(bench, use="access")
+
+    def told(outcome: Outcome) -> list[tuple[str, str]]:
+        return [(event.detail.rpartition("policy=")[2], str(event.outcome)) for event in outcome.facts.events]
+
+    assert [('"sound.xml"', "pass")] == told(originals)
+    assert [('"film.xml"', "fail"), ('"sound.xml"', "fail")] == told(copies)
 
 
 async def test_a_folder_of_policies_that_is_not_there_is_an_error(bench: Bench) -> None:

@@ -38,14 +38,16 @@ _NAME_CHARACTERS = 150
 async def policy_check(task: Task, services: Services) -> Outcome:
     """Hold files against policies: those of the folder that the setting `policies` names, and the registry's rules.
 
-    Sound and film are held against every policy of the folder; a format with `policy_check` rules against what those
-    say. Each check is a `validation` event with program and policy, `pass` or `fail`; `fail` is a warning besides
-    (`policy_check.failed`). Reports go to `logs/policyChecks/POLICY/`, and a policy that was used is a file of the
-    package: below `metadata/submissionDocumentation/policies`, so this goes before that folder takes its place.
+    Sound and film are held against every policy of the folder, and of the folder in it that is called after what they
+    are (option `use`: `original`, `preservation`, `access`), whose policies take the place of others of their name; a
+    format with `policy_check` rules against what those say. Each check is a `validation` event with program and policy,
+    `pass` or `fail`; `fail` is a warning besides (`policy_check.failed`). Reports go to `logs/policyChecks/POLICY/`, and
+    a policy that was used is a file of the package: below `metadata/submissionDocumentation/policies`, so this goes
+    before that folder takes its place.
 
     Raises `SystemFault` (`system.configuration`) for a folder that cannot be read, or holds what is not a policy.
     """
-    policies = await asyncio.to_thread(_read_policies, services.settings.policies)
+    policies = await asyncio.to_thread(_read_policies, services.settings.policies, task.options.get("use", ""))
     plan = _plan(task.at_hand, policies, services)
     answers: list[_Answer] = []
     with TemporaryDirectory(prefix="policies-", dir=services.pool.home()) as scratch:
@@ -103,20 +105,26 @@ class _Answer:
         return (self.finding.policy if self.finding else "") or self.check.command.id
 
 
-def _read_policies(folder: Path | None) -> Sequence[_Policy]:
+def _read_policies(folder: Path | None, use: str) -> Sequence[_Policy]:
     if folder is None:
         return ()
-    try:
-        paths = sorted(path for path in folder.iterdir() if path.suffix == ".xml" and not path.name.startswith("."))
-        policies = [_Policy(name=path.name, content=path.read_bytes()) for path in paths if path.is_file()]
-    except OSError as error:
-        raise _unusable(folder.name, error.strerror or str(error)) from error
-    for policy in policies:
+    policies = _policies_in(folder)
+    if use and (folder / use).is_dir():
+        policies |= _policies_in(folder / use)
+    for policy in policies.values():
         try:
             check_xml(policy.content)
         except ContractError as error:
             raise _unusable(policy.name, str(error)) from error
-    return policies
+    return [policies[name] for name in sorted(policies)]
+
+
+def _policies_in(folder: Path) -> dict[str, _Policy]:
+    try:
+        paths = [path for path in folder.iterdir() if path.suffix == ".xml" and not path.name.startswith(".")]
+        return {path.name: _Policy(name=path.name, content=path.read_bytes()) for path in paths if path.is_file()}
+    except OSError as error:
+        raise _unusable(folder.name, error.strerror or str(error)) from error
 
 
 def _unusable(name: str, why: str) -> SystemFault:
