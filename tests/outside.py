@@ -29,7 +29,9 @@ from ingestd.metadata.source_documents import row_faults
 from ingestd.metadata.tables import Row, Table
 from ingestd.mets import read as read_mets
 from ingestd.mets import structmap, validate
+from ingestd.mets.identifiers import Identifiers
 from ingestd.mets.markup import UnfitElement, fit_element
+from ingestd.mets.structmap_sections import described_in
 from ingestd.mets.transforms import read_transforms
 from ingestd.tools import jhove
 from ingestd.tools.xml import element
@@ -255,7 +257,8 @@ def fitted(text: str) -> str:
 
 def _struct_map(path: Path) -> object:
     found = list(structmap.faults(path, NAME))
-    return [found, [] if found else list(structmap.cut(path, NAME))]
+    with Identifiers() as identifiers:
+        return [found, [] if found else [*described_in(path), *structmap.cut(path, NAME, identifiers)]]
 
 
 def _dspace(path: Path) -> object:

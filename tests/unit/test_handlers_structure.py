@@ -8,7 +8,7 @@ import pytest
 from ingestd.errors import Code, ContentError
 from ingestd.handlers.structure import STRUCT_MAP, load_file_labels, load_struct_map, mark_license_files
 from ingestd.metadata.labels import LABELS
-from ingestd.mets import structmap, validate, write
+from ingestd.mets import ReadDescription, read, structmap, validate, write
 from ingestd.oais import FileUse
 from tests.mets_samples import AGENTS, AT
 from tests.steps import Bench, file_id
@@ -74,6 +74,37 @@ async def test_a_struct_map_points_at_the_files_that_it_names(bench: Bench, tmp_
     await write(bench.journal, bench.package, written, created_at=AT, document_empty_directories=True, struct_map=kept)
     assert [] == list(await validate(written))
     assert text in written.read_text()
+
+
+MODS = '<mods xmlns="http://www.loc.gov/mods/v3"><titleInfo><title>One &amp; all</title></titleInfo></mods>'
+SECTIONS = (
+    '<dmdSec ID="letter"><mdWrap MDTYPE="MODS"><xmlData>' + MODS + "</xmlData></mdWrap></dmdSec>\n"
+    '<dmdSec ID="dmdSec_1" CREATED="1999-01-02T03:04:05"><mdWrap MDTYPE="DC"><xmlData>'
+    '<dublincore xmlns="" xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>Two</dc:title></dublincore>'
+    "</xmlData></mdWrap></dmdSec>\n"
+    '<dmdSec ID="away"><mdRef LOCTYPE="URL" MDTYPE="MODS" xlink:href="http://a.example/b.xml"/></dmdSec>\n'
+    '<amdSec ID="a"><sourceMD ID="s"><mdWrap MDTYPE="OTHER"><xmlData><x xmlns=""/></xmlData></mdWrap></sourceMD>'
+    "</amdSec>\n"
+)
+
+
+async def test_a_struct_map_brings_the_descriptions_that_it_refers_to(bench: Bench, tmp_path: Path) -> None:
+    divs = a_mets().replace('ID="dmdSec_1"', 'ID="x" DMDID="letter dmdSec_1 away" ADMID="s"')
+    text = await load(bench, divs.replace("<structMap", f"{SECTIONS}<structMap"))
+
+    assert 'DMDID="letter custom-dmdSec_1"' in text
+    assert "ADMID" not in text
+    told = [(w.code, w.path, w.detail.split(" was ")[0]) async for some in bench.journal.warnings() for w in some]
+    code, place = "content.struct_map_unmatched", f"{STRUCT_MAP}:8"
+    assert [(code, place, "DMDID away"), (code, place, "ADMID s")] == told
+    await bench.journal.add_agents(AGENTS)
+    written = tmp_path / "METS.xml"
+    kept = bench.folder / structmap.KEPT
+    await write(bench.journal, bench.package, written, created_at=AT, document_empty_directories=True, struct_map=kept)
+    assert [] == list(await validate(written))
+    said = [one async for window in read(written) for one in window if isinstance(one, ReadDescription)]
+    assert [("MODS", MODS, ()), ("DC", "", (("dc.title", "Two"),))] == [(one.kind, one.xml, one.pairs) for one in said]
+    assert "1999-01-02T03:04:05" == said[1].created_at
 
 
 @pytest.mark.parametrize(

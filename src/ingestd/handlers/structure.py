@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TextIO
 from urllib.parse import unquote
 
@@ -13,7 +15,9 @@ from ingestd.errors import Violation
 from ingestd.job import Outcome, Services, Task
 from ingestd.metadata.labels import LABELS, SHAPE
 from ingestd.metadata.tables import LISTED, Row, Table, invalid, read
-from ingestd.mets import structmap
+from ingestd.mets import structmap, unfit
+from ingestd.mets.identifiers import Identifiers, Kind
+from ingestd.mets.structmap_sections import described_in, dmd_sec
 from ingestd.oais import Facts, File, FileUse, Warning_, escape_name
 from ingestd.references import find, mended
 
@@ -64,6 +68,9 @@ async def mark_license_files(task: Task, services: Services) -> Outcome:
 async def load_struct_map(task: Task, services: Services) -> Outcome:
     """Prove `mets_structmap.xml`, find the files that it names, and keep its structMap for the METS.
 
+    Its dmdSecs come along, for the DMDIDs that name them; references to other sections are left out, with a warning
+    (`content.struct_map_unmatched`).
+
     Everything that is wrong is listed (`content.metadata_invalid`): what is not valid METS, more or less than one
     structMap, an `fptr` or `area` without CONTENTIDS, or with those of a file that is not in the transfer.
     """
@@ -72,21 +79,41 @@ async def load_struct_map(task: Task, services: Services) -> Outcome:
     if file is None:
         return Outcome()
     violations = list(await asyncio.to_thread(structmap.faults, path, STRUCT_MAP))
-    kept = task.folder / structmap.KEPT
+    left: list[structmap.Left] = []
     if not violations:
-        partial = kept.with_suffix(".part")
-        with await asyncio.to_thread(partial.open, "w", encoding="utf-8") as out:
-            violations = await _cut(task, out)
-        await asyncio.to_thread(partial.replace, kept)
+        with Identifiers() as identifiers:
+            async with _kept(task.folder / structmap.DESCRIBED) as out:
+                await _describe(task, out, identifiers)
+            async with _kept(task.folder / structmap.KEPT) as out:
+                violations = await _cut(task, out, identifiers, left)
     if violations:
         raise invalid(STRUCT_MAP, violations)
     corrected = await mended(path, file) or Facts()
-    return Outcome(facts=replace(corrected, package={structmap.FACT: "yes"}))
+    return Outcome(facts=replace(corrected, package={structmap.FACT: "yes"}, warnings=_unmatched(left)))
 
 
-async def _cut(task: Task, out: TextIO) -> list[Violation]:
+@asynccontextmanager
+async def _kept(path: Path) -> AsyncIterator[TextIO]:
+    """A file that takes its name when it is whole."""
+    partial = path.with_suffix(".part")
+    with await asyncio.to_thread(partial.open, "w", encoding="utf-8") as out:
+        yield out
+    await asyncio.to_thread(partial.replace, path)
+
+
+async def _describe(task: Task, out: TextIO, identifiers: Identifiers) -> None:
+    """Write the dmdSecs that can stand in our METS, and note their identifiers."""
+    sections = described_in(task.at(STRUCT_MAP))
+    while (found := await asyncio.to_thread(next, sections, None)) is not None:
+        name, said = structmap.own_identifier(found[0]), found[1]
+        if (said.xml and await unfit(said.xml)) or not identifiers.add(Kind.DESCRIPTIVE, name):
+            continue
+        await asyncio.to_thread(out.write, dmd_sec(name, said, task.package.created_at))
+
+
+async def _cut(task: Task, out: TextIO, identifiers: Identifiers, left: list[structmap.Left]) -> list[Violation]:
     violations: list[Violation] = []
-    windows = structmap.cut(task.at(STRUCT_MAP), STRUCT_MAP)
+    windows = structmap.cut(task.at(STRUCT_MAP), STRUCT_MAP, identifiers)
     while (window := await asyncio.to_thread(next, windows, None)) is not None:
         pointers = [piece for piece in window if isinstance(piece, structmap.Pointer)]
         names = [[pointer.name, unquote(pointer.name)] for pointer in pointers]
@@ -95,6 +122,8 @@ async def _cut(task: Task, out: TextIO) -> list[Violation]:
         for piece in window:
             if isinstance(piece, Violation):
                 violations.append(piece)
+            elif isinstance(piece, structmap.Left):
+                left += [piece] * (len(left) < LISTED)
             elif isinstance(piece, str):
                 text.append(piece)
             else:
@@ -112,3 +141,14 @@ async def _cut(task: Task, out: TextIO) -> list[Violation]:
 def _missing(pointer: structmap.Pointer) -> Violation:
     place = f"{STRUCT_MAP}:{pointer.line}:{pointer.column}"
     return Violation(path=place, rule="CONTENTIDS", expected="a file of the transfer", actual=pointer.name[:200])
+
+
+def _unmatched(left: Sequence[structmap.Left]) -> Sequence[Warning_]:
+    return [
+        Warning_(
+            code="content.struct_map_unmatched",
+            detail=f"{one.attribute} {one.name[:100]} was left out: no dmdSec of that ID can be taken over",
+            path=f"{STRUCT_MAP}:{one.line}",
+        )
+        for one in left
+    ]

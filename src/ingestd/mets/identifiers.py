@@ -91,16 +91,17 @@ class Identifiers:
 
     def refer(self, kind: Kind, name: str, place: str) -> None:
         """Note that `place` refers to an identifier of a kind."""
-        if not self._known(kind, name):
+        if not self.known(kind, name):
             self._spill.execute("INSERT INTO reference VALUES (?, ?, ?)", (kind, name, place))
 
     def dangling(self) -> Iterator[tuple[Kind, str, str]]:
         """Give the references that lead nowhere: kind, identifier, place."""
         for kind, name, place in self._spill.execute("SELECT kind, name, place FROM reference ORDER BY rowid"):
-            if not self._known(Kind(kind), name):
+            if not self.known(Kind(kind), name):
                 yield Kind(kind), name, place
 
-    def _known(self, kind: Kind, name: str) -> bool:
+    def known(self, kind: Kind, name: str) -> bool:
+        """Say whether there is an identifier of a kind."""
         numbered = _NUMBERED.fullmatch(name)
         if numbered:
             runs = self._runs.get((kind, numbered[1]))

@@ -1,6 +1,7 @@
 """A structMap that came with the transfer, `mets_structmap.xml`, cut out of its METS for ours. Everything here blocks.
 
-It names files by CONTENTIDS, since it knows no identifiers: each `fptr` and `area` gets the FILEID of its file.
+It names files by CONTENTIDS, since it knows no identifiers: each `fptr` and `area` gets the FILEID of its file. It may
+refer to dmdSecs of its METS that come along (`structmap_sections`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from xml.parsers import expat
 
 from lxml import etree
@@ -24,6 +25,8 @@ from ingestd.tools.xml import ONE_SCHEMA_AT_A_TIME, RefusedXmlError, Sections, r
 
 KEPT = "structmap.xml"
 """The file in a package's working folder that has the structMap, ready to be put into the METS."""
+DESCRIBED = "structmap-dmd.xml"
+"""The file beside it that has the dmdSecs that it refers to."""
 FACT = "custom_structmap"
 """The fact of the package that says that it is there."""
 CUSTOM_ID = "structMap_3"
@@ -33,8 +36,6 @@ _DEPTH = 200
 _XML = "http://www.w3.org/XML/1998/namespace"
 _OURS = re.compile(r"(?:amdSec|dmdSec|techMD|rightsMD|sourceMD|digiprovMD|structMap)_\w+|file-.*")
 _PREFIXES = {XLINK: "xlink", _XML: "xml"}
-_LEFT_OUT = frozenset({"DMDID", "ADMID", "FILEID"})
-"""What refers to sections of the other METS, which do not come along."""
 _EXAMPLE = '<fptr CONTENTIDS="objects/letter.txt"/>'
 
 
@@ -47,6 +48,23 @@ class Pointer:
     column: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Left:
+    """A reference to a section that does not come along."""
+
+    attribute: str
+    name: str
+    line: int
+
+
+Piece: TypeAlias = str | Pointer | Left | Violation
+
+
+def own_identifier(value: str) -> str:
+    """What an identifier of the other METS is called in ours: one that ours might have becomes another."""
+    return f"custom-{value}" if _OURS.fullmatch(value) and value != CUSTOM_ID else value
+
+
 def faults(path: Path, name: str) -> Sequence[Violation]:
     """What is wrong with the document: not well formed, a document type, not valid METS, not one structMap."""
     try:
@@ -56,20 +74,22 @@ def faults(path: Path, name: str) -> Sequence[Violation]:
     return found
 
 
-def cut(path: Path, name: str) -> Iterator[Sequence[str | Pointer | Violation]]:
-    """Give the structMap as text, in windows, a `Pointer` wherever an identifier goes, and what is wrong with it."""
-    with Identifiers() as identifiers:
-        cutter = _Cutter(name, identifiers)
-        try:
-            with path.open("rb") as file:
-                while chunk := file.read(_CHUNK_BYTES):
-                    cutter.parser.Parse(chunk, False)
-                    yield cutter.taken()
-                cutter.parser.Parse(b"", True)
+def cut(path: Path, name: str, identifiers: Identifiers) -> Iterator[Sequence[Piece]]:
+    """Give the structMap as text, in windows, a `Pointer` wherever an identifier goes, and what is wrong with it.
+
+    `identifiers` has the dmdSecs that come along; a reference to any other section is `Left`.
+    """
+    cutter = _Cutter(name, identifiers)
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                cutter.parser.Parse(chunk, False)
                 yield cutter.taken()
-        except expat.ExpatError as error:
-            place = f"{name}:{cutter.parser.CurrentLineNumber}:{cutter.parser.CurrentColumnNumber + 1}"
-            yield [Violation(path=place, rule="xml", expected="well-formed XML", actual=str(error))]
+            cutter.parser.Parse(b"", True)
+            yield cutter.taken()
+    except expat.ExpatError as error:
+        place = f"{name}:{cutter.parser.CurrentLineNumber}:{cutter.parser.CurrentColumnNumber + 1}"
+        yield [Violation(path=place, rule="xml", expected="well-formed XML", actual=str(error))]
 
 
 def _schema_faults(path: Path, name: str) -> list[Violation]:
@@ -115,7 +135,7 @@ class _Cutter:
     def __init__(self, name: str, identifiers: Identifiers) -> None:
         self._name = name
         self._identifiers = identifiers
-        self._pieces: list[str | Pointer | Violation] = []
+        self._pieces: list[Piece] = []
         self._depth = 0
         self._pointing: list[tuple[bool, str]] = []
         self._open = False
@@ -124,7 +144,7 @@ class _Cutter:
         self.parser.StartElementHandler = self._start
         self.parser.EndElementHandler = self._end
 
-    def taken(self) -> Sequence[str | Pointer | Violation]:
+    def taken(self) -> Sequence[Piece]:
         pieces, self._pieces = self._pieces, []
         return pieces
 
@@ -150,8 +170,12 @@ class _Cutter:
 
     def _attribute(self, key: str, value: str) -> None:
         namespace, _, local = key.rpartition(" ")
-        if not namespace and local in _LEFT_OUT:
+        if not namespace and local == "FILEID":
             return
+        if not namespace and local in {"DMDID", "ADMID"}:
+            value = " ".join(self._carried(local, value.split()))
+            if not value:
+                return
         if not namespace and local == "ID":
             value = self._identifier(value)
         if namespace and namespace not in _PREFIXES:
@@ -160,9 +184,16 @@ class _Cutter:
         prefix = f"{_PREFIXES[namespace]}:" if namespace else ""
         self._pieces.append(f' {prefix}{local}="{attribute(value)}"')
 
+    def _carried(self, local: str, names: Sequence[str]) -> Iterator[str]:
+        """Those of the sections referred to that come along. Administrative ones are those of our own files."""
+        for name in names:
+            if local == "DMDID" and self._identifiers.known(Kind.DESCRIPTIVE, own_identifier(name)):
+                yield own_identifier(name)
+            else:
+                self._pieces.append(Left(attribute=local, name=name, line=self.parser.CurrentLineNumber))
+
     def _identifier(self, value: str) -> str:
-        """The element's own identifier; one that ours might have becomes another."""
-        name = f"custom-{value}" if _OURS.fullmatch(value) and value != CUSTOM_ID else value
+        name = own_identifier(value)
         if not self._identifiers.add(Kind.OTHER, name):
             self._fault("id", "each ID once", value)
         return name

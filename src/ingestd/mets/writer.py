@@ -24,6 +24,7 @@ from ingestd.mets import sections
 from ingestd.mets.described import DC_KIND, Descriptions, request_description
 from ingestd.mets.problems import Problems
 from ingestd.mets.sections import AmdSecs, Window
+from ingestd.mets.structmap import DESCRIBED
 from ingestd.mets.tree import Node, StructMap, as_folders, merged
 from ingestd.mets.vocabulary import COMPACT, OBJECTS, PACKAGE_DMD, REQUEST_DMD, description_dmd, directory_dmd
 from ingestd.oais import Description, File, FileUse, History, Package, Section
@@ -65,8 +66,8 @@ async def write(
 
     What was removed keeps an amdSec, which no file refers to. A `compact` document names `COMPACT` as its PROFILE and
     says nothing twice; Archivematica's schematron wants that. `struct_map` is one more structMap, as `structmap.cut`
-    gives it; `first_created_at` is when the METS of the AIP's first version was written. Tool output that cannot stand
-    in the METS is left out and reported in `Written.problems`.
+    gives it, with `structmap.DESCRIBED` beside it; `first_created_at` is when the METS of the AIP's first version was
+    written. Tool output that cannot stand in the METS is left out and reported in `Written.problems`.
     Raises `OSError` from the disk, `SystemFault` if the history is out of order.
     """
     document = Document(history, package, created_at, normative=document_empty_directories)
@@ -159,6 +160,8 @@ class Document:
         for section in (self._package_dmd_secs(), self._directory_dmd_secs(), self._file_dmd_secs()):
             async for text in section:
                 yield text
+        async for text in _text_of(self.struct_map.with_name(DESCRIBED) if self.struct_map else None):
+            yield text
         async for text in self._amd_secs():
             yield text
         async for text in self._file_sec():
@@ -166,9 +169,8 @@ class Document:
         for normative in (False, True) if self._normative else (False,):
             async for text in self._struct_map(normative=normative):
                 yield text
-        if self.struct_map is not None:
-            async for text in _text_of(self.struct_map):
-                yield text
+        async for text in _text_of(self.struct_map):
+            yield text
         yield "</mets:mets>\n"
 
     # dmdSecs: the AIP, what is said of it, its directories, its files
@@ -331,7 +333,9 @@ class Document:
                 yield Node(entry=file, dmds=[description_dmd(row) for row, _ in _descriptive(said)])
 
 
-async def _text_of(path: Path) -> AsyncIterator[str]:
+async def _text_of(path: Path | None) -> AsyncIterator[str]:
+    if path is None:
+        return
     with await asyncio.to_thread(path.open, encoding="utf-8") as file:
         while text := await asyncio.to_thread(file.read, _CHUNK_CHARACTERS):
             yield text
