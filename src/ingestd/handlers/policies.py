@@ -41,8 +41,8 @@ async def policy_check(task: Task, services: Services) -> Outcome:
     Sound and film are held against every policy of the folder, and of the folder in it that is called after what they
     are (option `use`: `original`, `preservation`, `access`), whose policies take the place of others of their name; a
     format with `policy_check` rules against what those say. Each check is a `validation` event with program and policy,
-    `pass` or `fail`; `fail` is a warning besides (`policy_check.failed`). Reports go to `logs/policyChecks/POLICY/`, and
-    a policy that was used is a file of the package: below `metadata/submissionDocumentation/policies`, so this goes
+    `pass` or `fail`; `fail` is a warning besides (`policy_check.failed`). Reports go to `logs/policyChecks/POLICY/`,
+    and a policy that was used is a file of the package: below `metadata/submissionDocumentation/policies`, so this goes
     before that folder takes its place.
 
     Raises `SystemFault` (`system.configuration`) for a folder that cannot be read, or holds what is not a policy.
