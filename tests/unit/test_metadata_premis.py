@@ -248,6 +248,19 @@ async def test_run_again_half_done_each_event_is_there_once(bench: Bench) -> Non
     assert 600 == len((await events(bench))["objects/a.txt"])
 
 
+async def test_what_an_earlier_version_has_is_not_said_twice(bench: Bench) -> None:
+    events_of_a = [
+        an_event("E1", to_agent("A"), to_object("1")),
+        an_event(str(uuid.uuid4()), to_agent("A"), to_object("1")),
+    ]
+    parts = [an_object("1", "objects/a.txt"), *events_of_a, an_agent("A")]
+    await load(bench, *parts)
+
+    await bench.run(load_premis_events_from_xml)
+
+    assert 2 == len((await events(bench))["objects/a.txt"])
+
+
 async def test_a_mets_with_what_was_read_is_valid_whatever_the_events_are_called(bench: Bench, tmp_path: Path) -> None:
     await load(
         bench,

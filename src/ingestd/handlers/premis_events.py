@@ -44,7 +44,15 @@ async def load_premis_events_from_xml(task: Task, services: Services) -> AsyncIt
         async for facts in _facts(task, document):
             yield Outcome(facts=facts, cursor=task.cursor)
         async for some in _windows(document.events(task.cursor)):
-            yield Outcome(facts=Facts(events=[_event(task, linked) for linked in some]), cursor=some[-1].number)
+            events = await _unknown(task, [_event(task, linked) for linked in some])
+            yield Outcome(facts=Facts(events=events), cursor=some[-1].number)
+
+
+async def _unknown(task: Task, events: Sequence[Event]) -> Sequence[Event]:
+    """The events that are not recorded yet: an AIP that is reingested may have them from a version before."""
+    recorded = await task.history.events(list({event.object for event in events}))
+    known = {(object_, event.id) for object_, several in recorded.items() for event in several}
+    return [event for event in events if (event.object, event.id) not in known]
 
 
 def _refuse(violations: Sequence[Violation]) -> None:
