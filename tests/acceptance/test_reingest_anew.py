@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -14,6 +16,8 @@ import ingestd
 from ingestd.config import Settings
 from ingestd.ingest import Ingest
 from ingestd.mets import ReadDescription, ReadFile, Record
+from tests.acceptance.aips import stored_path
+from tests.acceptance.program import NO_DERIVATIVES, Program, kill_in
 from tests.acceptance.reingesting import (
     adding,
     described,
@@ -294,3 +298,33 @@ def statuses(said: Sequence[Record], path: str) -> list[str]:
     return [
         str(one.status) for one in said if isinstance(one, ReadDescription) and (one.path, one.kind) == (path, "card")
     ]
+
+
+@pytest.mark.slow
+def test_a_full_reingest_that_is_killed_while_copies_are_made_has_each_once(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    slow = command("copy-text", "sleep 0.1; cat %fileFullName% > %OUT%.txt") + rule("copy-text")
+    (tmp_path / "site/site.toml").write_text(TOOLS + slow, encoding="utf-8")
+    program = Program(
+        tmp_path,
+        KEEP_WORK="false",
+        LOG_LEVEL="error",
+        CLAMAV__SCANNER="off",
+        FPR_FOLDERS=json.dumps([str(tmp_path / "site")]),
+        PROCESSING=json.dumps({**NO_DERIVATIVES, "validate_formats": False, "normalize": True}),
+    )
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(12):
+        (source / f"{number:03}.txt").write_text(f"{number}\n")
+    first = program("ingest", source, "--json")
+    again = ("reingest", first.result["aip"]["id"], "--type", "full", "--json")
+
+    code = kill_in(program, list(again), "Normalize for preservation")
+    run = program(*again)
+
+    assert code == -signal.SIGKILL
+    assert run.code == 0, run.err
+    assert run.result["attempt"] == 2
+    assert program("aip", "verify", stored_path(run.result)).code == 0
+    assert (12, 12) == (run.result["counts"]["derivatives"], run.result["counts"]["removed"])
