@@ -30,7 +30,8 @@ class PreflightSettings(Model):
     max_metadata_bytes: Annotated[int, Field(ge=1)] = 64 * 2**20
     """Largest metadata file or manifest that is read."""
     max_checksum_bytes: Annotated[int, Field(ge=0)] = 256 * 2**20
-    """Largest source that is held against its checksum beforehand; any other is when it is received."""
+    """Largest source that is held against its checksum beforehand, and most bytes of a folder's files that are held
+    against its manifests; any others are when they are received."""
 
 
 class AdmissionSettings(Model):

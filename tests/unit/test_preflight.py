@@ -98,6 +98,7 @@ async def test_a_zip_is_looked_into_as_what_it_unpacks_to(tmp_path: Path) -> Non
     assert "t" == report.name
 
 
+A = hashlib.md5(b"a").hexdigest()
 BAG = {
     "bagit.txt": "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n",
     "data/a": "a",
@@ -111,7 +112,8 @@ BAG = {
     [
         ({}, set()),
         ({"data/b": "not named"}, {("data/b", "listed"), ("bag-info.txt", "Payload-Oxum")}),
-        ({"manifest-md5.txt": f"{'0' * 32}  data/a\n{'0' * 32}  data/c\n"}, {("data/c", "present")}),
+        ({"manifest-md5.txt": f"{A}  data/a\n{'0' * 32}  data/c\n"}, {("data/c", "present")}),
+        ({"manifest-md5.txt": f"{'0' * 32}  data/a\n"}, {("data/a", "md5")}),
         (
             {"manifest-md5.txt": f"{'0' * 32}  ../a\n"},
             {("manifest-md5.txt:1", "content.path_traversal"), ("data/a", "listed")},
@@ -122,7 +124,7 @@ BAG = {
         ({"tagmanifest-md5.txt": f"{'0' * 32}  none.txt\n"}, {("none.txt", "present")}),
     ],
 )
-async def test_a_bag_is_complete_before_its_digests_are_looked_at(
+async def test_a_bag_is_complete_and_what_its_manifests_say(
     tmp_path: Path, changed: dict[str, str], found: set[tuple[str, str]]
 ) -> None:
     report = await look(write(tmp_path / "bag", {**BAG, **changed}))
@@ -145,6 +147,17 @@ async def test_a_checksum_is_compared_where_that_is_cheap(tmp_path: Path) -> Non
 
     assert [Code.SOURCE_CHECKSUM_MISMATCH] == codes(now)
     assert [] == codes(later)
+    assert "checksum" in later.limits[0]
+
+
+async def test_files_are_held_against_their_checksums_up_to_a_limit(tmp_path: Path) -> None:
+    files = {"objects/a": "a", "objects/b": "bbb", "metadata/checksum.md5": f"{A}  a\n{'0' * 32}  b\n"}
+    source = write(tmp_path / "t", files)
+    report = await look(source)
+    later = await look(source, {"preflight": {"max_checksum_bytes": 3}})
+
+    assert {("objects/b", "md5")} == rules(report)
+    assert ([], 1) == (later.errors, len(later.limits))
     assert "checksum" in later.limits[0]
 
 

@@ -236,6 +236,7 @@ class Preflight:
             system_names=self._settings.removable_files,
             mail=request.type is TransferType.MAILDIR,
             most_bytes=self._settings.preflight.max_metadata_bytes,
+            most_digested_bytes=self._settings.preflight.max_checksum_bytes,
             watch=watch,
             errors=report.errors,
             limits=report.limits,
@@ -244,6 +245,8 @@ class Preflight:
             self._check(transfer, request, report)
         except OutOfTimeError:
             report.limits.append("not all of it was looked at in time (preflight.max_seconds)")
+        if transfer.undigested:
+            report.limits.append("not every file was held against its checksum: that is done when it is received")
 
     def _check(self, transfer: Transfer, request: PreservationRequest, report: Report) -> None:
         fatal = _fatal(self._workflow)

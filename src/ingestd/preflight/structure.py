@@ -1,4 +1,4 @@
-"""Pre-flight of the structure: places in the transfer, a bag's completeness, checksum files; all without digests."""
+"""Pre-flight of the structure: places in the transfer, a bag's completeness, checksum files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ingestd.bag import INFO_FILES, Declaration, Manifest, manifest_of, read_declaration, read_fetch, read_info
 from ingestd.errors import Code, Violation
-from ingestd.manifests import Entry, Wrong, leads_out, read, spellings
+from ingestd.manifests import HASHES, Entry, Wrong, leads_out, read, spellings
 from ingestd.oais import escape_name
 from ingestd.preflight.transfer import PAYLOAD, TOP_LEVEL, Transfer
 from ingestd.premis import DigestAlgorithm
@@ -191,6 +191,10 @@ def _misses(
     found = next((each for each in places if transfer.overview.is_file(each)), None)
     if found is not None:
         named.add(found)
+        value = None if transfer.removed(found) else transfer.digest(found, HASHES[manifest.word])
+        if value is not None and value != line.digest:
+            expected = f"{line.digest} ({place})"
+            return Violation(path=escape_name(found), rule=manifest.word, expected=expected, actual=value)
     elif not transfer.overview.said and later.isdisjoint(places):
         return Violation(path=said, rule="present", expected=f"a file, since {place} names it", actual="no such file")
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from ingestd.errors import Code, IngestError, Violation
 from ingestd.manifests import Wrong
 from ingestd.references import PACKAGE, paths_of
 from ingestd.sources.contents import hidden
+from ingestd.sources.copying import CHUNK_BYTES
 from ingestd.sources.findings import failure
 from ingestd.sources.overview import Overview
 
@@ -32,9 +34,13 @@ class Transfer:
     bag: bool
     system_names: Collection[str]
     most_bytes: int
+    most_digested_bytes: int
     mail: bool
     watch: Callable[[], None]
     """Raises `OutOfTimeError` when the look must end; to be called now and then."""
+    digested_bytes: int = 0
+    undigested: bool = False
+    """Whether something was not held against its digest."""
     errors: list[IngestError] = field(default_factory=list)
     limits: list[str] = field(default_factory=list)
 
@@ -91,6 +97,25 @@ class Transfer:
                 yield None
                 return
             yield file
+
+    def digest(self, path: str, algorithm: str) -> str | None:
+        """The digest of a file of the source; None where that is left to who receives it."""
+        size = self.overview.entries.get(path) or 0
+        opened = self.overview.opened if self.overview.opens_all else None
+        if opened is None or self.digested_bytes + size > self.most_digested_bytes:
+            self.undigested = True
+            return None
+        self.digested_bytes += size
+        digest = hashlib.new(algorithm, usedforsecurity=False)
+        try:
+            with opened(path) as place, place.open("rb") as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    self.watch()
+                    digest.update(chunk)
+        except OSError:
+            self.undigested = True
+            return None
+        return digest.hexdigest()
 
     def objects(self) -> Iterator[str]:
         """The files that will be objects, by their paths in the source; not those that will be removed."""

@@ -134,7 +134,7 @@ class Lister:
                 self._watch()
 
     def symlink(self, parts: Parts, target: bytes, /) -> None:
-        if not parts or parts in self._links or _path(parts) in self.listing.entries:
+        if not parts or parts in self._links:
             self._collides(parts)
             return
         self.directory(parts[:-1])
@@ -171,11 +171,14 @@ class Lister:
         listing = self.listing
         for link in self._links:
             size, refused = self._linked(link)
-            if size is not None:
+            if refused is not None:
+                if not said and error is None:
+                    expected, actual = "a link to something in the archive", os.fsdecode(self._links[link])
+                    self._findings.add(refused, _path(link), expected=expected, actual=actual)
+            elif _path(link) in listing.entries:
+                self._collides(link)
+            elif size is not None:
                 listing.entries[_path(link)] = size
-            elif refused is not None and not said and error is None:
-                expected, actual = "a link to something in the archive", os.fsdecode(self._links[link])
-                self._findings.add(refused, _path(link), expected=expected, actual=actual)
         listing.said = said or ("what follows in the archive was not looked at" if error else "")
         listing.error = error or self._findings.error()
         return listing

@@ -42,10 +42,12 @@ class Overview:
 
     `said` tells of the limit that ended the look, if one did. `error` is everything that receiving it would refuse.
     `opened` raises `OSError` where a file cannot be had; it is None where files can only be had by fetching them.
+    `opens_all`: any file can be had, and not only what was taken out of an archive.
     """
 
     entries: Mapping[str, int | None]
     opened: Opened | None = None
+    opens_all: bool = False
     said: str = ""
     error: IngestError | None = None
 
@@ -102,7 +104,7 @@ def looked_into(
         with Tree(path) as tree:
             yield _folder(tree, settings, bounds, breathe)
     else:
-        yield Overview(entries={checked.name: checked.size_bytes or 0}, opened=lambda _: _lent(path))
+        yield Overview(entries={checked.name: checked.size_bytes or 0}, opened=lambda _: _lent(path), opens_all=True)
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------
@@ -134,7 +136,7 @@ def _folder(tree: Tree, settings: SourceSettings, bounds: Bounds, breathe: Calla
         finally:
             os.close(descriptor)
 
-    return Overview(entries=seen.entries, opened=opened, said=seen.said, error=findings.error())
+    return Overview(entries=seen.entries, opened=opened, opens_all=True, said=seen.said, error=findings.error())
 
 
 @contextlib.contextmanager
