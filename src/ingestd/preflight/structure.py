@@ -194,7 +194,7 @@ def _misses(
         value = None if transfer.removed(found) else transfer.digest(found, HASHES[manifest.word])
         if value is not None and value != line.digest:
             expected = f"{line.digest} ({place})"
-            return Violation(path=escape_name(found), rule=manifest.word, expected=expected, actual=value)
+            return Violation(path=said, rule=manifest.word, expected=expected, actual=value)
     elif not transfer.overview.said and later.isdisjoint(places):
         return Violation(path=said, rule="present", expected=f"a file, since {place} names it", actual="no such file")
     return None
