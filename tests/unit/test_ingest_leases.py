@@ -232,11 +232,12 @@ async def test_a_result_that_was_not_published_when_its_disk_was_lost_is_publish
     (told,) = [event for event in house.events if event.kind.terminal]
     shutil.rmtree(house.tmp_path / "one")
     async with house.open("two") as two:
+        publisher = asyncio.create_task(two.outbox())
         assert await two.take(house.envelope(), returning=True) is Disposition.ELSEWHERE
         await lapse(house)
         for _ in range(2):
             assert await two.take(house.envelope(), returning=True) is Disposition.DONE
-        (again,) = await house.told(two)
+        (again,) = [item.event for item in await asyncio.wait_for(publisher, 10)]
 
     assert (told.id, told.data.sequence) == (again.id, again.data.sequence)
 

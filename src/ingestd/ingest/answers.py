@@ -96,7 +96,6 @@ class Answers:
             data=told,
         )
         await self._journal.publish(event, package=None, reply_to=reply_to, correlation=correlation_id)
-        self._running.outbox_grew.set()
         self._running.tell(None, event)
         return Disposition.ANSWERED
 
@@ -135,7 +134,6 @@ class Answers:
             result = result.to(asker.envelope, asker.correlation_id)
             reply_to = reply_to or ""
         await self._journal.publish(result, package=record.package, reply_to=reply_to, correlation=asker.correlation_id)
-        self._running.outbox_grew.set()
         return Disposition.ANSWERED
 
     async def refuse_command(self, record: RequestRecord, error: IngestError) -> None:
@@ -159,7 +157,6 @@ class Answers:
             ),
         )
         await self._journal.publish(event, package=None, reply_to=None, correlation=record.correlation)
-        self._running.outbox_grew.set()
         self._running.tell(None, event)
 
 

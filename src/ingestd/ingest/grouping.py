@@ -19,12 +19,11 @@ _RETRY_SECONDS = 5.0
 
 
 class Grouping:
-    """Keeps the batches' documents up to what the journal says. `grew` is set when there is something to publish."""
+    """Keeps the batches' documents up to what the journal says."""
 
-    def __init__(self, journal: ServiceJournal, batches: Batches | None, grew: asyncio.Event) -> None:
+    def __init__(self, journal: ServiceJournal, batches: Batches | None) -> None:
         self._journal = journal
         self._batches = batches
-        self._grew = grew
         self._ended = asyncio.Event()
 
     def somebody_ended(self) -> None:
@@ -92,4 +91,3 @@ class Grouping:
             ),
         )
         await self._journal.publish(event, package=None, reply_to=None, correlation=None)
-        self._grew.set()

@@ -63,8 +63,7 @@ class Running:
         self._records: dict[uuid.UUID, RequestRecord] = {}
         self._listeners: dict[uuid.UUID, list[Preservation]] = {}
         self._slot_freed = asyncio.Condition()
-        self.outbox_grew = asyncio.Event()
-        self.grouping = Grouping(journal, batches, self.outbox_grew)
+        self.grouping = Grouping(journal, batches)
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -164,7 +163,6 @@ class Running:
             if state.terminal and lease is not None:
                 event = await self._mark(lease, state, event)
             event = await self._recorded(record, state, event, more)
-            self.outbox_grew.set()
             if event.kind.terminal:
                 self.grouping.somebody_ended()
                 ended.append(event)  # whoever waits is told when the package is out of our hands

@@ -340,11 +340,11 @@ class Ingest:
     async def outbox(self, limit: int = 100) -> Sequence[OutboxItem]:
         """Events that are not confirmed yet, in order; waits until there is one."""
         while True:
-            self._running.outbox_grew.clear()
+            self._journal.outbox_grew.clear()
             items = await self._journal.outbox(limit)
             if items:
                 return items
-            await self._running.outbox_grew.wait()
+            await self._journal.outbox_grew.wait()
 
     async def ended_as(self, state: RequestState) -> Sequence[RequestRecord]:
         """The requests that ended so, the oldest first."""
@@ -355,7 +355,6 @@ class Ingest:
 
         async def announce(event: Event) -> None:
             await self._journal.publish(event, package=None, reply_to=None, correlation=None)
-            self._running.outbox_grew.set()
 
         if self.settings.audit_every_seconds:
             await keep_auditing(self._locations, self.settings, announce)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
@@ -24,6 +25,8 @@ class ServiceJournal:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self.outbox_grew = asyncio.Event()
+        """Set when something is put into the outbox."""
 
     @classmethod
     async def open(cls, path: Path) -> Self:
@@ -108,8 +111,8 @@ class ServiceJournal:
                 "UPDATE request SET attempt = ? WHERE package = ?", (result.data.attempt, str(package))
             )
             if publish:
-                await _to_outbox(transaction, package, result)
-            await _answer_all(transaction, package, result)
+                await self._to_outbox(transaction, package, result)
+            await self._answer_all(transaction, package, result)
             await _set_state(transaction, package, result.data.state, result)
         return await self._there(package)
 
@@ -167,9 +170,9 @@ class ServiceJournal:
             data = event.data.model_copy(update={"sequence": sequence, "state": state})
             event = event.model_copy(update={"data": data})
             if publish:
-                await _to_outbox(transaction, package, event)
+                await self._to_outbox(transaction, package, event)
                 if state.terminal:
-                    await _answer_all(transaction, package, event)
+                    await self._answer_all(transaction, package, event)
             await _set_state(transaction, package, state, event)
             if state.terminal and publish:
                 await transaction.execute(
@@ -257,7 +260,7 @@ class ServiceJournal:
                 (event.id, reply_to, correlation),
             )
             if waits is None:
-                await _to_outbox(transaction, package, event, reply_to=reply_to, correlation=correlation)
+                await self._to_outbox(transaction, package, event, reply_to=reply_to, correlation=correlation)
 
     async def outbox(self, limit: int) -> Sequence[OutboxItem]:
         """What is not confirmed yet, in order."""
@@ -316,33 +319,45 @@ class ServiceJournal:
         row = await self._db.row("SELECT count(*) FROM outbox WHERE confirmed_at IS NULL")
         return int(row[0]) if row else 0
 
+    async def _to_outbox(
+        self,
+        transaction: Transaction,
+        package: uuid.UUID | None,
+        event: Event,
+        *,
+        reply_to: str | None = None,
+        correlation: str | None = None,
+    ) -> None:
+        reply_to, correlation = await _addressed(transaction, package, reply_to, correlation)
+        self.outbox_grew.set()  # whoever reads it now waits for this transaction
+        await transaction.execute(
+            "INSERT INTO outbox (event, terminal, package, reply_to, correlation) VALUES (?, ?, ?, ?, ?)",
+            (
+                event.model_dump_json(),
+                int(event.kind.terminal),
+                str(package) if package else None,
+                reply_to,
+                correlation,
+            ),
+        )
+
+    async def _answer_all(self, transaction: Transaction, package: uuid.UUID, result: Event) -> None:
+        """Tell the result to everybody who asked for it under an id of their own, once."""
+        rows = await transaction.rows(
+            "UPDATE asker SET answered = 1 WHERE package = ? AND answered = 0"
+            " RETURNING envelope, reply_to, correlation",
+            (str(package),),
+        )
+        for text, reply_to, correlation in rows:
+            answer = result.to(RequestEnvelope.model_validate_json(text), correlation)
+            await self._to_outbox(transaction, package, answer, reply_to=reply_to or "", correlation=correlation)
+
 
 async def _next_sequence(transaction: Transaction, package: uuid.UUID) -> int:
     row = await transaction.row(
         "UPDATE request SET sequence = sequence + 1 WHERE package = ? RETURNING sequence", (str(package),)
     )
     return int(row[0]) if row else 1
-
-
-async def _to_outbox(
-    transaction: Transaction,
-    package: uuid.UUID | None,
-    event: Event,
-    *,
-    reply_to: str | None = None,
-    correlation: str | None = None,
-) -> None:
-    reply_to, correlation = await _addressed(transaction, package, reply_to, correlation)
-    await transaction.execute(
-        "INSERT INTO outbox (event, terminal, package, reply_to, correlation) VALUES (?, ?, ?, ?, ?)",
-        (
-            event.model_dump_json(),
-            int(event.kind.terminal),
-            str(package) if package else None,
-            reply_to,
-            correlation,
-        ),
-    )
 
 
 async def _addressed(
@@ -353,17 +368,6 @@ async def _addressed(
         return reply_to, correlation
     row = await transaction.row("SELECT reply_to, correlation FROM request WHERE package = ?", (str(package),))
     return (row[0], correlation or row[1]) if row else (None, correlation)
-
-
-async def _answer_all(transaction: Transaction, package: uuid.UUID, result: Event) -> None:
-    """Tell the result to everybody who asked for it under an id of their own, once."""
-    rows = await transaction.rows(
-        "UPDATE asker SET answered = 1 WHERE package = ? AND answered = 0 RETURNING envelope, reply_to, correlation",
-        (str(package),),
-    )
-    for text, reply_to, correlation in rows:
-        answer = result.to(RequestEnvelope.model_validate_json(text), correlation)
-        await _to_outbox(transaction, package, answer, reply_to=reply_to or "", correlation=correlation)
 
 
 async def _set_state(transaction: Transaction, package: uuid.UUID, state: RequestState, event: Event) -> None:
