@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from lxml import etree
 
-from ingestd.mets import ReadDescription, read, validate, write
+from ingestd.mets import ReadDescription, ReadFile, read, unfit_premis, validate, write
 from ingestd.oais import Description, DescriptionStatus, Facts, FileUse, Section
 from tests.mets_samples import AT, a_file, a_package, a_rich_history, identifier
 from tests.unit.test_mets_writer import NS, metsrw_document
@@ -136,3 +137,54 @@ async def test_what_is_said_is_read_back_whole(tmp_path: Path) -> None:
         "BagIt": ReadDescription(kind="BagIt", path="objects", pairs=(("a", "1"), ("b", "2")), section=Section.SOURCE),
     } == said
     assert "2020-01-02T03:04:05" == said["mods"].created_at
+
+
+_V3 = 'xmlns:premis="http://www.loc.gov/premis/v3" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" version="3.0"'
+_FILE = (
+    "<premis:objectIdentifier><premis:objectIdentifierType>UUID</premis:objectIdentifierType>"
+    "<premis:objectIdentifierValue>1</premis:objectIdentifierValue></premis:objectIdentifier>"
+    "<premis:objectCharacteristics><premis:format><premis:formatDesignation><premis:formatName>n</premis:formatName>"
+    "</premis:formatDesignation></premis:format></premis:objectCharacteristics>"
+)
+
+
+@pytest.mark.parametrize(
+    ("xml", "kind", "reason"),
+    [
+        (f'<premis:object {_V3} xsi:type="premis:file">{_FILE}</premis:object>', "PREMIS:OBJECT", ""),
+        (f'<premis:object {_V3} xsi:type="premis:file"><premis:x/></premis:object>', "PREMIS:OBJECT", "not valid"),
+        (f'<premis:object {_V3} xsi:type="premis:file" xmlID="a">{_FILE}</premis:object>', "PREMIS:OBJECT", "xmlID"),
+        (f'<premis:object {_V3} xsi:type="premis:bitstream">{_FILE}</premis:object>', "PREMIS:OBJECT", "of a file"),
+        (f'<premis:object {_V3} xsi:type="premis:file">{_FILE}</premis:object>', "PREMIS", "of a file"),
+        ("<object/>", "OTHER", "not PREMIS"),
+        ("", "PREMIS:OBJECT", "not PREMIS"),
+        ("<m:mets xmlns:m='http://www.loc.gov/METS/'/>", "PREMIS:OBJECT", "of a file"),
+    ],
+)
+async def test_what_cannot_stand_in_a_mets_as_it_was_written_is_told(xml: str, kind: str, reason: str) -> None:
+    said = Description(target=PHOTO, kind=kind, xml=xml, section=Section.TECHNICAL)
+
+    (found,) = await unfit_premis([said])
+
+    assert reason in found
+    assert bool(reason) == bool(found)
+
+
+async def test_a_superseded_object_stands_before_the_one_that_holds_and_both_are_read(tmp_path: Path) -> None:
+    old = f'<premis:object {_V3} xsi:type="premis:file" xsi:schemaLocation="a b">{_FILE}</premis:object>'
+    said = Description(target=PHOTO, kind="PREMIS:OBJECT", xml=old, section=Section.TECHNICAL, standard=True)
+    gone = replace(
+        said, status=DescriptionStatus.ORIGINAL_SUPERSEDED, created_at=datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)
+    )
+
+    tree = await document(tmp_path / "METS.xml", gone, replace(said, created_at=AT))
+
+    sections = found(tree, "//m:amdSec[m:techMD/@STATUS]/m:techMD")
+    assert [("superseded", "2020-01-02T03:04:05"), ("current", "2026-11-20T18:57:41")] == [
+        (one.get("STATUS"), one.get("CREATED")) for one in sections
+    ]
+    records = [record async for window in read(tmp_path / "METS.xml", whole=True) for record in window]
+    (file,) = [one for one in records if isinstance(one, ReadFile) and one.superseded]
+    assert ["2020-01-02T03:04:05"] == [one.created_at for one in file.superseded]
+    assert file.object is not None
+    assert "current" == file.object.status
