@@ -13,7 +13,6 @@ import time
 import zipfile
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,10 +22,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from ingestd.config import SourceSettings, ToolSettings, UnpackSettings
-from ingestd.errors import Code, ContentError, IngestError, SourceError
+from ingestd.errors import Code, ContentError, SourceError
 from ingestd.oais import unescape_name
 from ingestd.premis import Digest, DigestAlgorithm, now
-from ingestd.sources import Checked, Kind, NoteCode, Received, Source, check, receive
+from ingestd.sources import Checked, Kind, NoteCode, Source, check, receive
 from ingestd.sources.archives import _answer
 from ingestd.sources.findings import LISTED
 from ingestd.sources.links import LinkRefused, follow
@@ -34,54 +33,11 @@ from ingestd.sources.names import NameRefused, split
 from ingestd.sources.unpack import main as unpack_main
 from ingestd.sources.writer import Limits, Writer
 from ingestd.tools.pool import Pool, Run, Stop
+from tests.receiving import Desk
 
 SHA256 = DigestAlgorithm.SHA256
 WHEN = 1_000_000_000
 PLAIN = {"readme.txt": b"hello", "objects/a b.txt": b"a", "objects/deep/er/b.bin": bytes(range(256))}
-
-
-@dataclass
-class Desk:
-    """A package's folder, and receiving into it."""
-
-    folder: Path
-    pool: Pool
-    unpack: UnpackSettings = field(default_factory=UnpackSettings)
-    algorithm: DigestAlgorithm = SHA256
-    recorded: frozenset[str] = frozenset()
-
-    @property
-    def into(self) -> Path:
-        return self.folder / "work" / "transfer"
-
-    async def known(self, paths: Sequence[str]) -> frozenset[str]:
-        return self.recorded & set(paths)
-
-    async def receive(self, archive: Path, *, checksum: Digest | None = None) -> list[Received]:
-        windows = receive(
-            Source(location=str(archive), checksum=checksum),
-            self.into,
-            settings=SourceSettings(),
-            unpack=self.unpack,
-            algorithm=self.algorithm,
-            pool=self.pool,
-            trusted=True,
-            known=self.known,
-            scratch=self.folder / "work" / "scratch",
-        )
-        return [received async for window in windows for received in window]
-
-    async def refused(self, archive: Path, *, checksum: Digest | None = None) -> IngestError:
-        """Receive what must be refused: nothing is left, in the folder or beside it."""
-        with pytest.raises(IngestError) as caught:
-            await self.receive(archive, checksum=checksum)
-        assert list(self.into.iterdir()) == []
-        assert list((self.folder / "work" / "scratch").iterdir()) == []
-        assert sorted(path.name for path in self.folder.iterdir()) == ["work"]
-        return caught.value
-
-    def there(self) -> dict[str, bytes]:
-        return {str(path.relative_to(self.into)): path.read_bytes() for path in self.into.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
@@ -256,7 +212,7 @@ class TestWellMade:
         archive = make_zip(tmp_path / "a.zip")
         desk.into.mkdir(parents=True)
         (desk.into / "half").write_text("of an earlier run")
-        desk.recorded = frozenset({"readme.txt", "objects"})
+        desk.recorded = {"readme.txt", "objects"}
 
         received = await desk.receive(archive)
 

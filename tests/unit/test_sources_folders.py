@@ -7,22 +7,22 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from ingestd.config import SourceSettings, ToolSettings, UnpackSettings
-from ingestd.errors import Code, IngestError, RequestError, SourceError
+from ingestd.config import SourceSettings, ToolSettings
+from ingestd.errors import Code, RequestError, SourceError
 from ingestd.premis import Digest, DigestAlgorithm, now
-from ingestd.sources import Checked, Kind, NoteCode, Received, Source, check, receive
+from ingestd.sources import Checked, Kind, NoteCode, Source, check
 from ingestd.sources.copying import copy
 from ingestd.sources.locations import is_public, parse_url
 from ingestd.sources.names import Tree, open_plain
 from ingestd.sources.records import modified_at
 from ingestd.tools.pool import Pool
+from tests.receiving import Desk
 
 SHA256 = DigestAlgorithm.SHA256
 NAMES = [
@@ -37,60 +37,6 @@ NAMES = [
     "x" * 255,
     os.fsdecode(b"\xff\xfe"),
 ]
-
-
-@dataclass
-class Desk:
-    """A package's folder, a source beside it, and receiving the one into the other."""
-
-    folder: Path
-    pool: Pool
-    settings: SourceSettings = field(default_factory=SourceSettings)
-    recorded: dict[str, Received] = field(default_factory=dict)
-    asked: list[int] = field(default_factory=list)
-
-    @property
-    def source(self) -> Path:
-        return self.folder / "source"
-
-    @property
-    def into(self) -> Path:
-        return self.folder / "into"
-
-    async def known(self, paths: Sequence[str]) -> frozenset[str]:
-        self.asked.append(len(paths))
-        return frozenset(self.recorded) & set(paths)
-
-    async def windows(
-        self, location: Path | str | None = None, *, checksum: Digest | None = None
-    ) -> AsyncIterator[Sequence[Received]]:
-        windows = receive(
-            Source(location=str(location or self.source), checksum=checksum),
-            self.into,
-            settings=self.settings,
-            unpack=UnpackSettings(),
-            algorithm=SHA256,
-            pool=self.pool,
-            trusted=True,
-            known=self.known,
-            scratch=self.folder / "scratch",
-        )
-        async with contextlib.aclosing(windows):
-            async for window in windows:
-                self.recorded.update({one.path: one for one in window})
-                yield window
-
-    async def receive(self, location: Path | str | None = None, *, checksum: Digest | None = None) -> list[Received]:
-        return [one async for window in self.windows(location, checksum=checksum) for one in window]
-
-    async def refused(self, location: Path | str | None = None, *, checksum: Digest | None = None) -> IngestError:
-        with pytest.raises(IngestError) as caught:
-            await self.receive(location, checksum=checksum)
-        assert not self.into.exists() or list(self.into.iterdir()) == []
-        return caught.value
-
-    def there(self) -> dict[str, bytes]:
-        return {str(path.relative_to(self.into)): path.read_bytes() for path in self.into.rglob("*") if path.is_file()}
 
 
 @pytest.fixture

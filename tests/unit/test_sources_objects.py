@@ -1,26 +1,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from ingestd.config import SourceSettings, ToolSettings, UnpackSettings
-from ingestd.errors import Code, IngestError, RequestError
+from ingestd.config import SourceSettings, ToolSettings
+from ingestd.errors import Code, RequestError
 from ingestd.keeping import CredentialSettings
 from ingestd.messages import RequestSource
 from ingestd.objectstore import open_bucket
 from ingestd.premis import Digest, DigestAlgorithm, now
-from ingestd.sources import Received, Source, check, receive, source_of
+from ingestd.sources import check, source_of
 from ingestd.sources.locations import parse_object_url
 from ingestd.tools.pool import Pool
 from tests.objectstores import BUCKET, KEY, SECRET, Server, moto, rclone
 from tests.proxy import proxy, until
+from tests.receiving import Desk
 
 SHA256 = DigestAlgorithm.SHA256
 
@@ -43,52 +43,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("rclone") / "served"
     with rclone(folder) as server:
         yield Served(server=server)
-
-
-@dataclass
-class Desk:
-    """A package's folder, and receiving into it from the store."""
-
-    folder: Path
-    pool: Pool
-    credentials: CredentialSettings
-    settings: SourceSettings = field(default_factory=SourceSettings)
-    recorded: dict[str, Received] = field(default_factory=dict)
-
-    @property
-    def into(self) -> Path:
-        return self.folder / "into"
-
-    async def known(self, paths: Sequence[str]) -> frozenset[str]:
-        return frozenset(self.recorded) & set(paths)
-
-    async def windows(self, url: str, checksum: Digest | None = None) -> AsyncIterator[Sequence[Received]]:
-        windows = receive(
-            Source(location=url, checksum=checksum, credentials=self.credentials),
-            self.into,
-            settings=self.settings,
-            unpack=UnpackSettings(),
-            algorithm=SHA256,
-            pool=self.pool,
-            trusted=True,
-            known=self.known,
-            scratch=self.folder / "scratch",
-        )
-        async with contextlib.aclosing(windows):
-            async for window in windows:
-                self.recorded.update({one.path: one for one in window})
-                yield window
-
-    async def receive(self, url: str, checksum: Digest | None = None) -> list[Received]:
-        return [one async for window in self.windows(url, checksum) for one in window]
-
-    async def refused(self, url: str, checksum: Digest | None = None) -> IngestError:
-        with pytest.raises(IngestError) as caught:
-            await self.receive(url, checksum)
-        return caught.value
-
-    def there(self) -> dict[str, bytes]:
-        return {str(path.relative_to(self.into)): path.read_bytes() for path in self.into.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
@@ -180,8 +134,8 @@ async def test_a_folder_that_changed_meanwhile_is_refused(desk: Desk, served: Se
     assert Code.SOURCE_CHANGED is (await desk.refused(f"s3://{BUCKET}/changing")).code
 
 
-def through(desk: Desk, port: int) -> None:
-    desk.credentials = desk.credentials.model_copy(update={"endpoint": f"http://127.0.0.1:{port}"})
+def through(desk: Desk, served: Served, port: int) -> None:
+    desk.credentials = served.server.credentials.model_copy(update={"endpoint": f"http://127.0.0.1:{port}"})
 
 
 async def test_a_large_object_goes_on_where_the_connection_broke(desk: Desk, served: Served) -> None:
@@ -189,7 +143,7 @@ async def test_a_large_object_goes_on_where_the_connection_broke(desk: Desk, ser
     served.put(large=content)
     body = desk.folder / "scratch" / "download"
     async with proxy(int(served.server.endpoint.rpartition(":")[2])) as between:
-        through(desk, between.port)
+        through(desk, served, between.port)
         between.delay_seconds = 0.002
         receiving = asyncio.create_task(desk.receive(f"s3://{BUCKET}/large"))
         await until(lambda: body.exists() and body.stat().st_size > 2**20)
@@ -205,7 +159,7 @@ async def test_a_large_object_goes_on_where_a_killed_process_left_it(desk: Desk,
     body = desk.folder / "scratch" / "download"
     async with proxy(int(served.server.endpoint.rpartition(":")[2])) as between:
         before = desk.credentials
-        through(desk, between.port)
+        through(desk, served, between.port)
         between.delay_seconds = 0.002
         receiving = asyncio.create_task(desk.receive(f"s3://{BUCKET}/killed"))
         await until(lambda: body.exists() and body.stat().st_size > 2**20)
@@ -246,7 +200,7 @@ async def test_what_is_not_there_is_said(desk: Desk) -> None:
 async def test_wrong_credentials_are_said_without_telling_them(desk: Desk, served: Served) -> None:
     served.put(locked=b"1")
     desk.credentials = CredentialSettings.model_validate(
-        {**desk.credentials.model_dump(), "secret_access_key": "wrongwrong"}
+        {**served.server.credentials.model_dump(), "secret_access_key": "wrongwrong"}
     )
 
     error = await desk.refused(f"s3://{BUCKET}/locked")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ingestd.config import SourceSettings
 from ingestd.errors import (
     CATALOGUE,
     Code,
@@ -79,6 +80,15 @@ class Findings:
             self.violations.append(
                 Violation(path=escape_name(path), rule=code.value, expected=expected, actual=escape_name(actual))
             )
+
+    def limit(self, settings: SourceSettings, *, files: int, size_bytes: int, counted: bool = True) -> None:
+        """Note that a source has more files or bytes than it may; files may not have been `counted` to the end."""
+        if files > settings.max_files:
+            expected = f"at most {settings.max_files} files (sources.max_files)"
+            self.add(Code.POLICY_TOO_MANY_FILES, "", expected=expected, actual=str(files) if counted else "more")
+        if size_bytes > settings.max_bytes:
+            expected = f"at most {settings.max_bytes} bytes (sources.max_bytes)"
+            self.add(Code.POLICY_SIZE_OVER_LIMIT, "", expected=expected, actual=str(size_bytes))
 
     def error(self) -> IngestError | None:
         """Everything found, as one error; None where nothing was."""

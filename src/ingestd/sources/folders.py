@@ -141,12 +141,8 @@ def _survey(tree: Tree, settings: SourceSettings, worker: Worker) -> _Survey:
             expected = f"a path of at most {PATH_BYTES} bytes"
             findings.add(Code.CONTENT_STRUCTURE_INVALID, found.path, expected=expected, actual="longer")
         if survey.files > settings.max_files:
-            expected = f"at most {settings.max_files} files (sources.max_files)"
-            findings.add(Code.POLICY_TOO_MANY_FILES, "", expected=expected, actual="more")
             break
-    if survey.size_bytes > settings.max_bytes:
-        expected = f"at most {settings.max_bytes} bytes (sources.max_bytes)"
-        findings.add(Code.POLICY_SIZE_OVER_LIMIT, "", expected=expected, actual=str(survey.size_bytes))
+    findings.limit(settings, files=survey.files, size_bytes=survey.size_bytes, counted=False)
     findings.raise_any()
     return survey
 

@@ -181,12 +181,7 @@ def _listed(store: Store, settings: SourceSettings, bounds: Bounds, breathe: Cal
 
 def _limit(findings: Findings, settings: SourceSettings, sizes: Mapping[str, int | None]) -> None:
     files, size = sum(each is not None for each in sizes.values()), sum(each or 0 for each in sizes.values())
-    if files > settings.max_files:
-        expected = f"at most {settings.max_files} files (sources.max_files)"
-        findings.add(Code.POLICY_TOO_MANY_FILES, "", expected=expected, actual=str(files))
-    if size > settings.max_bytes:
-        expected = f"at most {settings.max_bytes} bytes (sources.max_bytes)"
-        findings.add(Code.POLICY_SIZE_OVER_LIMIT, "", expected=expected, actual=str(size))
+    findings.limit(settings, files=files, size_bytes=size)
 
 
 def _parents(path: str) -> list[str]:
