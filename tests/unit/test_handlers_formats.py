@@ -104,14 +104,17 @@ async def test_what_siegfried_does_not_know_may_be_named_by_a_rule_for_its_exten
     noise = b"\x00\x01\x02"
     bench.put("disk.DD", "", noise)
     bench.put("disk.img", "", noise)
-    bench.put("other.xyz", "", noise)
-    bench.put("really a picture.img", "", b"GIF89a" + noise)
+    bench.put("other.unheard", "", noise)
+    samples.picture(bench.folder / "a.png")
+    bench.put("really a picture.img", "", (bench.folder / "a.png").read_bytes())
 
     facts = (await identify_file_format(bench.task(), bench.services)).facts
 
     raw = "archivematica-fmt/4"
-    assert [raw, raw, "", "fmt/4"] == [file.format.puid for file in facts.files if file.format]
-    assert [raw, raw, "No Matching Format", "fmt/4"] == [event.note for event in facts.events]
+    assert [raw, raw, "", "fmt/11"] == [file.format.puid for file in facts.files if file.format]
+    assert [raw, raw, "No Matching Format", "fmt/11"] == [event.note for event in facts.events]
+    assert ['extension=".dd"', 'extension=".img"'] == [event.detail.split("; ")[-1] for event in facts.events[:2]]
+    assert not any("extension" in event.detail for event in facts.events[2:])
 
 
 CUSTOM = """

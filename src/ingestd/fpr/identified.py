@@ -100,8 +100,9 @@ async def identify(
 
 def _guessed(file: File, command: IdentificationCommand, commands: Commands) -> Identification:
     """What Siegfried does not know may be named by a rule for the extension, such as `.dd` for a raw disk image."""
-    version = commands.registry.identified(command, PurePosixPath(file.path).suffix.lower())
-    return Identification(format=_format(version) if version else None)
+    extension = PurePosixPath(file.path).suffix.lower()
+    version = commands.registry.identified(command, extension)
+    return Identification(format=_format(version), extension=extension) if version else Identification(format=None)
 
 
 async def _run(command: IdentificationCommand, commands: Commands, paths: Sequence[Path]) -> Sequence[Identification]:
@@ -130,7 +131,7 @@ def _told(files: Sequence[File], answers: Sequence[Identification], program: Pro
             object=file.id,
             type=EventType.FORMAT_IDENTIFICATION,
             at=at,
-            detail=detail,
+            detail=f'{detail}; extension="{answer.extension}"' if answer.extension else detail,
             outcome=EventOutcome.POSITIVE if answer.format else EventOutcome.NOT_IDENTIFIED,
             note=(answer.format.puid or answer.format.name) if answer.format else "No Matching Format",
             programs=[program],

@@ -20,13 +20,15 @@ class Identification:
     """What Siegfried found. `format` is None where PRONOM has no match; `error` where the file could not be read.
 
     `basis` says why (`extension match txt; text match ASCII`), `warning` what to beware of
-    (`match on extension only`), both in Siegfried's words.
+    (`match on extension only`), both in Siegfried's words. `extension` is that by which a rule of the registry named
+    what Siegfried does not know.
     """
 
     format: Format | None
     basis: str = ""
     warning: str = ""
     error: str = ""
+    extension: str = ""
 
 
 class Siegfried:
