@@ -1,6 +1,6 @@
 """The program that confines itself, then becomes the program that is to run: no network, nothing written outside.
 
-It is started by its path and imports nothing of ingestd, so that it starts quickly:
+It is started by its path and imports nothing of ingestd, and nothing that it can do without, so that it starts quickly:
 
     python -I -S confine.py auto|required FOLDER… -- PROGRAM ARGUMENT…
 
@@ -16,11 +16,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import signal
 import stat
 import struct
 import sys
-from collections.abc import Sequence
 
 REFUSED_EXIT_CODE = 126
 
@@ -36,6 +34,8 @@ _BIND_AND_CONNECT_TCP = 3
 _ABSTRACT_SOCKETS_AND_SIGNALS = 3
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")
 
+_IGNORED_SIGNALS = (13, 25)
+"""SIGPIPE and SIGXFSZ, on the machines of `_SYSTEMS` and most others."""
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108  where semaphores and shared memory are made, and nowhere else
 _SOCKETS = "/tmp"  # noqa: S108  LibreOffice makes and removes a socket there, and cannot be told another place
 
@@ -55,14 +55,14 @@ def landlock_abi() -> int:
         return 0
 
 
-def confine(folders: Sequence[str]) -> None:
+def confine(folders: tuple[str, ...]) -> None:
     """Confine this thread, for good. Raises `OSError` where the kernel refuses."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1, 0)
     _keep_files(folders)
     _keep_from_network()
 
 
-def _keep_files(folders: Sequence[str]) -> None:
+def _keep_files(folders: tuple[str, ...]) -> None:
     abi = landlock_abi()
     if not abi:
         raise OSError(errno.EOPNOTSUPP, "this kernel has no Landlock")
@@ -137,6 +137,12 @@ def _prctl(*arguments: int) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
+def _heed_signals() -> None:
+    """Undo that Python ignores some, which what it becomes should not. Python's own module takes too long to load."""
+    for number in _IGNORED_SIGNALS:
+        ctypes.CDLL(None).signal(number, None)
+
+
 def _end(why: str) -> None:
     sys.stderr.write(f"{why}\n")
     sys.exit(REFUSED_EXIT_CODE)
@@ -149,9 +155,7 @@ def main(mode: str, *words: str) -> None:
     except OSError as error:
         if mode == "required":
             _end(f"the program cannot be confined: {error.strerror}")
-    # Python ignores these; what it becomes should not.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    _heed_signals()
     program = words[at + 1]
     try:
         os.execv(program, words[at + 1 :])  # noqa: S606  what this program is for
