@@ -362,11 +362,17 @@ def _kill_marked(mark: str) -> None:
         found = False
         for pid in _numbers():
             with contextlib.suppress(OSError):
-                if text in Path(f"/proc/{pid}/environ").read_bytes():
+                if text in _environment(pid):
                     os.kill(pid, signal.SIGKILL)
                     found = True
         if not found:
             return
+
+
+def _environment(pid: int) -> bytes:
+    # Every process of the machine is asked after every run: a `Path` takes longer than the reading.
+    with open(f"/proc/{pid}/environ", "rb", buffering=0) as environment:  # noqa: PTH123
+        return environment.read()
 
 
 def _numbers() -> list[int]:
