@@ -129,17 +129,17 @@ class TestPreservationCopies:
             assert 255 >= len(PurePosixPath(copy.path).name)
             assert (made.root / copy.path).is_file()
 
-    async def test_are_made_of_a_hundred_files_side_by_side(self, tmp_path: Path) -> None:
+    async def test_are_made_of_many_files_side_by_side(self, tmp_path: Path) -> None:
         async with bench(tmp_path, COPY) as made:
-            contents = {f"objects/{number}.txt": str(number).encode() for number in range(100)}
+            contents = {f"objects/{number}.txt": str(number).encode() for number in range(20)}
             await receive(made, contents)
 
             await run(made)
 
             by_id = {file.id: file for file in await originals(made)}
             copies = await made.files(uses=(FileUse.PRESERVATION,))
-            assert 100 == len(copies)
-            assert 200 == len(made.on_disk())
+            assert 20 == len(copies)
+            assert 40 == len(made.on_disk())
             for copy in copies:
                 assert copy.derived_from is not None
                 assert contents[by_id[copy.derived_from].path] == (made.root / copy.path).read_bytes()
@@ -309,8 +309,10 @@ class TestTheReport:
         site = command("picky", picky) + rule("picky") + command("absent", "true", tool="nowhere")
         site += rule("absent", puid="fmt/116")
         async with bench(tmp_path, site) as made:
-            contents = {f"objects/{number:03}.txt": b"good" if number % 3 else b"bad" for number in range(300)}
+            contents = {f"objects/{number:03}.txt": b"good" if number % 3 else b"bad" for number in range(9)}
+            others = {f"objects/{number:03}.jpg": b"x" for number in range(300)}
             await receive(made, contents)
+            await receive(made, others, "fmt/43")
             await receive(made, {"objects/a.bmp": b"x"}, "fmt/116")
             await receive(made, {"objects/b.jpg": b"x"}, "fmt/43")
             await receive(made, {"objects/b.png": b"x"}, "fmt/13")
@@ -323,7 +325,7 @@ class TestTheReport:
                 rows = list(csv.DictReader(file))
             facts = await made.journal.facts()
             by_file = {row["file"]: row for row in rows}
-            assert [*contents, "objects/a.bmp", "objects/b.jpg", "objects/b.png", "objects/c"] == [
+            assert [*contents, *others, "objects/a.bmp", "objects/b.jpg", "objects/b.png", "objects/c"] == [
                 row["file"] for row in rows
             ]
             failed = [row for row in rows if row["outcome"] == "failed"]
@@ -336,13 +338,13 @@ class TestTheReport:
             assert "no rule" == by_file["objects/b.jpg"]["outcome"]
             assert "kept as it is" == by_file["objects/b.png"]["outcome"]
             assert "format not known" == by_file["objects/c"]["outcome"]
-            assert ("200", "100") == (
+            assert ("6", "3") == (
                 facts["normalization_preservation_normalized"],
                 facts["normalization_preservation_failed"],
             )
             (told,) = json.loads(facts["normalized"])["preservation"]
-            assert ("picky", "Shell", 200) == (told["command"], told["tool"], told["files"])
-            used = RuleCount(rule="preservation:x-fmt/111", command="picky", attempts=300, okay=200)
+            assert ("picky", "Shell", 6) == (told["command"], told["tool"], told["files"])
+            used = RuleCount(rule="preservation:x-fmt/111", command="picky", attempts=9, okay=6)
             assert [used] == await made.journal.rule_counts()
 
     async def test_says_that_nothing_was_asked_for_where_that_is_so(self, tmp_path: Path) -> None:
