@@ -226,7 +226,9 @@ def test_a_message_of_very_many_parts_is_not_taken_apart(
         list(mail.attachments(place))
 
 
-@pytest.mark.parametrize("name", ["=?utf-7?q?+2AA-?=", "=?unicode_escape?q?=5Cud800?="])
+@pytest.mark.parametrize(
+    "name", ["=?utf-7?q?+2AA-?=", "=?unicode_escape?q?=5Cud800?=", 'x"; filename*0*=a; filename*="b']
+)
 def test_an_attachment_has_a_name_that_can_be_one(name: str, place: Path) -> None:
     place.write_text(f'MIME-Version: 1.0\nContent-Disposition: attachment; filename="{name}"\n\nx\n')
 

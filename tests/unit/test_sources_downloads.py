@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import io
+import os
 import socket
 import threading
 import zipfile
@@ -76,6 +77,16 @@ def send(
             handler.send_header(name.replace("_", "-"), value)
         handler.end_headers()
         handler.wfile.write(body if only is None else body[:only])
+
+    return answer
+
+
+def said(status: int, headers: dict[str, str]) -> Answer:
+    """Answer with these headers and no others, and the body."""
+
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        lines = [f"HTTP/1.0 {status} x", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+        handler.wfile.write("\r\n".join(lines).encode("latin-1") + BODY)
 
     return answer
 
@@ -440,3 +451,55 @@ class TestReceive:
 )
 def test_what_is_told_of_a_location_has_no_secret(location: str, told: str) -> None:
     assert told == shown(location)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Disposition": "attachment; filename*=utf-7''+2AA-"},
+        {"Content-Disposition": "attachment; filename*=none''%ff; filename*0*=idna''xn--%ff"},
+        {"Content-Disposition": "\xff" * 500},
+        {"ETag": '"' + "\xff" * 9000 + '"'},
+        {"Last-Modified": "x" * 60_000},
+        {"Content-Type": "a; b=" + ";" * 5000},
+    ],
+)
+async def test_whatever_a_server_says_of_a_file_it_is_fetched(
+    server: Server, tmp_path: Path, headers: dict[str, str]
+) -> None:
+    server.answers = [said(200, headers)]
+
+    fetched = await fetch(server, tmp_path)
+
+    assert BODY == fetched.path.read_bytes()
+    os.fsencode(fetched.name)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (302, {"Location": "http://[::1"}),
+        (302, {"Location": "//[/"}),
+        (302, {"Location": "http://a:99999999/"}),
+        (302, {"Location": "http://\xff\xfe/"}),
+        (302, {"Location": ""}),
+        (200, {"Content-Length": "9" * 5000}),
+        (200, {"Content-Length": "-1"}),
+        (206, {"Content-Range": f"bytes 0-{'9' * 5000}/{'9' * 5000}"}),
+        (200, {"X": "a" * 70_000}),
+        (99999, {}),
+    ],
+)
+async def test_what_a_server_says_wrongly_is_an_error_with_words(
+    server: Server, tmp_path: Path, status: int, headers: dict[str, str]
+) -> None:
+    server.answers = [said(status, headers)]
+
+    try:
+        fetched = await fetch(server, tmp_path, attempts=1)
+    except IngestError as error:
+        told = error.detail and error.remediation
+    else:
+        told = str(BODY == fetched.path.read_bytes())
+
+    assert told

@@ -29,6 +29,8 @@ _MOST_LINES = 4_000_000
 _MOST_SECONDS = 60.0
 """How long a message may take to be taken apart: each line is held against the boundary of every part that it is in."""
 _CHUNK_BYTES = 1 << 16
+_BROKEN = (MessageError, LookupError, ValueError, TypeError, AttributeError, AssertionError)
+"""What Python's modules say of what makes no sense to them."""
 
 
 def no_maildir() -> ContentError:
@@ -67,7 +69,7 @@ def attachments(path: Path) -> Iterator[Attachment]:
         yield from _attachments(message)
     except RecursionError as error:
         raise UnreadableMailError("it has too many parts within one another") from error
-    except (MessageError, LookupError, ValueError, AssertionError) as error:
+    except _BROKEN as error:
         if isinstance(error, UnreadableMailError):
             raise
         raise UnreadableMailError(f"it cannot be taken apart: {error}") from error
@@ -99,7 +101,7 @@ def _parsed(file: BinaryIO) -> Message:
 def _attachments(message: Message) -> Iterator[Attachment]:
     found = 0
     for part in message.walk():
-        name = part.get_filename()
+        name = _name(part)
         if part.is_multipart() or (name is None and part.get_content_disposition() != "attachment"):
             continue
         content = part.get_payload(decode=True)
@@ -111,11 +113,19 @@ def _attachments(message: Message) -> Iterator[Attachment]:
         yield Attachment(name=_decoded(name or ""), content=content)
 
 
+def _name(part: Message) -> str | None:
+    """What a part says that it is called; empty where that cannot be read."""
+    try:
+        return part.get_filename()
+    except _BROKEN:
+        return ""
+
+
 def _decoded(name: str) -> str:
     """The name without the encoding of headers (RFC 2047), which mail programs use for names against the rules."""
     try:
         decoded = str(make_header(decode_header(name)))
         os.fsencode(decoded)  # a name: half a surrogate pair, which some encodings can write, stands for no byte
-    except (LookupError, ValueError, MessageError):
+    except _BROKEN:
         return escape_name(name)
     return decoded

@@ -21,7 +21,7 @@ import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ingestd
 from ingestd.errors import Code, IngestError, SourceError
@@ -42,7 +42,7 @@ _STATE = "download.json"
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _GONE = frozenset({404, 410})
 _DENIED = frozenset({401, 402, 403, 407, 451})
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +132,7 @@ def _head(location: str, settings: SourceSettings, *, trusted: bool) -> Head | N
                 to = response.headers.get("Location")
                 if not to:
                     return None
-                url = parse_url(urllib.parse.urljoin(url.text, to), settings, trusted=trusted)
+                url = _moved(url, to, settings, trusted=trusted)
     except (OSError, http.client.HTTPException) as error:
         found = _lost(error)
         if isinstance(found, IngestError):
@@ -191,8 +191,7 @@ class _Fetch:
         to = response.headers.get("Location")
         if not to:
             raise SourceError(f"status {response.status} without a Location", code=Code.SOURCE_DOWNLOAD_INTERRUPTED)
-        # Judged as the request's own URL was; a redirect must not lead where the request may not.
-        return parse_url(urllib.parse.urljoin(url.text, to), self.settings, trusted=self.trusted)
+        return _moved(url, to, self.settings, trusted=self.trusted)
 
     def _take(self, response: http.client.HTTPResponse, url: Url, have: int) -> Download:
         if response.status == 416 and have:
@@ -292,6 +291,15 @@ def _ask(
     return connection.getresponse()
 
 
+def _moved(url: Url, to: str, settings: SourceSettings, *, trusted: bool) -> Url:
+    """Where a redirect leads, judged as the request's own URL was: it must not lead where the request may not."""
+    try:
+        there = urllib.parse.urljoin(url.text, to)
+    except ValueError:
+        there = to
+    return parse_url(there, settings, trusted=trusted)
+
+
 def _judge(status: int, url: Url) -> None:
     said = f"{url.host} answered with status {status}"
     if status in _GONE:
@@ -322,9 +330,13 @@ def _validator(headers: email.message.Message) -> str:
 
 def _name(headers: email.message.Message, url: Url) -> str:
     """The file's name: what the server calls it, or the end of the URL; never more than a name."""
-    disposition: Any = headers.get_filename() if headers.get("Content-Disposition") else None
+    try:
+        said = str((headers.get_filename() if headers.get("Content-Disposition") else None) or "")
+        disposition = said.encode("utf-8", "surrogateescape")
+    except (LookupError, ValueError, TypeError, AttributeError):  # whatever Python's email says of a broken header
+        disposition = b""
     path = urllib.parse.unquote_to_bytes(urllib.parse.urlsplit(url.text).path.rstrip("/"))
-    for raw in (os.fsencode(str(disposition or "").encode("utf-8", "surrogateescape")), path):
+    for raw in (disposition, path):
         name = re.sub(rb"[\x00-\x1f\x7f]", b"_", raw.replace(b"\\", b"/").rpartition(b"/")[2])[-NAME_BYTES:]
         if name.strip(b". "):
             return os.fsdecode(name)
