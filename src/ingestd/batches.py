@@ -9,7 +9,7 @@ from collections import Counter
 from pydantic import BaseModel, ConfigDict
 
 from ingestd.messages import Batch, BatchData, Outcome
-from ingestd.storage.conditional import Conditional, DocumentChangedError, DocumentExistsError
+from ingestd.storage.conditional import Conditional, DocumentChangedError, DocumentExistsError, document_as
 
 _UNHAPPY = {Outcome.FAILED, Outcome.REJECTED, Outcome.OUTCOME_UNKNOWN}
 
@@ -51,7 +51,7 @@ class Batches:
     async def look(self, tenant: str, batch: Batch) -> BatchRecord:
         """What is known of a batch; its size and whether it stops are what the first request said."""
         found = await self._documents.read(_key(tenant, batch))
-        return BatchRecord.model_validate_json(found[0]) if found else BatchRecord(batch=batch, tenant=tenant)
+        return document_as(BatchRecord, found[0]) if found else BatchRecord(batch=batch, tenant=tenant)
 
     async def ended(self, tenant: str, batch: Batch, package: uuid.UUID, outcome: Outcome) -> BatchRecord:
         """One of its requests has ended."""
@@ -72,7 +72,7 @@ class Batches:
         key = _key(tenant, batch)
         while True:
             found = await self._documents.read(key)
-            before = BatchRecord.model_validate_json(found[0]) if found else BatchRecord(batch=batch, tenant=tenant)
+            before = document_as(BatchRecord, found[0]) if found else BatchRecord(batch=batch, tenant=tenant)
             update = {"outcomes": {**before.outcomes, **(outcomes or {})}, "told": told or before.told}
             after = before.model_copy(update=update)
             if after == before and found:

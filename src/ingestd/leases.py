@@ -25,7 +25,7 @@ from ingestd.errors import IngestError
 from ingestd.journal import Tombstone
 from ingestd.messages import Event
 from ingestd.premis import now
-from ingestd.storage.conditional import Conditional, DocumentChangedError, DocumentExistsError
+from ingestd.storage.conditional import Conditional, DocumentChangedError, DocumentExistsError, document_as
 
 log = structlog.get_logger(__name__)
 
@@ -124,7 +124,7 @@ class Leases:
 
     async def look_with_tag(self, package: uuid.UUID) -> tuple[Claim, str] | None:
         found = await self._documents.read(_key(package))
-        return (Claim.model_validate_json(found[0]), found[1]) if found else None
+        return (document_as(Claim, found[0]), found[1]) if found else None
 
     def elsewhere(self, claim: Claim | None) -> bool:
         """Whether another worker is at work on it, or is to publish how it ended."""
@@ -188,7 +188,7 @@ class Leases:
     async def cancellations(self, *names: str) -> Sequence[Tombstone]:
         """The cancellations of requests or packages of these names."""
         found = [await self._documents.read(_cancellation(name)) for name in names]
-        notes = [_Cancellation.model_validate_json(one[0]) for one in found if one]
+        notes = [document_as(_Cancellation, one[0]) for one in found if one]
         return [note.tombstone for note in notes if note.until > now()]
 
     def _until(self) -> datetime:

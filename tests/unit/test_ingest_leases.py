@@ -408,3 +408,21 @@ async def test_a_lease_is_renewed_and_its_holder_proves_it_in_the_store(house: H
 
 async def confirmed(house: House) -> bool:
     return (await changed(house)).confirmed
+
+
+async def test_a_damaged_document_is_as_one_that_cannot_be_had(house: House) -> None:
+    house.gate.clear()
+    async with house.open("one") as one, house.open("two") as two:
+        await one.take(house.envelope(), returning=False)
+        await house.until(lambda: bool(house.ran))
+        (key,) = [key async for key in house.documents.list("requests")]
+        found = await house.documents.read(key)
+        assert found is not None
+        tag = await house.documents.replace(key, b'{"damaged', found[1])
+
+        assert await two.take(house.envelope(), returning=True) is Disposition.ELSEWHERE
+        assert two.in_hand() == []
+
+        await house.documents.replace(key, found[0], tag)
+        house.gate.set()
+        assert [("r", 1, Result.SUCCEEDED)] == await ended(house, one)

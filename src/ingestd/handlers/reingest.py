@@ -120,8 +120,8 @@ async def verify_received_aip(task: Task, services: Services) -> Outcome:
 
 async def _kept(reading: Reading, source: Mapping[str, Any]) -> dict[str, Any]:
     """What a reingest must know of the AIP. Raises `ContentError` where it has no METS or no UUID."""
-    identifier, summary = reading.identifier, reading.summary
-    if reading.mets is None or summary is None or not uuid_in(identifier):
+    identifier, summary = uuid_in(reading.identifier), reading.summary
+    if reading.mets is None or summary is None or not identifier:
         wanted = "a METS, and a UUID in its name or its METS"
         violation = Violation(path=reading.name, rule="aip.identified", expected=wanted)
         raise ContentError("the AIP cannot be told by a UUID", code=Code.CONTENT_AIP_INVALID, violations=(violation,))

@@ -23,6 +23,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from pydantic import BaseModel, ValidationError
+
 from ingestd.errors import Code, DependencyError, ResourceError, SystemFault
 from ingestd.objectstore import Bucket, ObjectChangedError, ObjectExistsError
 from ingestd.storage.disk import name_once, sync_folder, written
@@ -34,6 +36,7 @@ _LOCK_PAUSE_SECONDS = 0.01
 _PAGE = 256
 
 Answer = TypeVar("Answer")
+Document = TypeVar("Document", bound=BaseModel)
 
 
 class DocumentExistsError(Exception):
@@ -66,6 +69,19 @@ class Conditional(Protocol):
     def list(self, prefix: str = "") -> AsyncIterator[str]:
         """Give the keys of all documents below a folder, in no order."""
         ...
+
+
+def document_as(kind: type[Document], content: bytes) -> Document:
+    """Read what workers share. Raises `DependencyError` for what is damaged: as if it were away, nobody can say."""
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        name = kind.__name__.strip("_").lower()
+        raise DependencyError(
+            f"a {name} in archival storage cannot be read: {len(content)} bytes, which are not what was written there",
+            code=Code.DEPENDENCY_STORAGE_UNAVAILABLE,
+            remediation="Look at the documents in `.ingestd/` of the default location; remove the one that is damaged.",
+        ) from error
 
 
 class LocalConditional:
