@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -356,3 +358,25 @@ def test_every_rule_is_explained() -> None:
 
     assert len(rules) > 15
     assert [] == sorted(rule for rule in rules if f"`{rule}`" not in told)
+
+
+@pytest.mark.parametrize("form", ["folder", "tar"])
+async def test_who_cancels_waits_for_no_large_file(tmp_path: Path, form: str) -> None:
+    path = folder = archivematica(tmp_path)
+    if form == "tar":
+        path = packed(folder, "tar")
+        large = tarfile.TarInfo(f"{folder.name}/data/objects/large")
+        large.size = 8 << 30
+        with tarfile.open(path, "a") as archive:
+            archive.addfile(large)
+        os.truncate(path, 9 << 30)  # a hole, which takes no room
+    else:
+        (folder / "data" / "objects" / "large").touch()
+        os.truncate(folder / "data" / "objects" / "large", 8 << 30)
+    began = time.monotonic()
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await aip.verify(path)
+
+    assert time.monotonic() - began < 5  # eight gigabytes take half a minute

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -9,15 +10,19 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ingestd import aip
 from ingestd.config import ClamAVSettings
+from ingestd.errors import IngestError
 from ingestd.metadata import mail
 from ingestd.tools import xml as tools_xml
 from ingestd.tools.clamav import Clamd, Verdict
+from tests import aip_samples
 from tests.outside import METS, PREMIS, READERS, outcome, unsound
 
 PIECES = [
@@ -62,6 +67,29 @@ def test_anything_is_read_or_refused_with_words(name: str, place: Path) -> None:
     def read(content: bytes) -> None:
         place.write_bytes(content)
         assert [] == list(unsound(outcome(reader, place)))
+
+    read()
+
+
+@pytest.fixture(scope="module")
+def aips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = aip_samples.archivematica(tmp_path_factory.mktemp("aips"))
+    return {form: aip_samples.packed(folder, form).read_bytes() for form in ("zip", "tar", "tar.gz", "7z")}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", ["zip", "tar", "tar.gz", "7z"])
+def test_any_package_is_an_aip_with_findings_or_refused(form: str, aips: dict[str, bytes], place: Path) -> None:
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(content=spoilt(aips[form]))
+    def read(content: bytes) -> None:
+        place.write_bytes(content)
+        try:
+            found: Any = asyncio.run(aip.verify(place))
+            seen: Any = asyncio.run(aip.inspect(place))
+        except IngestError as error:
+            found, seen = error.violations, [error.detail, error.remediation]
+        assert [] == [*unsound(found), *unsound(seen)]
 
     read()
 

@@ -143,7 +143,7 @@ def copy_all(
     """Copy files in one pass, each to what is given for it; give what `copy` gives for each that could be read to its
     end, and what was in the way of the others.
     """
-    visitor = _Wanted(wanted, reading.root, algorithms)
+    visitor = _Wanted(wanted, reading, algorithms)
     if reading.container.form != FOLDER:
         trouble = scan(reading.container, visitor, whole=False) if wanted else None
         return visitor.taken, trouble.actual if trouble else ""
@@ -159,9 +159,10 @@ def copy_all(
 class _Wanted:
     """Copies the files that are wanted, and ends the reading when it has them all."""
 
-    def __init__(self, wanted: dict[bytes, IO[bytes]], root: bytes, algorithms: Collection[str]) -> None:
+    def __init__(self, wanted: dict[bytes, IO[bytes]], reading: Reading, algorithms: Collection[str]) -> None:
         self._wanted = wanted
-        self._root = root + b"/" if root else b""
+        self._root = reading.root + b"/" if reading.root else b""
+        self._breathe = reading.worker.breathe
         self._algorithms = algorithms
         self.taken: dict[bytes, tuple[dict[str, str], int]] = {}
 
@@ -177,7 +178,7 @@ class _Wanted:
         hashes = hashes_of(self._algorithms)
         out = self._wanted[name]
         try:
-            size_bytes = through(chunks, hashes.values(), out)
+            size_bytes = through(chunks, hashes.values(), out, self._breathe)
         except BrokenPipeError as error:
             raise ResourceError("whoever read the output went away") from error
         self.taken[name] = ({algorithm: one.hexdigest() for algorithm, one in hashes.items()}, size_bytes)

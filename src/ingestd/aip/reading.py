@@ -25,6 +25,7 @@ from ingestd.aip.manifests import read_manifests
 from ingestd.errors import Code, ContentError, ResourceError, Violation
 from ingestd.mets import Record, Summary, read
 from ingestd.premis import DigestAlgorithm
+from ingestd.sources.copying import Worker
 
 ALGORITHMS = frozenset(DigestAlgorithm)
 _TAGS = re.compile(rb"(?:[^/]+/)?(?:bagit|bag-info|fetch|manifest-[^/]+|tagmanifest-[^/]+)\.txt")
@@ -53,7 +54,8 @@ class Reading:
     troubles: list[Violation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     spooled: dict[bytes, Path] = field(default_factory=dict)
-    thread: ThreadPoolExecutor
+    worker: Worker
+    """In a thread of its own, which is stopped between two blocks when whoever waits for it is cancelled."""
 
     @property
     def name(self) -> str:
@@ -84,7 +86,7 @@ class Reading:
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do blocking work in the reading's own thread."""
-        return await asyncio.get_running_loop().run_in_executor(self.thread, work)
+        return await self.worker.run(work)
 
 
 @contextlib.asynccontextmanager
@@ -101,7 +103,7 @@ async def opened(path: Path, *, digests: bool = False, scratch: Path | None = No
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ingestd-aip-", dir=scratch)))
         thread = stack.enter_context(ThreadPoolExecutor(max_workers=1, thread_name_prefix="aip"))
         facts = stack.enter_context(contextlib.closing(Facts(folder / "facts.db")))
-        reading = Reading(container=container, facts=facts, thread=thread)
+        reading = Reading(container=container, facts=facts, worker=Worker(thread))
         await reading.run(partial(_survey, reading, folder, digests=digests))
         await _read_mets(reading)
         if digests:
@@ -136,7 +138,8 @@ class _Survey:
         hashes = hashes_of(self._algorithms)
         if copied or hashes:
             with self._copy(path) if copied else contextlib.nullcontext() as out:
-                size_bytes = through(_bounded(chunks) if copied else chunks, hashes.values(), out)
+                some = _bounded(chunks) if copied else chunks
+                size_bytes = through(some, hashes.values(), out, self._reading.worker.breathe)
         digests = {name: one.hexdigest() for name, one in hashes.items()}
         if not self._reading.facts.add_member(path, size_bytes, digests):
             self.odd(Violation(path=shown(path), rule="package.entry", expected="one file", actual="two of that name"))
@@ -165,10 +168,16 @@ def hashes_of(algorithms: Collection[str]) -> dict[str, hashlib._Hash]:
     return {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
 
 
-def through(chunks: Iterable[memoryview], hashes: Collection[hashlib._Hash], out: IO[bytes] | None) -> int:
-    """Let bytes pass into hashes and, where there is one, a file; give their number."""
+def through(
+    chunks: Iterable[memoryview],
+    hashes: Collection[hashlib._Hash],
+    out: IO[bytes] | None,
+    breathe: Callable[[], None],
+) -> int:
+    """Let bytes pass into hashes and, where there is one, a file; give their number. `breathe` as a `Worker` has it."""
     size_bytes = 0
     for chunk in chunks:
+        breathe()
         size_bytes += len(chunk)
         for one in hashes:
             one.update(chunk)
@@ -287,7 +296,7 @@ def _digest_folder(reading: Reading) -> None:
 def _digest(reading: Reading, path: bytes, algorithms: Collection[str]) -> None:
     hashes = hashes_of(algorithms)
     try:
-        through(read_from(reading.folder, os.fsdecode(path)), hashes.values(), None)
+        through(read_from(reading.folder, os.fsdecode(path)), hashes.values(), None, reading.worker.breathe)
     except OSError as error:
         reason = error.strerror or str(error)
         reading.troubles.append(Violation(path=shown(path), rule="package.readable", actual=reason))
