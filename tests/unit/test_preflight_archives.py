@@ -146,6 +146,7 @@ async def test_the_look_into_an_archive_is_limited_and_the_report_says_so(tmp_pa
         small = await look(path, {"preflight": {"max_metadata_bytes": 1}}, pool=pool)
 
         assert any("only the first 10" in limit for limit in few.limits)
+        assert (None, None) == (few.files, few.size_bytes)
         assert any("preflight.max_seconds" in limit for limit in late.limits)
         assert any("preflight.max_metadata_bytes" in limit for limit in small.limits)
         assert [] == few.errors + late.errors + small.errors

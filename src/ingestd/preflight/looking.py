@@ -198,6 +198,8 @@ class Preflight:
                 report.limits.append("what this archive holds is seen when it is unpacked")
             else:
                 await worker.run(partial(self._inside, overview, request, report, bounds.until, worker))
+                if overview.said:  # what was seen is not what there will be
+                    report.files = report.size_bytes = None
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
