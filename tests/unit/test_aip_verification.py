@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import re
 import shutil
@@ -271,8 +272,6 @@ def a_pointer(path: Path, *, digest: str, size: int, algorithm: str = "lzma") ->
 
 
 async def test_a_pointer_file_is_held_against_its_package(tmp_path: Path) -> None:
-    import hashlib
-
     path = packed(archivematica(tmp_path), "7z")
     size = path.stat().st_size
     right = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -288,6 +287,27 @@ async def test_a_pointer_file_is_held_against_its_package(tmp_path: Path) -> Non
         ("premis.1.5.3", path.name),
         ("premis.1.5.2", path.name),
     ] == [(finding.rule, finding.path) for finding in bad.findings]
+
+
+@pytest.mark.parametrize("form", ["7z", "folder"])
+async def test_an_aip_is_held_against_the_checksum_file_beside_it(tmp_path: Path, form: str) -> None:
+    folder = archivematica(tmp_path)
+    (folder / "tagmanifest-sha256.txt").write_text("")
+    path = folder if form == "folder" else packed(folder, form)
+    named = path.name if form == "7z" else f"{path.name}/tagmanifest-sha256.txt"
+    digest = hashlib.sha256((tmp_path / named).read_bytes()).hexdigest()
+    beside = path.with_name(f"{path.name}.sha256")
+    told = {}
+    for said in (f"{digest}  {named}\n", f"{'0' * 64}  {named}\n", f"{digest}  /etc/passwd\n"):
+        beside.write_text(said)
+        found = await aip.verify(path)
+        told[said] = [(one.path, one.actual) for one in found.findings if one.rule == "package.checksum"]
+        assert [beside.name] == list(found.checked.checksum_files)
+
+    good, bad, other = told.values()
+    assert [] == good
+    assert [(named, f"sha256 {digest}")] == bad
+    assert [(beside.name, f"{digest}  /etc/passwd")] == other
 
 
 async def test_names_that_lead_out_of_a_package_are_findings_and_nothing_is_written(tmp_path: Path) -> None:

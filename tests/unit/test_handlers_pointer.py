@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
@@ -157,6 +158,36 @@ async def test_a_second_copy_says_in_its_pointer_file_of_which_it_is_one(tmp_pat
 
     assert ([], ['source="here"; target="there"']) == (replications(here), replications(there))
     assert [] == list((await aip.verify(there)).findings)
+    await bench.journal.close()
+
+
+POINTER_CORRUPTIONS = {
+    "its digest of the package": (r"(<premis:messageDigest>).{8}", r"\g<1>00000000", "premis.1.5.2"),
+    "its size of the package": (r"<premis:size>\d+", "<premis:size>7", "premis.1.5.3"),
+    "its identifier": (r"(<premis:objectIdentifierValue>).{8}", r"\g<1>00000000", "premis.1.1"),
+    "its name of the package": (r'(xlink:href="[^"]*)\.7z"', r'\g<1>.zip"', "mets.FLocat"),
+    "how it is unpacked": (r'TRANSFORMALGORITHM="[^"]+"', 'TRANSFORMALGORITHM="gzip"', "mets.transformFile"),
+    "an event without a time": (r"<premis:eventDateTime>.*?</premis:eventDateTime>", "", "mets.xsd"),
+    "its end": (r"</mets:fileSec>.*", "", "mets.xml"),
+    "a document type": ("<mets:mets ", "<!DOCTYPE mets><mets:mets ", "mets.xml"),
+}
+
+
+async def test_what_is_wrong_with_a_pointer_file_is_found_and_named(tmp_path: Path, pool: Pool) -> None:
+    bench = await open_bench(tmp_path, pool, {}, {})
+    (path,) = await stored(bench)
+    pointer = pointer_of(path, bench)
+    text = pointer.read_text()
+
+    for what, (pattern, replacement, rule) in POINTER_CORRUPTIONS.items():
+        corrupted, count = re.subn(pattern, replacement, text, count=1, flags=re.DOTALL)
+        assert count == 1, what
+        pointer.write_text(corrupted)
+        found = await aip.verify(path)
+        assert rule in {finding.rule for finding in found.findings}, what
+        assert all(one.path.startswith((pointer.name, path.name)) for one in found.findings), what
+    pointer.write_text(text)
+    assert [] == list((await aip.verify(path)).findings)
     await bench.journal.close()
 
 

@@ -14,8 +14,7 @@ from ingestd.aip.facts import algorithm_name
 from ingestd.aip.mets_checks import FIXITY, IDENTIFIER, SIZE
 from ingestd.aip.reading import ALGORITHMS, Reading, uuid_in
 from ingestd.errors import ContentError, Violation
-from ingestd.fixity import digest_file
-from ingestd.mets import ReadFile, Transform, read, read_transforms
+from ingestd.mets import ReadAgent, ReadFile, Transform, read, read_transforms, validate
 from ingestd.premis import DigestAlgorithm, EventType
 
 _UNPACKED_BY = {
@@ -31,6 +30,7 @@ _UNPACKED_BY = {
 }
 """TRANSFORMALGORITHM, in Archivematica's words, and the packages that it may stand for."""
 
+_OURS = "ingestd"
 _BEFORE = re.compile(r"before: [^,]+, (\d{1,18}) bytes, (\w+) ([0-9a-f]+)")
 """How `handlers.pointer` notes what was encrypted."""
 
@@ -49,7 +49,7 @@ async def check_pointer(reading: Reading, pointer: Path | None) -> tuple[Sequenc
     identifier = await reading.run(lambda: reading.identifier) or uuid_in(path.name)
     pointer = pointer or path.with_name(f"pointer.{identifier}.xml")
     try:
-        entries = [record async for window in read(pointer) for record in window if isinstance(record, ReadFile)]
+        records = [record async for window in read(pointer) for record in window]
         transforms = await reading.run(partial(read_transforms, pointer))
     except ContentError as error:
         return [Violation(path=pointer.name, rule=v.rule, actual=v.actual) for v in error.violations], pointer.name
@@ -58,14 +58,25 @@ async def check_pointer(reading: Reading, pointer: Path | None) -> tuple[Sequenc
             raise
         reading.notes.append("there is no pointer file beside the package")
         return [], ""
+    entries = [record for record in records if isinstance(record, ReadFile)]
     locked = any(transform.kind == "decryption" for transform in transforms)
     if locked:
         entries = [_decrypted(reading, entry) for entry in entries]
     found = list(_shape(reading, pointer, entries, transforms, identifier))
     for entry in entries[:1]:
         if entry.digests or not locked:
-            found += await _package(path, pointer.name, entry)
+            found += await _package(reading, pointer.name, entry)
+    if any(isinstance(record, ReadAgent) and record.name == _OURS for record in records):
+        found += await _valid(pointer)
     return found, pointer.name
+
+
+async def _valid(pointer: Path) -> list[Violation]:
+    """Hold a pointer file of ours against METS' and PREMIS' schemas; those of others are older than these are."""
+    return [
+        replace(violation, path=f"{pointer.name}{violation.path}")
+        for violation in await validate(pointer, schematron=False)
+    ]
 
 
 def _decrypted(reading: Reading, entry: ReadFile) -> ReadFile:
@@ -103,7 +114,8 @@ def _shape(
             yield Violation(path=name, rule="mets.transformFile", expected=transform.algorithm, actual=form)
 
 
-async def _package(path: Path, name: str, entry: ReadFile) -> list[Violation]:
+async def _package(reading: Reading, name: str, entry: ReadFile) -> list[Violation]:
+    path = reading.container.path
     found = []
     size_bytes = (await asyncio.to_thread(path.stat)).st_size
     if entry.size_bytes is not None and entry.size_bytes != size_bytes:
@@ -113,7 +125,7 @@ async def _package(path: Path, name: str, entry: ReadFile) -> list[Violation]:
     known = [DigestAlgorithm(algorithm) for algorithm in said if algorithm in ALGORITHMS]
     if not known:
         found.append(Violation(path=name, rule=FIXITY, expected="a message digest of the package", actual="none"))
-    for algorithm, actual in (await digest_file(path, known)).items() if known else ():
+    for algorithm, actual in (await reading.digests_of(path, known)).items():
         if actual != said[algorithm]:
             expected = f"{algorithm} {said[algorithm]} ({name})"
             found.append(Violation(path=path.name, rule=FIXITY, expected=expected, actual=f"{algorithm} {actual}"))

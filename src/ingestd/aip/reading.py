@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +23,7 @@ from ingestd.aip.container import FOLDER, Container, container_at, read_from, sc
 from ingestd.aip.facts import Facts
 from ingestd.aip.manifests import read_manifests
 from ingestd.errors import Code, ContentError, ResourceError, Violation
+from ingestd.fixity import digest_file
 from ingestd.mets import Record, Summary, read
 from ingestd.premis import DigestAlgorithm
 from ingestd.sources.copying import Worker
@@ -54,6 +55,7 @@ class Reading:
     troubles: list[Violation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     spooled: dict[bytes, Path] = field(default_factory=dict)
+    known_digests: dict[Path, dict[DigestAlgorithm, str]] = field(default_factory=dict)
     worker: Worker
     """In a thread of its own, which is stopped between two blocks when whoever waits for it is cancelled."""
 
@@ -83,6 +85,14 @@ class Reading:
     def folder(self) -> Path:
         """The AIP's folder, where it is not packed."""
         return self.container.path / os.fsdecode(self.root)
+
+    async def digests_of(self, path: Path, algorithms: Sequence[DigestAlgorithm]) -> Mapping[DigestAlgorithm, str]:
+        """Digests of the package itself, or of another file beside it, each computed once. Raises `OSError`."""
+        known = self.known_digests.setdefault(path, {})
+        missing = [algorithm for algorithm in algorithms if algorithm not in known]
+        if missing:
+            known.update(await digest_file(path, missing))
+        return {algorithm: known[algorithm] for algorithm in algorithms}
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do blocking work in the reading's own thread."""

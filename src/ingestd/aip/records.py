@@ -149,7 +149,9 @@ class Inspection:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checked:
-    """How much was looked at: `digests` counts comparisons of a computed with a recorded digest."""
+    """How much was looked at: `digests` counts comparisons of a computed with a recorded digest; `pointer` and
+    `checksum_files` are the names of the files beside the package that it was held against.
+    """
 
     members: int
     size_bytes: int
@@ -157,6 +159,7 @@ class Checked:
     mets_files: int
     events: int
     pointer: str
+    checksum_files: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

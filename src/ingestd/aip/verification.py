@@ -5,12 +5,13 @@ Each check is one function and gives its findings as they come; what it could no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from ingestd.aip.bag_checks import check_bag
+from ingestd.aip.checksums import check_checksum_files
 from ingestd.aip.container import shown
 from ingestd.aip.mets_checks import check_mets
 from ingestd.aip.pointer import check_pointer
@@ -27,7 +28,7 @@ _OURS = "SELECT 1 FROM agent WHERE identifier LIKE 'ingestd%' OR name = 'ingestd
 
 async def verify(path: Path, *, pointer: Path | None = None, scratch: Path | None = None) -> Verification:
     """Prove the AIP at `path`: the package, the bag (RFC 8493), METS, PREMIS, every digest, every file both ways, and
-    the pointer file, which is looked for beside the package unless it is named.
+    what lies beside it: checksum files, and the pointer file unless another is named.
 
     Raises what `reading.opened` raises, for what cannot be taken for an AIP at all; `OSError` for a pointer file that
     was named and cannot be read.
@@ -36,10 +37,11 @@ async def verify(path: Path, *, pointer: Path | None = None, scratch: Path | Non
         findings = _Findings()
         findings.add(reading.troubles)
         findings.add(await _schema(reading))
+        beside, checksum_files = await check_checksum_files(reading)
         told, pointer_name = await check_pointer(reading, pointer)
         await reading.run(partial(_check, reading, findings))
-        findings.add(told)
-        return await reading.run(partial(_verification, reading, findings, pointer_name))
+        findings.add([*beside, *told])
+        return await reading.run(partial(_verification, reading, findings, pointer_name, checksum_files))
 
 
 class _Findings:
@@ -87,7 +89,7 @@ def _outside(reading: Reading) -> Iterator[Violation]:
         yield Violation(path=shown(path), rule="package.entry", expected=expected, actual="a file beside the AIP")
 
 
-def _verification(reading: Reading, findings: _Findings, pointer: str) -> Verification:
+def _verification(reading: Reading, findings: _Findings, pointer: str, checksum_files: Sequence[str]) -> Verification:
     facts = reading.facts
     known = ", ".join(f"'{name}'" for name in sorted(ALGORITHMS))
     compared = (
@@ -108,6 +110,7 @@ def _verification(reading: Reading, findings: _Findings, pointer: str) -> Verifi
             mets_files=facts.count("SELECT count(*) FROM file"),
             events=facts.count("SELECT count(*) FROM event"),
             pointer=pointer,
+            checksum_files=checksum_files,
         ),
         notes=reading.notes,
     )

@@ -153,7 +153,7 @@ def _print_verification(found: aips.Verification) -> None:
     print(
         f"{found.name}\n\nRead {checked.members} files, {size(checked.size_bytes)}; compared {checked.digests} digests,"
         f" {checked.mets_files} files of the METS and {checked.events} events"
-        f"{f', and {checked.pointer}' if checked.pointer else ''}."
+        f"{''.join(f', and {name}' for name in (checked.pointer, *checked.checksum_files) if name)}."
     )
     print_violations("Findings", found.findings)
     if found.found > len(found.findings):
