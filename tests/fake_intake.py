@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from ingestd.errors import IngestError
 from ingestd.ingest import Disposition
@@ -31,6 +32,7 @@ class Taken:
     envelope: RequestEnvelope
     returning: bool
     redelivered: bool
+    known_since: datetime | None
     message: str
     reply_to: str | None
     correlation_id: str | None
@@ -93,6 +95,7 @@ class FakeIntake:
         *,
         returning: bool,
         redelivered: bool,
+        known_since: datetime | None,
         message: str,
         reply_to: str | None,
         correlation_id: str | None,
@@ -108,6 +111,7 @@ class FakeIntake:
                 envelope=envelope,
                 returning=returning,
                 redelivered=redelivered,
+                known_since=known_since,
                 message=message,
                 reply_to=reply_to,
                 correlation_id=correlation_id,

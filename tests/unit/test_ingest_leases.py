@@ -290,11 +290,15 @@ async def test_a_refused_message_that_is_delivered_again_is_told_the_same_and_a_
             asked = worker.take(house.envelope(**missing), returning=False, redelivered=True, message="first")
             assert await asked is Disposition.ANSWERED
         again = [event for worker in (one, two) for event in await house.told(worker)]
-        await two.take(house.envelope(**missing), returning=False, redelivered=True, message="second")
+        before = first[0].time - timedelta(seconds=1)  # of two copies that were set back, the second
+        asked = two.take(house.envelope(**missing), returning=False, known_since=before)
+        assert await asked is Disposition.ANSWERED
+        again += await house.told(two)
+        await two.take(house.envelope(**missing), returning=False, known_since=now(), message="second")
         second = await refusals(house, two)
 
     assert [("r", 1)] == [(event.data.request_id, event.data.attempt) for event in first]
-    assert first == again[:1] == again[1:]
+    assert first * 3 == again
     assert [("r", 2)] == [(event.data.request_id, event.data.attempt) for event in second]
 
 

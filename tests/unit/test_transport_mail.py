@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -114,6 +114,21 @@ def test_what_names_itself_and_is_wrong_is_invalid_with_every_violation(body: ob
 
     assert isinstance(reading, Invalid)
     assert reading.error.violations
+
+
+def test_a_message_that_is_set_back_is_known_for_the_same_and_says_since_when() -> None:
+    came = delivery(correlation_id="c-1", timestamp=datetime(2026, 11, 1, tzinfo=UTC))
+    envelope = mail.read(came)
+    assert isinstance(envelope, RequestEnvelope)
+    once = arriving(mail.set_back(came, envelope)[0])
+    twice = arriving(mail.set_back(replace(once, headers={**once.headers, mail.SET_BACK: 1_700_000_000}), envelope)[0])
+
+    assert came.known_since is None
+    assert once.known_since is not None
+    assert abs(once.known_since - datetime.now(UTC)) < timedelta(minutes=1)
+    assert twice.known_since == datetime.fromtimestamp(1_700_000_000, UTC)
+    assert mail.digest(came, envelope) == mail.digest(once, envelope) == mail.digest(twice, envelope)
+    assert mail.digest(came, envelope) != mail.digest(replace(came, correlation_id="c-2"), envelope)
 
 
 @pytest.mark.parametrize("depth", [50, 200, 500, 900, 2000, 10_000])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from dataclasses import dataclass
+from datetime import datetime
 
 from ingestd.errors import Code, IngestError, RequestError
 from ingestd.ingest.dispositions import Disposition
@@ -30,7 +31,7 @@ _REFUSALS = uuid.uuid5(uuid.NAMESPACE_URL, "https://ingestd.org/refusal")
 @dataclass(frozen=True, slots=True)
 class Asker:
     """Who asks, and where the answer goes. `returning`: it was parked and came back; `redelivered`: it was given to
-    some worker before, which did not acknowledge it.
+    some worker before, which did not acknowledge it; `known_since`: some worker set it back then.
     """
 
     envelope: RequestEnvelope
@@ -38,6 +39,7 @@ class Asker:
     correlation_id: str | None
     returning: bool
     redelivered: bool
+    known_since: datetime | None
     message: str
     """What tells this message from others that ask for the same."""
 
@@ -47,7 +49,11 @@ class Asker:
 
     def had_its_attempt(self, claim: Claim | None) -> bool:
         """Whether this very message was taken before: it is answered by what came of that, and begins nothing."""
-        return self.returning or (self.redelivered and claim is not None and claim.message == self.message)
+        if self.returning or claim is None:
+            return self.returning
+        again = self.redelivered and claim.message == self.message
+        result = claim.result
+        return again or (result is not None and self.known_since is not None and self.known_since < result.time)
 
 
 class Answers:

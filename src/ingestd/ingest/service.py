@@ -12,7 +12,7 @@ import contextlib
 import os
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -210,6 +210,7 @@ class Ingest:
         *,
         returning: bool,
         redelivered: bool = False,
+        known_since: datetime | None = None,
         message: str = "",
         reply_to: str | None = None,
         correlation_id: str | None = None,
@@ -217,12 +218,13 @@ class Ingest:
         origin: str = "amqp",
     ) -> Disposition:
         """Journal a request that came in, and begin with it. `returning`: it was parked and came back; `redelivered`:
-        this delivery of the `message` (a digest that tells it from others) is not its first.
+        this delivery of the `message` (a digest that tells it from others) is not its first; `known_since`: when it
+        was first set back.
 
         The same request again is known by its id; who asks for the same by another id is told what becomes of it, and
         has what failed attempted once more.
         """
-        asker = Asker(envelope, reply_to, correlation_id, returning, redelivered, message)
+        asker = Asker(envelope, reply_to, correlation_id, returning, redelivered, known_since, message)
         try:
             async with self._taking:  # two ways in may bring the same request at once
                 return await self._take(asker, origin, attempt)

@@ -34,12 +34,14 @@ from ingestd.transport.amqp.topology import REQUEST_KEYS
 
 ATTEMPT: Final = "x-ingestd-attempt"
 PARKED: Final = "x-ingestd-parked"
+SET_BACK: Final = "x-ingestd-set-back"
 REASON: Final = "x-ingestd-reason"
 CODE: Final = "x-ingestd-code"
 EXCHANGE: Final = "x-ingestd-exchange"
 ROUTING_KEY: Final = "x-ingestd-routing-key"
 
 MAX_ATTEMPT: Final = 1_000_000
+MAX_STAMP: Final = 2**33
 _MAX_HEADERS = 64
 _MAX_HEADER_CHARS = 1000
 _ROUTES = {"cc", "bcc"}
@@ -94,10 +96,10 @@ class Delivery:
         )
 
     @property
-    def digest(self) -> str:
-        """What tells this message from others with the same request, as far as its sender gave it something."""
-        named = f"{self.message_id}\n{self.timestamp}\n{self.correlation_id}\n{self.reply_to}\n".encode()
-        return hashlib.sha256(named + self.body).hexdigest()
+    def known_since(self) -> datetime | None:
+        """When a worker first set it back."""
+        stamp = _number(self.headers.get(SET_BACK), lowest=0, highest=MAX_STAMP)
+        return datetime.fromtimestamp(stamp, UTC) if stamp else None
 
     @property
     def expires_at(self) -> datetime | None:
@@ -122,8 +124,8 @@ def _lifetime(expiration: str | None) -> timedelta | None:
     return timedelta(milliseconds=int(expiration)) if expiration and expiration.isdigit() else None
 
 
-def _number(value: object, *, lowest: int) -> int:
-    known = isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= MAX_ATTEMPT
+def _number(value: object, *, lowest: int, highest: int = MAX_ATTEMPT) -> int:
+    known = isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= highest
     return int(value) if known else lowest  # type: ignore[call-overload]  # `known` says that it is an int
 
 
@@ -189,6 +191,13 @@ def identity(delivery: Delivery, envelope: RequestEnvelope | None) -> str:
     return envelope.id if envelope else hashlib.sha256(delivery.body).hexdigest()[:32]
 
 
+def digest(delivery: Delivery, envelope: RequestEnvelope) -> str:
+    """What tells this message from others with the same request, as far as its sender gave it something."""
+    name = identity(delivery, envelope)
+    named = f"{name}\n{delivery.timestamp}\n{delivery.correlation_id}\n{delivery.reply_to}\n"
+    return hashlib.sha256(named.encode("utf-8", "replace") + delivery.body).hexdigest()
+
+
 def parked(delivery: Delivery, envelope: RequestEnvelope | None) -> tuple[Message, str]:
     """Copy a request for the parking queue (or to be put back), with the routing key that brings it back."""
     headers = {**_copied(delivery.headers), ATTEMPT: delivery.attempt, PARKED: 1}
@@ -207,8 +216,11 @@ def request_key(tenant: str, priority: Priority = Priority.NORMAL) -> str:
 
 
 def set_back(delivery: Delivery, envelope: RequestEnvelope) -> tuple[Message, str]:
-    """Copy a request for the end of its queue, as it came."""
-    message = _copy(delivery, _copied(delivery.headers), _printable(identity(delivery, envelope)))
+    """Copy a request for the end of its queue, as it came, with the time when that was done first: whoever does it and
+    dies leaves the broker two of one message.
+    """
+    headers = {SET_BACK: int(datetime.now(UTC).timestamp()), **_copied(delivery.headers)}
+    message = _copy(delivery, headers, _printable(identity(delivery, envelope)))
     message.expiration = delivery.lifetime
     return message, _way_back(delivery, envelope)
 
@@ -227,7 +239,7 @@ def dead(delivery: Delivery, error: IngestError) -> Message:
 
 def replayed(delivery: Delivery) -> Message:
     """Copy a message that was kept, as it was before: for whoever takes it, it is new."""
-    ours = {REASON, CODE, EXCHANGE, ROUTING_KEY, PARKED}
+    ours = {REASON, CODE, EXCHANGE, ROUTING_KEY, PARKED, SET_BACK}
     headers = {name: value for name, value in _copied(delivery.headers).items() if name not in ours}
     return _copy(delivery, headers, _printable(identity(delivery, None)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol
 
 from ingestd.errors import IngestError
@@ -28,13 +29,15 @@ class Intake(Protocol):
         *,
         returning: bool,
         redelivered: bool,
+        known_since: datetime | None,
         message: str,
         reply_to: str | None,
         correlation_id: str | None,
         attempt: int,
     ) -> Disposition:
         """Journal a request; durable when this returns. `returning`: it was parked, or put back, by a worker;
-        `redelivered`: not the first delivery of this `message`, a digest that tells it from others.
+        `redelivered`: not the first delivery of this `message`, a digest that tells it from others; `known_since`: when
+        it was first set back.
         """
 
     async def reject(
