@@ -22,7 +22,7 @@ from ingestd.sources.writer import Writer
 from ingestd.tools.pool import Pool
 from tests.preflights import codes, look, rules, write
 from tests.unit.test_preflight import BAG
-from tests.unit.test_sources_archives import ENTRIES, limits, rar4, rar5
+from tests.unit.test_sources_archives import ENTRIES, limits, rar4, rar5, take
 
 BAD = {
     "x/objects/a": b"1",
@@ -192,18 +192,7 @@ def test_the_look_and_the_unpacking_judge_alike(
     )
     writer, lister = Writer(os.fsencode(into), limits=limits(), algorithm="sha256"), Lister(order, lambda: None)
     for taker in (writer, lister):
-        for kind, name, target in entries:
-            parts = taker.admit(name)
-            if parts is None:
-                continue
-            if kind == "file":
-                taker.file(parts, [memoryview(b"new")], size_bytes=3, mtime_ns=None)
-            elif kind == "directory":
-                taker.directory(parts)
-            elif kind == "symlink":
-                taker.symlink(parts, target)
-            else:
-                taker.hard_link(parts, target)
+        take(taker, entries)
     listing = lister.finish()
     if listing.error is not None:
         with pytest.raises(ContentError) as caught:

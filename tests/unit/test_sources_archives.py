@@ -30,6 +30,7 @@ from ingestd.sources.archives import _answer
 from ingestd.sources.findings import LISTED
 from ingestd.sources.links import LinkRefused, follow
 from ingestd.sources.names import NameRefused, split
+from ingestd.sources.readers import Taker
 from ingestd.sources.unpack import main as unpack_main
 from ingestd.sources.writer import Limits, Writer
 from ingestd.tools.pool import Pool, Run, Stop
@@ -885,6 +886,22 @@ class TestPrograms:
         assert error.code == Code.TOOL_KILLED_MEMORY
 
 
+def take(taker: Taker, entries: Sequence[tuple[str, bytes, bytes]]) -> None:
+    """Give the entries of an archive to a writer, or to what lists as one would write."""
+    for kind, name, target in entries:
+        parts = taker.admit(name)
+        if parts is None:
+            continue
+        if kind == "file":
+            taker.file(parts, [memoryview(b"new")], size_bytes=3, mtime_ns=None)
+        elif kind == "directory":
+            taker.directory(parts)
+        elif kind == "symlink":
+            taker.symlink(parts, target)
+        else:
+            taker.hard_link(parts, target)
+
+
 class TestNothingIsEverWrittenOutside:
     @given(entries=ENTRIES)
     @hypothesis_settings(max_examples=300, deadline=None)
@@ -896,18 +913,7 @@ class TestNothingIsEverWrittenOutside:
         into.mkdir(parents=True)
         (folder / "x" / "secret").write_bytes(b"secret")
         writer = Writer(os.fsencode(into), limits=limits(), algorithm="sha256")
-        for kind, name, target in entries:
-            parts = writer.admit(name)
-            if parts is None:
-                continue
-            if kind == "file":
-                writer.file(parts, [memoryview(b"new")], size_bytes=3, mtime_ns=None)
-            elif kind == "directory":
-                writer.directory(parts)
-            elif kind == "symlink":
-                writer.symlink(parts, target)
-            else:
-                writer.hard_link(parts, target)
+        take(writer, entries)
         try:
             writer.finish()
         except ContentError:

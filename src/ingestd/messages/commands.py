@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Annotated, Final, Literal, TypeAlias
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from ingestd.errors import RequestError
 from ingestd.messages.requests import MAX_BODY_BYTES
-from ingestd.messages.values import Incoming, Label, Time, unsound, violation_of
+from ingestd.messages.values import Incoming, Label, Time, validated
 
 FROM_FAILED: Final = "failed"
 FROM_START: Final = "start"
@@ -71,11 +71,4 @@ def read_command(body: bytes) -> ControlCommand:
         raw = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise RequestError(f"the command is not JSON: {error}") from error
-    if found := unsound(raw):
-        raise RequestError(f"the command is not valid: {found.path}", violations=(found,))
-    try:
-        return _COMMAND.validate_python(raw)
-    except ValidationError as error:
-        violations = tuple(violation_of(item) for item in error.errors())
-        names = ", ".join(sorted({violation.path for violation in violations}))
-        raise RequestError(f"the command is not valid: {names}", violations=violations) from error
+    return validated("command", raw, _COMMAND.validate_python)

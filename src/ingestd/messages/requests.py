@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from ingestd.dublincore import DC_ELEMENTS, DC_TERMS
 from ingestd.errors import RequestError
@@ -26,7 +26,7 @@ from ingestd.messages.values import (
     Time,
     check_context,
     unsound,
-    violation_of,
+    validated,
 )
 from ingestd.oais import Reingest, TransferType
 
@@ -327,14 +327,7 @@ def read_request(body: bytes, *, message_id: str = "") -> RequestEnvelope:
 
 def parse_request(raw: Mapping[str, Any]) -> RequestEnvelope:
     """Validate a request's envelope and data. Raises `RequestError` with every violation."""
-    if found := unsound(raw):
-        raise RequestError(f"the request is not valid: {found.path}", violations=(found,))
-    try:
-        return RequestEnvelope.model_validate(raw)
-    except ValidationError as error:
-        violations = tuple(violation_of(item) for item in error.errors())
-        names = ", ".join(sorted({violation.path for violation in violations}))
-        raise RequestError(f"the request is not valid: {names}", violations=violations) from error
+    return validated("request", raw, RequestEnvelope.model_validate)
 
 
 def read_context(raw: Any) -> dict[str, Any]:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
-from ingestd.errors import Violation
+from ingestd.errors import RequestError, Violation
 from ingestd.premis import DigestAlgorithm, rfc3339
 
 MAX_CONTEXT_BYTES = 4 * 1024
 MAX_DEPTH = 32
 """Most lists and objects within one another in a request: what is journalled must be readable again."""
+
+Model = TypeVar("Model")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -96,6 +98,18 @@ def shortened(text: str, most: int) -> str:
     cut = text[: most - 2]
     word = cut.rfind(" ")
     return f"{cut[:word].rstrip(',;') if word > most // 2 else cut} …"
+
+
+def validated(what: str, raw: Any, validate: Callable[[Any], Model]) -> Model:
+    """Give the model of what came in. Raises `RequestError` that says all that is wrong with it."""
+    if found := unsound(raw):
+        raise RequestError(f"the {what} is not valid: {found.path}", violations=(found,))
+    try:
+        return validate(raw)
+    except ValidationError as error:
+        violations = tuple(violation_of(item) for item in error.errors())
+        names = ", ".join(sorted({violation.path for violation in violations}))
+        raise RequestError(f"the {what} is not valid: {names}", violations=violations) from error
 
 
 def violation_of(item: Any, prefix: str = "") -> Violation:
