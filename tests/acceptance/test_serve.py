@@ -302,6 +302,19 @@ async def test_an_unknown_location_is_refused(service: Service, acme: Upstream) 
     assert error["code"] == "request.unknown_location"
 
 
+async def test_without_a_tenant_the_routing_key_s_is_answered(service: Service, acme: Upstream) -> None:
+    """What can be read, and what is not even a valid request."""
+    asked = [
+        await acme.request({"source": {"location": str(service.sources / "missing")}}),
+        await acme.request({"source": {"location": 3}}),
+    ]
+
+    results = [await acme.result(request) for request in asked]
+
+    assert ["acme.default.rejected"] * 2 == [result.key for result in results]
+    assert ["acme"] * 2 == [result.data["tenant"] for result in results]
+
+
 async def test_a_source_that_is_missing_is_refused(service: Service, acme: Upstream) -> None:
     error = await refusal(acme, asking(service.sources / "missing"))
 
