@@ -162,7 +162,8 @@ async def _take_over(task: Task, document: File) -> AsyncIterator[Outcome]:
             for one in window:
                 if one.group and one.href in files and _use(one) is FileUse.ORIGINAL:
                     originals.setdefault(one.group, files[one.href].id)
-            yield Outcome(facts=_bitstreams(window, files, originals, export, licences), cursor=task.cursor)
+            said = _bitstreams(window, files, originals, export, licences)
+            yield Outcome(facts=replace(said, warnings=_elsewhere(document, window)), cursor=task.cursor)
     yield Outcome(facts=await _whole(task, document, export), cursor=document.row)
 
 
@@ -191,12 +192,18 @@ def _bitstreams(
         changed.append(replace(file, use=use, label=one.name or file.label, derived_from=source))
         said = [*(one.rights or export.rights), *(licences if use is FileUse.ORIGINAL else ())]
         rights += [replace(statement, object=file.id) for statement in said]
-    warnings = [
-        Warning_(code=ELSEWHERE, detail="the export does not have the file itself", path=escape_name(one.href[:500]))
+    return Facts(files=changed, rights=rights)
+
+
+def _elsewhere(document: File, window: Sequence[Bitstream]) -> list[Warning_]:
+    detail = "names a file that the export itself does not have"
+    return [
+        Warning_(
+            code=ELSEWHERE, detail=f"line {one.line} {detail}: {one.href[:200]}", path=escape_name(_lists(document))
+        )
         for one in window
         if "://" in one.href
     ]
-    return Facts(files=changed, rights=rights, warnings=warnings)
 
 
 async def _licences(task: Task, document: File, export: Export) -> Sequence[RightsStatement]:
