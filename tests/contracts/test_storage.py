@@ -506,6 +506,43 @@ def part_of(tmp_path: Path) -> Path:
     return LocalStore(tmp_path / "store")._part(f"{pairtree(PACKAGE)}/a.7z")
 
 
+@pytest.mark.parametrize(
+    "inventory",
+    [
+        b"",
+        b"{",
+        b"[" * 100_000,
+        b"[]",
+        b'{"id": 5}',
+        b'{"id": "urn:uuid:x", "head": "v1", "versions": {"v1": {"message": "{}", "created": "never"}}}',
+        b'{"id": "urn:uuid:%s", "head": "v1", "versions": {"v1": {"message": "[]"}}}' % str(PACKAGE).encode(),
+        b'{"id": "urn:uuid:%s", "head": ["v1"], "versions": 7}' % str(PACKAGE).encode(),
+    ],
+)
+async def test_an_object_that_cannot_be_read_hides_no_other(tmp_path: Path, inventory: bytes) -> None:
+    archive = OcflArchive(LocalStore(tmp_path / "store", parts=f"{OUR_FOLDER}/parts"))
+    await store(archive, write(tmp_path), b"an AIP")
+    for root in ("000/000/000/before", "fff/fff/fff/after"):
+        (tmp_path / "store" / root).mkdir(parents=True)
+        (tmp_path / "store" / root / "inventory.json").write_bytes(inventory)
+
+    assert [PACKAGE] == [held.package async for held in archive.held()]
+
+
+@pytest.mark.parametrize("inventory", [b"{damaged", b'{"id": "urn:uuid:other", "head": "v1", "versions": {}}'])
+async def test_an_object_whose_inventory_is_none_of_ours_is_left_alone(tmp_path: Path, inventory: bytes) -> None:
+    archive = OcflArchive(LocalStore(tmp_path / "store", parts=f"{OUR_FOLDER}/parts"))
+    await store(archive, write(tmp_path), b"an AIP")
+    (place,) = (tmp_path / "store").glob("???/???/???/*/inventory.json")
+    place.write_bytes(inventory)
+
+    with pytest.raises(StorageError) as caught:
+        await store(archive, write(tmp_path, b"another"), b"another")
+
+    assert caught.value.code is Code.STORAGE_CONFLICT
+    assert inventory == place.read_bytes()
+
+
 def local(tmp_path: Path) -> Archive:
     return PairtreeArchive(LocalStore(tmp_path / "store"))
 

@@ -21,13 +21,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from ingestd import __version__
 from ingestd.errors import Code, StorageError
 from ingestd.oais import escape_name
-from ingestd.premis import DigestAlgorithm, now
+from ingestd.premis import DigestAlgorithm
 from ingestd.storage.archive import Archive, conflict, deletion
 from ingestd.storage.holding import Deposit, Held, PackageKind, Stored, lines
 from ingestd.storage.store import Store
+
+log = structlog.get_logger(__name__)
 
 EXTENSION = "0003-hash-and-id-n-tuple-storage-layout"
 OUR_FOLDER = "extensions/ingestd"
@@ -63,7 +67,9 @@ class OcflArchive(Archive):
     async def store(self, source: Path, deposit: Deposit, *, take: bool = True) -> Stored:
         await self._declare()
         there = await self._object(deposit.package, deposit.kind)
-        held = self._held(there, now()) if there.inventory else None
+        held = self._held(there)
+        if held is None and there.inventory is not None:
+            raise StorageError(f"{there.identifier} is there, and is not ours", code=Code.STORAGE_CONFLICT)
         if held is not None and (held.digest, held.algorithm) == (deposit.digest, deposit.algorithm):
             await self._prove(held)
             return await self._stored(held, deposit.size_bytes)
@@ -159,17 +165,24 @@ class OcflArchive(Archive):
         identifier = f"urn:uuid:{package}" + ("" if kind is PackageKind.AIP else f":{kind}")
         root = object_root(identifier)
         content = await self.medium.read(f"{root}/inventory.json")
-        return _Object(root=root, identifier=identifier, inventory=json.loads(content) if content else None)
+        inventory = _parsed(content) if content else None
+        if content and inventory is None:
+            raise StorageError(f"{identifier} has an inventory that cannot be read", code=Code.STORAGE_CONFLICT)
+        return _Object(root=root, identifier=identifier, inventory=inventory)
 
-    def _held(self, there: _Object, stored_at: datetime) -> Held | None:
-        inventory = there.inventory
-        if inventory is None:
-            return None
+    def _held(self, there: _Object) -> Held | None:
         try:
-            about = json.loads(inventory["versions"][inventory["head"]]["message"])
-        except (KeyError, ValueError):
+            return self._described(there) if there.inventory is not None else None
+        except (KeyError, TypeError, ValueError):
             return None  # an object of somebody else
+
+    def _described(self, there: _Object) -> Held:
+        inventory = there.inventory or {}
+        version = inventory["versions"][inventory["head"]]
+        about = json.loads(version["message"])
         urn, kind = there.identifier[:_URN_LENGTH], there.identifier[_URN_LENGTH:].removeprefix(":")
+        if not urn.startswith("urn:uuid:"):
+            raise ValueError(urn)
         key = f"{there.root}/{about['version']}/content/{about['name']}"
         return Held(
             package=uuid.UUID(urn.removeprefix("urn:uuid:")),
@@ -179,27 +192,24 @@ class OcflArchive(Archive):
             url=self.medium.url_of(key),
             algorithm=DigestAlgorithm(about["algorithm"]),
             digest=about["digest"],
-            stored_at=stored_at,
+            stored_at=datetime.fromisoformat(version["created"]),
             cursor=f"{there.root}/inventory.json",
             version=about["version"],
         )
 
     async def find(self, package: uuid.UUID, kind: PackageKind = PackageKind.AIP) -> Held | None:
-        there = await self._object(package, kind)
-        if there.inventory is None:
-            return None
-        return self._held(there, _created(there.inventory))
+        return self._held(await self._object(package, kind))
 
     async def held(self, after: str = "") -> AsyncIterator[Held]:
         async for entry in self.medium.list(after=after):
             if not _INVENTORY.fullmatch(entry.key):
                 continue
-            inventory = json.loads(await self.medium.read(entry.key) or b"{}")
-            if not str(inventory.get("id", "")).startswith("urn:uuid:"):
+            inventory = _parsed(await self.medium.read(entry.key) or b"")
+            if inventory is None:
+                log.error("inventory_not_read", url=self.medium.url_of(entry.key))
                 continue
             root = entry.key.rpartition("/")[0]
-            there = _Object(root=root, identifier=inventory["id"], inventory=inventory)
-            held = self._held(there, _created(inventory))
+            held = self._held(_Object(root=root, identifier=str(inventory.get("id", "")), inventory=inventory))
             if held is not None:
                 yield held
 
@@ -233,8 +243,13 @@ def object_root(identifier: str) -> str:
     return f"{digits[:3]}/{digits[3:6]}/{digits[6:9]}/{plain}"
 
 
-def _created(inventory: Mapping[str, Any]) -> datetime:
-    return datetime.fromisoformat(inventory["versions"][inventory["head"]]["created"])
+def _parsed(content: bytes) -> dict[str, Any] | None:
+    """An inventory; None for what is none."""
+    try:
+        inventory = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return inventory if isinstance(inventory, dict) else None
 
 
 def _inventory_algorithm(algorithm: DigestAlgorithm) -> DigestAlgorithm:
