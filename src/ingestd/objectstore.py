@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from ingestd.errors import Code, DependencyError, SystemFault
-from ingestd.keeping import CredentialSettings
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
+
+    from ingestd.keeping import CredentialSettings
 
 SCHEMES = ("s3", "az", "gs", "memory")
 CHUNK_BYTES = 4 * 2**20
@@ -83,6 +84,9 @@ def open_bucket(
             remediation="Set `credentials.NAME` and name it.",
         )
     _require_obstore()
+    # Not above: the processes that read archives load this module, too, and no settings.
+    from ingestd.keeping import CredentialSettings
+
     prefix = unquote(parts.path).strip("/")
     try:
         store = opener(parts.netloc, prefix, credentials or CredentialSettings(), endpoint, patience_seconds)

@@ -8,6 +8,8 @@ import lzma
 import os
 import random
 import struct
+import subprocess
+import sys
 import tarfile
 import time
 import zipfile
@@ -955,3 +957,13 @@ class TestNothingIsEverWrittenOutside:
 
             assert b".." not in to
             assert to not in links
+
+
+@pytest.mark.parametrize("program", ["unpack", "lister"])
+def test_the_process_that_reads_an_archive_starts_without_our_settings(program: str) -> None:
+    """They, and what they are made of, take longer to load than most archives to unpack."""
+    code = f"import sys, ingestd.sources.{program}; print({{'pydantic', 'ingestd.config'}} & {{*sys.modules}})"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert "set()" == done.stdout.strip()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from ingestd.config import SourceSettings
 from ingestd.errors import (
     CATALOGUE,
     Code,
@@ -20,6 +20,9 @@ from ingestd.errors import (
 )
 from ingestd.oais import escape_name
 from ingestd.sources.records import Checksum
+
+if TYPE_CHECKING:
+    from ingestd.config import SourceSettings
 
 LISTED = 100
 """How many violations are listed; all are counted."""

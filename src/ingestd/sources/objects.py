@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ingestd.errors import Code, DependencyError, IngestError, SourceError
-from ingestd.keeping import CredentialSettings
 from ingestd.manifests import HASHES, asked_for
 from ingestd.oais import escape_name
 from ingestd.objectstore import Bucket, NoBucketError, ObjectInfo, open_bucket
@@ -35,6 +34,7 @@ from ingestd.sources.records import WINDOW, Received
 
 if TYPE_CHECKING:
     from ingestd.config import SourceSettings
+    from ingestd.keeping import CredentialSettings
 
 T = TypeVar("T")
 
@@ -78,6 +78,9 @@ def _account(url: ObjectUrl, credentials: CredentialSettings | None) -> Credenti
 
     Azure's longer URLs name the storage account.
     """
+    # Not above: the processes that read archives load this module, too, and no settings.
+    from ingestd.keeping import CredentialSettings
+
     given = credentials or CredentialSettings(anonymous=True)
     return given.model_copy(update={"account_name": url.account}) if url.account else given
 
