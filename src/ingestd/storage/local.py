@@ -23,7 +23,7 @@ from ingestd.fixity import digest_now
 from ingestd.premis import DigestAlgorithm
 from ingestd.storage.conditional import LocalConditional
 from ingestd.storage.disk import make_folder, name_once, sync_folder, written
-from ingestd.storage.store import Entry
+from ingestd.storage.store import Entry, keys_of
 from ingestd.workfolder import ran_out
 
 _CHUNK_BYTES = 1024 * 1024
@@ -140,7 +140,7 @@ class LocalStore:
         return await asyncio.to_thread((self.root / key).is_dir)
 
     async def list(self, prefix: str = "", after: str = "") -> AsyncIterator[Entry]:
-        found = _walk(self.root, prefix, after.split("/") if after else [])
+        found = _walk(self.root, prefix, after)
         while page := await asyncio.to_thread(lambda: list(islice(found, _PAGE))):
             for key in page:
                 entry = self._head(key)
@@ -186,25 +186,16 @@ class LocalStore:
             ) from error
 
 
-def _walk(root: Path, prefix: str, after: Sequence[str]) -> Iterator[str]:
-    """Give files in the order of their keys' words, a folder at a time in memory.
-
-    What is hidden at the root is not archived; within an AIP names may begin with a dot.
-    """
-    folder = root / prefix if prefix else root
+def _walk(root: Path, prefix: str, after: str) -> Iterator[str]:
+    """Give files in the order of their keys' words, a folder at a time in memory."""
     try:
-        names = sorted(os.scandir(folder), key=lambda item: item.name)
+        found = {item.name: item for item in os.scandir(root / prefix)}
     except (FileNotFoundError, NotADirectoryError):
         return
-    words = prefix.split("/") if prefix else []
-    first = after[len(words)] if after[: len(words)] == words and len(after) > len(words) else ""
-    for item in names:
-        if item.name < first or (not prefix and item.name.startswith(".")):
-            continue
-        key = f"{prefix}/{item.name}" if prefix else item.name
+    for key, item in keys_of(found, prefix, after):
         if item.is_dir(follow_symlinks=False):
             yield from _walk(root, key, after)
-        elif key.split("/") > list(after):
+        elif key.split("/") > after.split("/"):
             yield key
 
 

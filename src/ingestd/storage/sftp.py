@@ -30,7 +30,7 @@ from ingestd.errors import Code, DependencyError, IngestError, ResourceError, St
 from ingestd.keeping import CredentialSettings
 from ingestd.premis import DigestAlgorithm
 from ingestd.storage.ssh import Session
-from ingestd.storage.store import Entry
+from ingestd.storage.store import Entry, keys_of
 from ingestd.together import side_by_side
 
 _CHUNK_BYTES = 4 * 2**20
@@ -188,23 +188,16 @@ class SftpStore:
         return await self._do(key, lambda sftp: sftp.isdir(self._path(key)))
 
     async def list(self, prefix: str = "", after: str = "") -> AsyncIterator[Entry]:
-        """As the folder's list; what is hidden at the root is not archived."""
-        past = after.split("/") if after else []
-        words = prefix.split("/") if prefix else []
-        first = past[len(words)] if past[: len(words)] == words and len(past) > len(words) else ""
         try:
             found = await self._do(prefix, lambda sftp: _entries(sftp, self._path(prefix)))
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return
-        for name, attrs in found:
-            if name < first or (not prefix and name.startswith(".")):
-                continue
-            key = f"{prefix}/{name}" if prefix else name
+        for key, attrs in keys_of(found, prefix, after):
             if _is_folder(attrs):
-                async for entry in self.list(key, after):
-                    yield entry
-            elif key.split("/") > past and (entry_ := _entry(key, attrs)) is not None:
-                yield entry_
+                async for inner in self.list(key, after):
+                    yield inner
+            elif key.split("/") > after.split("/") and (entry := _entry(key, attrs)) is not None:
+                yield entry
 
     async def delete(self, key: str) -> None:
         async def delete(sftp: SFTPClient) -> None:
@@ -368,16 +361,15 @@ async def _flush_folder(sftp: SFTPClient, folder: bytes) -> None:
             await _flush(opened)
 
 
-async def _entries(sftp: SFTPClient, folder: bytes) -> Sequence[tuple[str, SFTPAttrs]]:
-    """Give what a folder holds, in the order of the names."""
-    found = []
+async def _entries(sftp: SFTPClient, folder: bytes) -> Mapping[str, SFTPAttrs]:
+    """Give what a folder holds, by name."""
+    found = {}
     async for item in sftp.scandir(folder):
         name = os.fsdecode(item.filename)
         if "/" in name:  # the name would lead out of where the file is fetched to
             raise asyncssh.SFTPBadMessage("the server names a file with a slash in it")
-        if name not in {".", ".."}:
-            found.append((name, item.attrs))
-    return sorted(found, key=lambda item: item[0])
+        found[name] = item.attrs
+    return {name: attrs for name, attrs in found.items() if name not in {".", ".."}}
 
 
 async def _remove(sftp: SFTPClient, path: bytes) -> None:
@@ -390,7 +382,7 @@ async def _remove(sftp: SFTPClient, path: bytes) -> None:
         except asyncssh.SFTPError:
             if not _is_folder(await sftp.lstat(path)):
                 raise
-            for name, _ in await _entries(sftp, path):
+            for name in await _entries(sftp, path):
                 await _remove(sftp, posixpath.join(path, os.fsencode(name)))
             await sftp.rmdir(path)
 

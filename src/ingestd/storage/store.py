@@ -7,14 +7,16 @@ raise `DependencyError` when they are away, `ResourceError` when they are full, 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ingestd.premis import DigestAlgorithm
 from ingestd.storage.conditional import Conditional
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +28,19 @@ class Entry:
     modified_at: datetime
     checksum: str = ""
     version: str = ""
+
+
+def keys_of(found: Mapping[str, Item], prefix: str, after: str) -> Iterator[tuple[str, Item]]:
+    """Give the keys of what a folder holds by name, in order, but not what ends before the key `after`.
+
+    What is hidden at the root is not archived; within an AIP names may begin with a dot.
+    """
+    past = after.split("/")
+    words = prefix.split("/") if prefix else []
+    first = past[len(words)] if past[: len(words)] == words and len(past) > len(words) else ""
+    for name in sorted(found):
+        if name >= first and (prefix or not name.startswith(".")):
+            yield (f"{prefix}/{name}" if prefix else name), found[name]
 
 
 class Store(Protocol):
