@@ -16,8 +16,6 @@ from ingestd.storage.sftp import SftpStore
 from ingestd.storage.ssh import Session
 from tests.objectstores import free_port, wait_for
 
-SFTP_PROGRAMS = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server")
-
 
 @dataclass(frozen=True, kw_only=True)
 class SshServer:
@@ -58,9 +56,7 @@ def make_key(path: Path, passphrase: str = "") -> str:
 def sshd(folder: Path) -> Iterator[SshServer]:
     """Start it, with keys of its own in `folder`."""
     program = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    serve = next((path for path in SFTP_PROGRAMS if Path(path).exists()), None)
     assert program, "OpenSSH's server is not installed: openssh-server"
-    assert serve, "OpenSSH's sftp-server is not installed: openssh-sftp-server"
     folder.mkdir(parents=True, exist_ok=True)
     fingerprint, _ = (make_key(folder / name) for name in ("host", "user"))
     (folder / "user.pub").rename(folder / "authorized_keys")
@@ -71,7 +67,7 @@ def sshd(folder: Path) -> Iterator[SshServer]:
     config.write_text(
         f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host\nPidFile {folder}/pid\nUsePAM no\nStrictModes no\n"
         f"AuthorizedKeysFile {folder}/authorized_keys\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n"
-        f"MaxStartups 100\nSubsystem sftp {serve}\n"
+        f"MaxStartups 100\nSubsystem sftp internal-sftp\n"
     )
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([program, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stderr=log)
