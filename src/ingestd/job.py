@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from ingestd.tools import Toolbox
     from ingestd.tools.pool import Pool
 
+UNPACKED_BY = "unpacked_by"
+"""The fact of a package that has, as JSON, the programs that unpacked a transfer which came as an archive."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Services:

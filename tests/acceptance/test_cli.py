@@ -151,6 +151,14 @@ def test_an_archive_is_unpacked(suffix: str, ingestd: Program, transfer: Path, o
     assert run.result["package_name"] == "Papers"
     aip = open_aip(stored_path(run.result), output.parent / "opened")
     assert len(aip.of("original")) == SMALL_FILES
+    by = [
+        [link.linking_agent_identifier_value for link in event.findall("linking_agent_identifier")][3:]
+        for entry in aip.mets.all_files()
+        for event in entry.get_premis_events()
+        if event.event_type == "ingestion" and entry.use == "original"
+    ]
+    assert SMALL_FILES == len(by)
+    assert {suffix == "7z"} == {any(name.startswith("7-Zip-") for name in names) for names in by}
 
 
 @pytest.mark.tool

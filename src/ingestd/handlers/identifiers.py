@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from ingestd.errors import Violation
-from ingestd.job import Outcome, Services, Task
+from ingestd.job import UNPACKED_BY, Outcome, Services, Task
 from ingestd.metadata.identifiers import FILE, Named, read
 from ingestd.metadata.tables import LISTED, invalid
 from ingestd.oais import Facts, File, FileUse, Warning_, escape_name
-from ingestd.premis import Event, EventType, Identifier, now
+from ingestd.premis import Event, EventType, Identifier, Program, now
 from ingestd.references import find, mended
 
 OVERRIDDEN = "content.identifiers_overridden"
@@ -39,7 +40,17 @@ async def assign_file_uuids(task: Task, services: Services) -> Outcome:
 
     The UUID itself is given when a file is received, as v5 of the package and the original path.
     """
-    events = [Event(object=file.id, type=EventType.INGESTION, at=_received_at(file)) for file in task.came_now]
+    known = await task.history.facts()
+    unpacked_by = [Program(*words) for words in json.loads(known.get(UNPACKED_BY, "[]"))]
+    events = [
+        Event(
+            object=file.id,
+            type=EventType.INGESTION,
+            at=_received_at(file),
+            programs=unpacked_by if file.use is FileUse.ORIGINAL else (),
+        )
+        for file in task.came_now
+    ]
     if task.package.accession:
         note = f"accession#{task.package.accession}"
         events += [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -16,9 +17,9 @@ import aiofiles
 from ingestd.bag import walked
 from ingestd.errors import Code, ContentError, SourceError, Violation
 from ingestd.fixity import digest_file
-from ingestd.job import Outcome, Services, Task
+from ingestd.job import UNPACKED_BY, Outcome, Services, Task, ToolUse
 from ingestd.oais import Directory, Facts, File, FileUse, MoreDigest, Rename, TransferType, Warning_, escape_name
-from ingestd.premis import Digest, Event, EventType, now
+from ingestd.premis import Digest, Event, EventType, Program, now
 from ingestd.sources import Received, receive, source_of
 
 TOP_LEVEL = ("logs", "metadata", "objects")
@@ -33,6 +34,7 @@ async def receive_transfer(task: Task, services: Services) -> AsyncIterator[Outc
     """Bring the source into the working folder; digests are calculated in the same read."""
     settings = services.settings
     found = 0
+    programs: list[Program] = []
     windows = receive(
         source_of(task.source, settings.credentials),
         task.root,
@@ -43,11 +45,15 @@ async def receive_transfer(task: Task, services: Services) -> AsyncIterator[Outc
         trusted=task.trusted,
         known=task.history.taken,
         scratch=task.folder / "scratch",
+        acted=programs.append,
     )
     async with aclosing(windows):
         async for window in windows:
             found += len(window)
-            yield Outcome(facts=_received(task, window))
+            acted = json.dumps([(one.name, one.version) for one in programs])
+            facts = replace(_received(task, window), package={UNPACKED_BY: acted} if programs else {})
+            tools = [ToolUse(name=one.name, version=one.version, used_for="extraction") for one in programs]
+            yield Outcome(facts=facts, tools=tools)
     if not found and not (await task.history.totals()).files:
         raise ContentError("the source holds no file", code=Code.CONTENT_EMPTY)
 

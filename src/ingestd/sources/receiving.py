@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingestd.premis import Digest, DigestAlgorithm, now
-from ingestd.sources.archives import NotAnArchive, receive_archive
+from ingestd.sources.archives import Acted, NotAnArchive, receive_archive
 from ingestd.sources.copying import Worker, changed, copy, digest_of, no_room, reserve, same
 from ingestd.sources.downloads import download, forget_download
 from ingestd.sources.findings import compare
@@ -56,6 +56,7 @@ async def receive(
     trusted: bool,
     known: Known,
     scratch: Path,
+    acted: Acted = lambda _: None,
 ) -> AsyncGenerator[Sequence[Received], None]:
     """Put the content of `source` into the folder `into`, and yield what is there in windows of at most 256.
 
@@ -63,6 +64,7 @@ async def receive(
     what an earlier, interrupted call left: a folder is then gone on with, a download too, an archive is unpacked anew.
     `known` tells which of some paths were recorded before: they are not yielded again. `scratch` is a folder of this
     package for what is only needed meanwhile; it is on the same disk and outlives a restart. `trusted` as for `check`.
+    `acted` is told, before anything is yielded, of a program that unpacked an archive.
 
     An archive yields nothing before all of it is unpacked and checked, and leaves nothing behind if it is refused. An
     empty source yields nothing. Raises what `check` raises, and `source.changed`, `source.checksum_mismatch`,
@@ -97,7 +99,15 @@ async def receive(
             return
         file = await worker.run(partial(_look, str(checked.path), checked.name, source.location, settings))
     windows = _receive_file(
-        file, source.checksum, into, unpack=unpack, algorithm=algorithm, pool=pool, known=known, scratch=scratch
+        file,
+        source.checksum,
+        into,
+        unpack=unpack,
+        algorithm=algorithm,
+        pool=pool,
+        known=known,
+        scratch=scratch,
+        acted=acted,
     )
     async with aclosing(windows):
         async for window in windows:
@@ -116,6 +126,7 @@ async def _receive_file(
     pool: Pool,
     known: Known,
     scratch: Path,
+    acted: Acted,
 ) -> AsyncGenerator[Sequence[Received], None]:
     worker = Worker()
     if file.archive:
@@ -130,6 +141,7 @@ async def _receive_file(
             pool=pool,
             known=known,
             scratch=scratch,
+            acted=acted,
         )
         try:
             async with aclosing(windows):
