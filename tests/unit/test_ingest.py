@@ -61,6 +61,17 @@ async def test_a_failure_is_never_told_as_a_success_and_keeps_the_package(house:
     assert (1, 2) == (first.attempt, second.attempt)
 
 
+@pytest.mark.parametrize("content", [b"", b'{"size_by', b"[]", b'{"x": 1}'])
+async def test_what_a_full_disk_cut_short_of_what_is_needed_is_reckoned_anew(house: House, content: bytes) -> None:
+    house.results["b"] = [ResourceError("disk")]
+    async with house.open() as ingest:
+        first = await ingest.preserve(house.source)
+        assert first.package_id is not None
+        (house.work / str(first.package_id) / "need.json").write_bytes(content)
+
+        assert (await (await ingest.resume(first.package_id))).outcome is Result.SUCCEEDED
+
+
 async def test_what_is_wrong_with_a_fresh_request_rejects_it(house: House) -> None:
     async with house.open() as ingest:
         missing = await ingest.preserve(house.tmp_path / "nothing")

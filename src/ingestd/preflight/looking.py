@@ -103,8 +103,9 @@ class Preflight:
     ) -> Need:
         """What the package may need on the working disk. It is reckoned once, and kept in its working folder."""
         kept = folder / "need.json"
-        if report is None and await asyncio.to_thread(kept.exists):
-            return Need(**json.loads(await asyncio.to_thread(kept.read_text)))
+        known = await asyncio.to_thread(_known, kept) if report is None else None
+        if known is not None:
+            return known
         report = report or await self.look(request, trusted=trusted)
         need = need_of(
             self._settings.admission,
@@ -266,6 +267,14 @@ class Preflight:
         check_type(transfer, request.type, fatal=fatal)
         strict = self._settings.metadata.rights_rules is RightsRules.STRICT
         report.warnings += check_metadata(transfer, fatal=fatal, strict_rights=strict)
+
+
+def _known(kept: Path) -> Need | None:
+    """What was reckoned before; None where nothing was, or a crash or a full disk cut it short."""
+    try:
+        return Need(**json.loads(kept.read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
 
 
 def _count(report: Report, overview: Overview) -> None:
