@@ -224,7 +224,7 @@ def a_command(name: str, together: int) -> Command:
         usage=Usage.NORMALIZATION,
         description=name,
         script_type=ScriptType.BASH_SCRIPT,
-        script="true",
+        script="cp $1 $2",
         output_location="%outputDirectory%x",
         together=together,
     )
@@ -272,7 +272,9 @@ def test_batches_keep_the_processors_busy_but_not_with_starting() -> None:
     assert [[32, 32], [16] * 4, [FEWEST] * 8] == [[len(batch) for batch in some] for some in made]
 
 
-@pytest.mark.parametrize("more", [{"script_type": ScriptType.COMMAND}, {"output_location": ""}])
+@pytest.mark.parametrize(
+    "more", [{"script_type": ScriptType.COMMAND}, {"output_location": ""}, {"script": "rm -r %outputDirectory%"}]
+)
 def test_a_command_that_cannot_be_told_pairs_takes_one_file(more: Mapping[str, object]) -> None:
-    with pytest.raises(ValueError, match="together is for a bashScript"):
+    with pytest.raises(ValueError, match=r"together is for a (?:bashScript|script that reads)"):
         Command.model_validate({**a_command("x", 1).model_dump(), "together": 2, **more})

@@ -22,6 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 _NAMESPACE = uuid5(NAMESPACE_URL, "urn:ingestd:fpr")
 
+_ARGUMENTS = re.compile(r"\$\{?[@#1]")
+
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/+-]*$", max_length=200)]
 Reference = Annotated[str, StringConstraints(pattern=r"^(?:[A-Za-z0-9][A-Za-z0-9._:/+-]*)?$", max_length=200)]
 
@@ -283,6 +285,9 @@ class Command(Record):
     def _takes_pairs(self) -> Self:
         if self.together > 1 and (self.script_type is not ScriptType.BASH_SCRIPT or not self.output_location):
             raise ValueError("together is for a bashScript with an output_location")
+        # One that is not written for it would do whatever it does with empty variables.
+        if self.together > 1 and not _ARGUMENTS.search(self.script):
+            raise ValueError("together is for a script that reads its arguments ($@, $# or $1)")
         return self
 
 
