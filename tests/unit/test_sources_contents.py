@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import stat
@@ -173,3 +174,23 @@ def test_long_names_keep_their_extension() -> None:
 
     assert MAX_NAME_BYTES - 20 == len(name)
     assert name.endswith(".tiff")
+
+
+async def test_what_is_too_deep_to_be_opened_is_refused(tmp_path: Path) -> None:
+    top = tmp_path / "out"
+    top.mkdir()
+    place = os.open(top, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("d" * 250, dir_fd=place)
+        inner = os.open("d" * 250, os.O_RDONLY, dir_fd=place)
+        os.close(place)
+        place = inner
+    os.close(place)
+
+    with pytest.raises(ContentError) as caught:
+        await looked(top)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await watch_folder(top, limits_of(UnpackSettings(), container_bytes=1))
+
+    assert caught.value.code is Code.CONTENT_STRUCTURE_INVALID

@@ -11,6 +11,7 @@ crash meets the traces of the one before.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import stat
@@ -81,7 +82,7 @@ def _weigh(folder: Path, meter: Meter) -> None:
             meter.entry()
             try:
                 seen = (Path(parent) / name).lstat()
-            except FileNotFoundError:
+            except OSError:  # it went in this moment, or its path is too long: whoever surveys it says so
                 continue
             if not stat.S_ISDIR(seen.st_mode):
                 meter.count(seen.st_size)
@@ -91,11 +92,16 @@ async def survey(folder: Path, algorithm: DigestAlgorithm, meter: Meter) -> Asyn
     """Tell of everything in `folder` in windows, parents before children, in the order of the names' bytes.
 
     Files and folders get usual modes. Links, devices and the like are removed, and told of as left out. Raises
-    `content.archive_bomb` when `meter` has enough.
+    `content.archive_bomb` when `meter` has enough, `content.structure_invalid` for what is too deep to be opened.
     """
     found = _survey(folder, algorithm, meter)
-    while window := await asyncio.to_thread(lambda: list(islice(found, WINDOW))):
-        yield window
+    try:
+        while window := await asyncio.to_thread(lambda: list(islice(found, WINDOW))):
+            yield window
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise _too_long() from error
+        raise
 
 
 def _survey(folder: Path, algorithm: DigestAlgorithm, meter: Meter) -> Iterator[Received]:
@@ -186,7 +192,7 @@ class Plan:
                     levels.pop()
                 safe, removed = self._place(levels, said)
                 if len(os.fsencode(f"{target}/{safe}")) > PATH_BYTES:
-                    raise failure(Code.CONTENT_STRUCTURE_INVALID, "the paths within are longer than paths may be")
+                    raise _too_long()
                 out.write(json.dumps({**said, "t": safe, "r": removed}) + "\n")
 
     def _place(self, levels: list[_Level], said: dict[str, Any]) -> tuple[str, bool]:
@@ -230,6 +236,10 @@ class Plan:
                 (target / one.path).mkdir(exist_ok=True)
             else:
                 os.replace(self._folder / one.received.path, target / one.path)
+
+
+def _too_long() -> Exception:
+    return failure(Code.CONTENT_STRUCTURE_INVALID, "the paths within are longer than paths may be")
 
 
 def hidden(name: str) -> bool:
