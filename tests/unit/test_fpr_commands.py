@@ -53,7 +53,7 @@ COMMANDS = (
     + command("as-is", "as_is", "#!/usr/bin/env python3\n" + PRINT_ARGUMENTS)
     + command("extract", "pythonScript", PRINT_ARGUMENTS, usage="extraction")
     + command("validate", "pythonScript", PRINT_ARGUMENTS, usage="validation")
-    + command("where", "bashScript", 'pwd; echo "$TMPDIR"; echo %tmpDirectory%; touch left; ls')
+    + command("where", "bashScript", 'pwd; echo "$TMPDIR"; echo "$HOME"; echo %tmpDirectory%; touch left; ls')
     + command("exit-3", "bashScript", "exit 3")
     + command("exit-3-is-fine", "bashScript", "exit 3").replace("script =", "exit_codes = [3]\nscript =")
     + command("slow", "bashScript", "sleep 30").replace("script =", "limit_seconds = 0.2\nscript =")
@@ -172,8 +172,8 @@ async def test_validation_is_told_the_file_and_a_policy_check_the_policies_too(
 async def test_a_run_has_a_folder_of_its_own_that_is_gone_after(commands: Commands) -> None:
     done = await run(commands, "where", {})
 
-    here, temporary, told, *left = done.stdout.decode().split()
-    assert (temporary, told) == (here, f"{here}/")
+    here, temporary, home, told, *left = done.stdout.decode().split()
+    assert (temporary, home, told) == (here, here, f"{here}/")
     assert left == ["left", "script"]
     assert not Path(here).exists()
 

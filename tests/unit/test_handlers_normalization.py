@@ -237,7 +237,7 @@ class TestACommandThat:
 
 ONCE = command(
     "once",
-    "if [ -e $HOME/seen ]; then exit 1; fi; touch $HOME/seen; echo x > %OUT%.txt",
+    "if [ -e $TMPDIR/../seen ]; then exit 1; fi; touch $TMPDIR/../seen; echo x > %OUT%.txt",
 ) + rule("once")
 
 

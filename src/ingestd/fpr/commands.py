@@ -211,12 +211,11 @@ class Commands:
         async with self._alone(command), self._folder() as folder:
             told = arguments(command.script, {**dict.fromkeys(VARIABLES, ""), **values, "tmpDirectory": f"{folder}/"})
             argv = [word for part in told for word in (map(str, paths) if part == _EACH else (part,))]
-            env = {"TMPDIR": str(folder)}
             return await self._pool.run(
                 argv,
                 limits=self._limits(command, limits),
                 cwd=folder,
-                env=env,
+                env=_at_home(folder),
                 writes=[folder],
                 name=tool.name,
             )
@@ -226,7 +225,9 @@ class Commands:
         with_path = dict.fromkeys(VARIABLES, "") | {"inputFile": str(path), "fileFullName": str(path)}
         async with self._folder() as folder:
             call = await _invocation(command, with_path, folder, [str(path)])
-            return await self._pool.run(call.argv, cwd=folder, env=call.env, writes=[folder], name=command.id)
+            return await self._pool.run(
+                call.argv, cwd=folder, env={**call.env, **_at_home(folder)}, writes=[folder], name=command.id
+            )
 
     async def _run(
         self,
@@ -252,7 +253,7 @@ class Commands:
                 call.argv,
                 limits=self._limits(command, limits),
                 cwd=folder,
-                env={**call.env, "TMPDIR": str(folder)},
+                env={**call.env, **_at_home(folder)},
                 writes=list(dict.fromkeys([folder, *writes, *places])),
                 name=tool.name,
             )
@@ -385,6 +386,11 @@ def _told(command: Command, purpose: Purpose | None, values: Mapping[str, str]) 
     if command.script_type is ScriptType.BASH_SCRIPT:
         return []
     return [f"{option}={values[name]}" for name in VARIABLES if name in values for option in options(name)]
+
+
+def _at_home(folder: Path) -> dict[str, str]:
+    """Let a run keep what it keeps in its own folder: runs of MediaConch in one home spoil each other's database."""
+    return {"HOME": str(folder), "TMPDIR": str(folder)}
 
 
 def _pairs(each: Sequence[Mapping[str, str]], outputs: Sequence[Path | None]) -> list[str]:
