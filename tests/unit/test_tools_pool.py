@@ -387,14 +387,16 @@ async def test_closing_the_pool_kills_what_is_left(tmp_path: Path) -> None:
 
 
 async def test_the_scratch_folders_of_dead_services_are_swept_and_those_of_living_ones_kept(tmp_path: Path) -> None:
-    dead = tmp_path / "ingestd-tools-dead"
-    (dead / "leftover").mkdir(parents=True)
     async with Pool(ToolSettings(), scratch=tmp_path) as living:
         home = living.home()
-        for folder in (dead, home):
+        (tmp_path / "ingestd-tools-dead" / "leftover").mkdir(parents=True)
+        for never_named in ("ingestd-new-old", "ingestd-new-young"):
+            (tmp_path / never_named).mkdir()
+        for folder in (home, tmp_path / "ingestd-new-old"):
             os.utime(folder, (0, 0))
         async with Pool(ToolSettings(), scratch=tmp_path):
-            assert [home] == list(tmp_path.iterdir())
+            assert {home, tmp_path / "ingestd-new-young"} == set(tmp_path.iterdir())
+        (tmp_path / "ingestd-new-young").rmdir()
 
     assert list(tmp_path.iterdir()) == []
 
@@ -423,26 +425,35 @@ async def main():
     pool = Pool(ToolSettings(), scratch=Path(sys.argv[1]))
     process = await pool.open(["cat"])
     print(process.pid, flush=True)
-    await pool.run(["sleep", "60"])
+    await pool.run(["sh", "-c", sys.argv[2]])
 
 asyncio.run(main())
 """
 
 
-async def test_programs_die_with_the_service(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("script", "running"), [("exec sleep 60", 2), ("sleep 60 & setsid sleep 61 & wait", 4)])
+async def test_programs_die_with_the_service_and_what_they_started_before_the_next_one_begins(
+    tmp_path: Path, script: str, running: int
+) -> None:
     service = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         SERVICE,
         str(tmp_path),
+        script,
         stdout=asyncio.subprocess.PIPE,
         env={"PYTHONPATH": ":".join(sys.path)},
     )
     assert service.stdout
     await service.stdout.readline()
-    await asyncio.sleep(0.3)
-    assert len(left_behind(tmp_path)) == 2
+    async with asyncio.timeout(30):
+        while len(left_behind(tmp_path)) < running:
+            await asyncio.sleep(0.05)
     service.kill()
     await service.wait()
 
-    assert await until_nothing_is_left(tmp_path) == []
+    if running == 2:
+        assert await until_nothing_is_left(tmp_path) == []
+    async with Pool(ToolSettings(), scratch=tmp_path):
+        assert left_behind(tmp_path) == []
+        assert list(tmp_path.iterdir()) == []

@@ -136,7 +136,7 @@ class Child(asyncio.SubprocessProtocol):
         self._kill_group()
         self._ended(code)
         if any(not pipe.is_closing() for pipe in self.pipes):
-            self._timers.append(self.loop.call_later(DRAIN_SECONDS, _kill_marked, self.mark))
+            self._timers.append(self.loop.call_later(DRAIN_SECONDS, kill_marked, self.mark))
 
     # Watching
 
@@ -189,7 +189,7 @@ class Child(asyncio.SubprocessProtocol):
         if not self.exited.done():
             self._kill_group()
             self._timers.append(self.loop.call_later(LOST_SECONDS, self._ended, None))
-        _kill_marked(self.mark)
+        kill_marked(self.mark)
 
     def never_started(self) -> None:
         self._ended(None)
@@ -240,7 +240,7 @@ class Child(asyncio.SubprocessProtocol):
                 self._transport.close()
             if self.pid:
                 # Also after a good end: a daemon holds no pipe open, and has left the session.
-                await asyncio.to_thread(_kill_marked, self.mark)
+                await asyncio.to_thread(kill_marked, self.mark)
 
     def result(self) -> Run:
         code = self.exited.result() if self.exited.done() else None
@@ -352,8 +352,8 @@ def _processes() -> list[tuple[int, _Stat]]:
     return [(pid, stat) for pid in _numbers() if (stat := _stat(pid)) is not None]
 
 
-def _kill_marked(mark: str) -> None:
-    """Kill every process that carries this run's mark in its environment, whichever session it went to.
+def kill_marked(mark: str) -> None:
+    """Kill every process whose environment has this mark, or one that begins like it, whichever session it went to.
 
     One may start another while this looks: so it looks again as long as it finds any.
     """

@@ -3,8 +3,8 @@
 Every program runs in its own session with a small fixed environment, under limits of time, silence, memory and
 output; where the kernel can, without network and unable to write anywhere but where it is told (`confine`). When it is
 stopped, and also when it ends by itself, whatever it started is killed with it; what it started cannot keep us waiting
-by holding a pipe open. When this service dies, its programs die too (`setpriv --pdeathsig`), so that nothing writes
-into the folder of a package that is being resumed.
+by holding a pipe open. When this service dies, its programs die too (`setpriv --pdeathsig`), and what they started is
+killed before the next one begins, so that nothing writes into the folder of a package that is being resumed.
 
 No `preexec_fn`, no uvloop: both make every spawn copy the page tables of the whole service.
 """
@@ -27,7 +27,7 @@ from typing import Self, TypeAlias
 from ingestd.config import Sandbox, ToolSettings
 from ingestd.errors import Code, SystemFault, ToolError, ToolFailure
 from ingestd.tools import confine
-from ingestd.tools.child import MARK, Child, Pipe, Start, Stream, spawn, wrapped
+from ingestd.tools.child import MARK, Child, Pipe, Start, Stream, kill_marked, spawn, wrapped
 from ingestd.tools.run import Limits, Run, Stop
 
 __all__ = ["Argument", "Limits", "Lines", "Pool", "Process", "Run", "Stop"]
@@ -38,6 +38,7 @@ _SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 LINE_BYTES = 1024 * 1024
 _PREFIX = "ingestd-tools-"
+_UNLOCKED = "ingestd-new-"
 _FRESH_SECONDS = 60.0
 
 
@@ -300,8 +301,10 @@ class Pool:
         if self._home is None:
             if self._scratch:
                 self._scratch.mkdir(parents=True, exist_ok=True)
-            self._home = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._scratch))
-            self._lock = _locked(self._home)
+            made = Path(tempfile.mkdtemp(prefix=_UNLOCKED, dir=self._scratch))
+            self._lock = _locked(made)
+            # Whoever sees it under its name sees its lock.
+            self._home = made.rename(made.with_name(_PREFIX + made.name.removeprefix(_UNLOCKED)))
         return self._home
 
     def environment(self) -> dict[str, str]:
@@ -319,7 +322,9 @@ class Pool:
         }
 
     def _child(self, argv: Sequence[Argument], limits: Limits | None) -> Child:
-        return Child(tuple(os.fsdecode(part) for part in argv), limits or self.limits, self._children.discard)
+        child = Child(tuple(os.fsdecode(part) for part in argv), limits or self.limits, self._children.discard)
+        child.mark = f"{self.home().name}/{child.mark}"
+        return child
 
     async def _start(self, child: Child, argv: Sequence[Argument], start: Start) -> None:
         try:
@@ -368,10 +373,16 @@ def _locked(folder: Path) -> int | None:
 
 
 def sweep_scratch(scratch: Path) -> None:
-    """Remove the homes of pools whose processes were killed. Blocks."""
-    for folder in scratch.glob(f"{_PREFIX}*"):
-        # A folder that was just made may not be locked yet.
+    """Kill what runs of pools whose processes were killed, and remove their homes. Blocks."""
+    for folder in [*scratch.glob(f"{_PREFIX}*"), *filter(_old, scratch.glob(f"{_UNLOCKED}*"))]:
         with contextlib.suppress(OSError):
-            if time.time() - folder.stat().st_mtime > _FRESH_SECONDS and (lock := _locked(folder)) is not None:
+            if (lock := _locked(folder)) is not None:
+                kill_marked(f"{folder.name}/")
                 shutil.rmtree(folder, ignore_errors=True)
                 os.close(lock)
+
+
+def _old(folder: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return time.time() - folder.stat().st_mtime > _FRESH_SECONDS
+    return False
