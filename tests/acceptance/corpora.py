@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -21,6 +22,16 @@ def small_transfer(folder: Path) -> Path:
 
 
 SMALL_FILES = 5
+
+
+def damaged_since(folder: Path) -> Path:
+    """An archive of two files that are not what `checksum.md5` says: in an archive only the step proves digests."""
+    (folder / "metadata").mkdir(parents=True)
+    for name in ("one.txt", "two.txt"):
+        (folder / name).write_text(name, encoding="utf-8")
+    lines = "".join(f"{'0' * 32}  {name}\n" for name in ("one.txt", "two.txt"))
+    (folder / "metadata" / "checksum.md5").write_text(lines, encoding="utf-8")
+    return Path(shutil.make_archive(str(folder), "gztar", folder))
 
 
 def many_files(folder: Path, count: int, *, heavy_bytes: int = 0) -> Path:

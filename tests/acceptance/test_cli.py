@@ -17,7 +17,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from tests.acceptance.aips import open_aip, stored_below, stored_path
-from tests.acceptance.corpora import SMALL_FILES, small_transfer
+from tests.acceptance.corpora import SMALL_FILES, damaged_since, small_transfer
 from tests.acceptance.program import Program, event_schema
 from tests.conftest import REPOSITORY
 
@@ -481,10 +481,9 @@ def test_a_truncated_archive_fails(suffix: str, ingestd: Program, transfer: Path
 
 
 def test_a_failed_ingest_says_how_it_is_gone_on_with(ingestd: Program, tmp_path: Path, output: Path) -> None:
-    with tarfile.open(tmp_path / "empty.tar.gz", "w:gz") as archive:  # what it holds, only unpacking tells
-        archive.addfile(tarfile.TarInfo(".hidden"))
+    archive = damaged_since(tmp_path / "Papers")
 
-    run = ingestd("ingest", tmp_path / "empty.tar.gz", "--output", output)
+    run = ingestd("ingest", archive, "--output", output)
 
     assert run.code == 1
     (folder,) = ingestd.work_folders

@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import subprocess
-import tarfile
 import time
 import urllib.error
 import urllib.request
@@ -21,7 +20,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.aips import open_aip, stored_below, stored_path
-from tests.acceptance.corpora import SMALL_FILES, many_files, small_transfer
+from tests.acceptance.corpora import SMALL_FILES, damaged_since, many_files, small_transfer
 from tests.acceptance.program import Program, Run, running, wait_until
 from tests.acceptance.upstream import Message, Upstream, hold_against_contract, hold_order, upstream
 from tests.rabbit import RabbitNode, free_ports
@@ -381,12 +380,7 @@ async def test_what_is_no_request_goes_to_the_dead_letter_queue_with_the_reason(
 
 
 async def test_a_package_that_fails_says_where_and_why(service: Service, acme: Upstream) -> None:
-    source = source_of(service)
-    (source / "out").symlink_to("/etc/passwd")
-    (source / "letters" / "out-too").symlink_to("/etc/hosts")
-    archive = service.sources / "leads-out.tar.gz"
-    with tarfile.open(archive, "w:gz") as packed:  # what it holds, only unpacking tells
-        packed.add(source, ".")
+    archive = damaged_since(service.sources / "wrong")
     stored = stored_below(service.aips)
 
     request = await acme.request(asking(archive))
@@ -395,9 +389,9 @@ async def test_a_package_that_fails_says_where_and_why(service: Service, acme: U
     error = result.data["error"]
     assert result.kind == "request.failed"
     assert result.key == "acme.born-digital.failed"
-    assert error["code"] == "content.path_traversal"
-    assert {violation["path"] for violation in error["violations"]} == {"out", "letters/out-too"}
-    assert error["link"].startswith("Receive the transfer")
+    assert error["code"] == "content.checksum_manifest_mismatch"
+    assert [violation["path"] for violation in error["violations"]] == ["one.txt", "two.txt"]
+    assert "checksum" in error["link"]
     assert error["responsible"] == "submitter"
     hold_order(acme.of(request))
     assert "link.failed" in [message.kind for message in acme.of(request)]

@@ -109,7 +109,8 @@ def _literal(text: str) -> object:
 def _text(value: object) -> str:
     if value is None:
         return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return said.encode("utf-8", "replace").decode()  # half a surrogate pair, which JSON can write, is no text
 
 
 def check_xml(stdout: bytes) -> None:
