@@ -27,9 +27,9 @@ from tests.rabbit import RabbitNode
 
 pytestmark = [pytest.mark.broker, pytest.mark.tool, pytest.mark.slow, pytest.mark.timeout(3600)]
 
-REQUESTS = int(os.environ.get("CHAOS_REQUESTS") or (200 if LONG else 20))
+REQUESTS = int(os.environ.get("CHAOS_REQUESTS") or (200 if LONG else 60))
 WORKERS = 3 if LONG else 2
-MOST_DEATHS = 10**6 if LONG else 3
+MOST_DEATHS = 10**6 if LONG else 8
 SECONDS = 3000 if LONG else 300
 
 
