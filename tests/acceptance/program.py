@@ -24,6 +24,10 @@ NO_DERIVATIVES = {"normalize": False, "transcribe_files": False}
 """Most of these tests are not about derivatives, which take longer than all the rest."""
 
 
+METSRW = "ignore:datetime.datetime.utcnow() is deprecated:DeprecationWarning"
+"""What metsrw 0.7 does, and Python says of it from 3.12 on."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
     """How a command ended."""
@@ -52,7 +56,7 @@ class Program:
         self.folder = folder
         self.data_dir = folder / "data"
         self.settings = settings
-        self.command: tuple[str, ...] = (sys.executable, "-W", "error", "-m", "ingestd")
+        self.command: tuple[str, ...] = (sys.executable, "-W", "error", "-W", METSRW, "-m", "ingestd")
         self.search_path: Path | None = REPOSITORY / "src"
 
     @property
