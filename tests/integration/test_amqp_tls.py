@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import SecretStr
 from ingestd.config import AmqpSettings
 from ingestd.errors import Code, DependencyError, IngestError, SystemFault
 from ingestd.transport.amqp.connection import connected
+from tests.acceptance.program import wait_until
 from tests.rabbit import RabbitNode, free_ports
 
 pytestmark = [pytest.mark.broker]
@@ -24,6 +26,7 @@ def openssl(*arguments: str | Path) -> None:
 
 def authority(folder: Path, name: str) -> None:
     openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+            "-addext", "keyUsage=critical,keyCertSign,cRLSign",
             "-subj", f"/CN={name}", "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem")  # fmt: skip
 
 
@@ -59,7 +62,13 @@ def url(tmp_path_factory: pytest.TempPathFactory, certificates: Path) -> Iterato
         "ssl_options.fail_if_no_peer_cert": "true",
     }
     with RabbitNode(tmp_path_factory.mktemp("rabbit"), settings=settings):
+        wait_until(lambda: listens(port), "RabbitMQ's door for TLS, which opens after the other")
         yield f"amqps://guest:guest@127.0.0.1:{port}/"
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 def settings(url: str, folder: Path, *, ca: str = "ours", worker: str = "worker", key: str = "") -> AmqpSettings:
