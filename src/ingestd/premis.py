@@ -24,6 +24,8 @@ class EventType(StrEnum):
     FIXITY_CHECK = "fixity check"
     FILENAME_CHANGE = "filename change"
     FORMAT_IDENTIFICATION = "format identification"
+    METADATA_EXTRACTION = "metadata extraction"
+    FORENSIC_FEATURE_ANALYSIS = "forensic feature analysis"
     UNPACKING = "unpacking"
     FILE_REMOVED = "file removed"
     VALIDATION = "validation"
@@ -39,12 +41,16 @@ class EventType(StrEnum):
 
 
 class EventOutcome(StrEnum):
-    """PREMIS eventOutcome (2.5.1) as Archivematica words it, event type by event type."""
+    """PREMIS eventOutcome (2.5.1) as Archivematica words it, event type by event type; of the types that it has not, in
+    the words of id.loc.gov/vocabulary/preservation/eventOutcome: success, warning, fail.
+    """
 
     NONE = ""
     PASS = "pass"
     PARTIAL_PASS = "partial pass"
     FAIL = "fail"
+    SUCCESS = "success"
+    WARNING = "warning"
     POSITIVE = "Positive"
     NOT_IDENTIFIED = "Not identified"
     TRANSCRIBED = "transcribed"

@@ -185,3 +185,31 @@ class TestWhatKnownReadersNeed:
         assert any(name.startswith("Siegfried-") for name in named)
         assert len(made.find("//p:event")) == sum(len(entry.get_premis_events()) for entry in entries)
         assert len(made.find("//p:rightsStatement")) == sum(len(entry.get_premis_rights()) for entry in entries)
+
+    def test_a_file_that_programs_read_says_which_and_when_and_one_that_none_read_says_nothing(
+        self, made: Made
+    ) -> None:
+        read = {
+            amd.get("ID"): amd.xpath("m:digiprovMD//p:event[p:eventType='metadata extraction']", namespaces=NS)
+            for amd in made.find("m:amdSec")
+        }
+        written = {amd.get("ID") for amd in made.find("m:amdSec[.//p:objectCharacteristicsExtension]")}
+        agents = {
+            agent.findtext("p:agentIdentifier/p:agentIdentifierValue", None, NS): agent.findtext(
+                "p:agentName", None, NS
+            )
+            for agent in made.find("//p:agent[p:agentType='software']")
+        }
+
+        assert written == {amd for amd, events in read.items() if events}, "a picture, and no text"
+        assert written
+        for (event,) in (read[amd] for amd in written):
+            link = "p:linkingAgentIdentifier[p:linkingAgentRole='executing program']/p:linkingAgentIdentifierValue"
+            named = event.xpath(f"{link}/text()", namespaces=NS)
+            assert "ExifTool" in {agents[name] for name in named}
+            assert {"success"} == set(event.xpath(".//p:eventOutcome/text()", namespaces=NS))
+            at = datetime.fromisoformat(event.findtext("p:eventDateTime", None, NS))
+            others = [
+                datetime.fromisoformat(one) for one in event.xpath("../../../..//p:eventDateTime/text()", namespaces=NS)
+            ]
+            assert min(others) < at <= datetime.now(UTC)

@@ -11,6 +11,7 @@ import pytest_asyncio
 from ingestd.fpr.registry import Registry
 from ingestd.handlers.examination import examine_contents
 from ingestd.job import Outcome
+from ingestd.premis import Program
 from tests.bench import Bench, open_bench
 
 PROGRAM = """#!/bin/sh
@@ -61,7 +62,14 @@ async def test_reports_go_to_the_logs_without_empty_ones_and_without_paths_of_th
     assert [path.name for path in folder.iterdir()] == ["report.xml"]
     assert (folder / "report.xml").read_text() == '# Filename: ./objects/it\'s "a".txt\n'
     assert [(tool.name, tool.version) for tool in outcome.tools] == [("bulk_extractor", "2.0.3")]
-    assert (list(outcome.facts.warnings), list(outcome.facts.events)) == ([], [])
+    assert list(outcome.facts.warnings) == []
+    (event,) = outcome.facts.events
+    assert (event.object, event.type, event.outcome) == (file.id, "forensic feature analysis", "success")
+    assert (event.detail, list(event.programs)) == (
+        'program="bulk_extractor"; version="2.0.3"',
+        [Program("bulk_extractor", "2.0.3")],
+    )
+    assert event.note == f"logs/bulk-{file.id}: report.xml"
     assert list((bench.folder / "examination").iterdir()) == []
 
 
@@ -80,12 +88,15 @@ async def test_what_an_interrupted_run_has_left_does_not_stand_in_the_way(bench:
 
 async def test_a_file_in_which_nothing_is_found_has_no_folder(bench: Bench) -> None:
     bench.pool.pretend("bulk_extractor", PROGRAM)
-    bench.put("nothing.txt", "x-fmt/111")
+    searched = bench.put("nothing.txt", "x-fmt/111")
     bench.put("empty.txt", "", b"")
 
     outcome = await examined(bench)
 
     assert list(outcome.facts.warnings) == []
+    assert [(e.object, e.outcome, e.note) for e in outcome.facts.events] == [
+        (searched.id, "success", "nothing was found")
+    ]
     assert not (bench.root / "logs").exists()
 
 
@@ -99,4 +110,5 @@ async def test_a_run_that_fails_is_a_warning_on_its_file_and_leaves_nothing(benc
     (warning,) = outcome.facts.warnings
     assert (warning.code, warning.path) == ("tool.crashed", "objects/bad.txt")
     assert "cannot read" in warning.detail
+    assert [(e.outcome, "cannot read" in e.note) for e in outcome.facts.events] == [("fail", True), ("success", False)]
     assert [path.name for path in (bench.root / "logs").iterdir()] == [f"bulk-{good.id}"]

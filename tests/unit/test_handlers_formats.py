@@ -18,7 +18,7 @@ from ingestd.fpr.registry import Registry
 from ingestd.handlers.formats import characterize_file, identify_file_format
 from ingestd.job import Task
 from ingestd.oais import Facts
-from ingestd.premis import EventOutcome
+from ingestd.premis import EventOutcome, Program, now
 from tests import fpr_samples as samples
 from tests.bench import Bench, need, open_bench
 
@@ -185,6 +185,35 @@ async def test_a_tool_that_a_site_asks_for_by_rule_is_run_and_counted(bench: Ben
     assert [("tool.characterization_failed", broken.path), ("tool.characterization_failed", prose.path)] == told(facts)
     assert "no tool could open it" in facts.warnings[0].detail
     assert [True, False, False] == [use.ok for use in facts.rules]
+    assert [good.id, broken.id, prose.id] == [event.object for event in facts.events]
+    assert [("success", ""), ("fail", facts.warnings[0].detail), ("fail", facts.warnings[1].detail)] == [
+        (event.outcome, event.note) for event in facts.events
+    ]
+    assert {("metadata extraction", 'program="FITS"; version="1.6.0"', (Program("FITS", "1.6.0"),))} == {
+        (event.type, event.detail, tuple(event.programs)) for event in facts.events
+    }
+
+
+@pytest.mark.tool
+async def test_one_event_names_all_programs_that_read_a_file_and_says_which_of_them_failed(tmp_path: Path) -> None:
+    need("exiftool")
+    asked = [{"purpose": "characterization", "format": BMP, "command": "fits"}]
+    off = [{"id": f"characterization:{BMP}:{tool}"} for tool in ("mediainfo", "ffprobe")]
+    async with open_bench(tmp_path, Registry.load().over(request_layer({"rule": asked, "disable": off}))) as bench:
+        bench.pool.pretend("fits.sh", FITS)
+        bench.put("a.bmp", BMP, make=samples.picture)
+        bench.put("broken.bmp", BMP, make=samples.picture)
+        before = now()
+
+        facts = await characterized(bench)
+
+    names = [[program.name for program in event.programs] for event in facts.events]
+    assert [["ExifTool", "FITS"]] * 2 == names
+    assert [("success", False), ("warning", True)] == [
+        (event.outcome, "FITS: " in event.note and "ExifTool" not in event.note) for event in facts.events
+    ]
+    assert all(before <= event.at <= now() for event in facts.events)
+    assert str(bench.folder) not in repr(facts)
 
 
 async def test_a_tool_that_is_missing_is_one_warning_for_all_files_and_no_attempt(bench: Bench) -> None:
@@ -195,7 +224,8 @@ async def test_a_tool_that_is_missing_is_one_warning_for_all_files_and_no_attemp
 
     assert [(Code.TOOL_NOT_INSTALLED, "")] == told(facts)
     assert "FITS" in facts.warnings[0].detail
-    assert () == tuple(facts.rules)
+    assert not facts.rules
+    assert not facts.events
 
 
 async def test_jhove_describes_all_files_in_one_run_each_in_a_document_of_its_own(bench: Bench) -> None:

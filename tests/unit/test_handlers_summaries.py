@@ -16,7 +16,7 @@ from ingestd.config import Settings
 from ingestd.handlers.names import change_object_names
 from ingestd.handlers.summaries import add_readme, write_logs
 from ingestd.handlers.transfer import remove_hidden_files_and_directories
-from ingestd.oais import Extension, Facts, Warning_
+from ingestd.oais import Facts, Warning_
 from ingestd.premis import Event, EventOutcome, EventType, Program
 from ingestd.schemas import documents
 from tests.steps import AT, Bench, a_package, file_id, inside
@@ -33,7 +33,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 async def checked(bench: Bench) -> None:
-    """A removed file, a changed name, two checks of one file, a tool's output, and a warning that names a place."""
+    """A removed file, a changed name, three checks of one file, and a warning that names a place."""
     await bench.run(remove_hidden_files_and_directories)
     await bench.run(change_object_names)
     checks = [
@@ -45,14 +45,17 @@ async def checked(bench: Bench) -> None:
             outcome=outcome,
             note="a, b",
         )
-        for kind, outcome in ((EventType.VIRUS_CHECK, EventOutcome.CLEAN), (EventType.VALIDATION, EventOutcome.FAIL))
+        for kind, outcome in (
+            (EventType.VIRUS_CHECK, EventOutcome.CLEAN),
+            (EventType.VALIDATION, EventOutcome.FAIL),
+            (EventType.METADATA_EXTRACTION, EventOutcome.SUCCESS),
+        )
     ]
     warnings = [
         Warning_(code="tool.crashed", detail=f"cannot read {bench.folder}/{name} <y>", path="objects/c")
         for name in ("x", "z")
     ]
-    extension = Extension(file=file_id("objects/c"), tool="MediaInfo", xml="<a/>")
-    await bench.journal.record(Facts(events=checks, warnings=warnings, extensions=[extension]))
+    await bench.journal.record(Facts(events=checks, warnings=warnings))
 
 
 def rows(bench: Bench, name: str) -> list[list[str]]:
@@ -78,7 +81,7 @@ async def test_each_check_of_each_file_is_a_line_in_its_report(bench: Bench) -> 
     by = Program("x", "1").words()
     assert [["objects/c", identifier, at, "Pass", by, "a, b"]] == rows(bench, "virusScan.csv")[1:]
     assert [["objects/c", identifier, at, "fail", by, "a, b"]] == rows(bench, "validation.csv")[1:]
-    assert [["objects/c", identifier, "MediaInfo"]] == rows(bench, "characterization.csv")[1:]
+    assert [["objects/c", identifier, at, "success", by, "a, b"]] == rows(bench, "characterization.csv")[1:]
 
 
 async def test_every_warning_is_a_line_in_their_report(bench: Bench) -> None:

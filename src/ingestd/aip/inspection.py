@@ -17,7 +17,9 @@ _SAMPLES = 5
 _KINDS = 1000
 """At most so many formats, kinds of events and descriptions of the package are told apart."""
 
-_FAILED = "lower(event.outcome) IN ('fail', 'failed', 'error', 'infected') OR lower(event.outcome) LIKE 'not %'"
+_FAILED = (
+    "lower(event.outcome) IN ('fail', 'failed', 'warning', 'error', 'infected') OR lower(event.outcome) LIKE 'not %'"
+)
 _ENTRIES = """
 SELECT member.path, coalesce(member.size_bytes, file.size_bytes), file.use, file.identifier, file.original_name,
     file.format_name, file.format_version, file.puid, file.derived_from

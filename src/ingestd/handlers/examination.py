@@ -6,12 +6,14 @@ import asyncio
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ingestd.errors import Code, ToolError
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.oais import Facts, File, Warning_, escape_name
+from ingestd.premis import Event, EventOutcome, EventType, Program, now
 from ingestd.together import side_by_side
 
 NAME = "bulk_extractor"
@@ -20,32 +22,36 @@ _DEPTH = 250
 """How deep bulk_extractor looks into what is packed within what is packed."""
 _VERSION = re.compile(r"bulk_extractor\s+(\d[\w.-]*)")
 _TOLD_CHARACTERS = 300
+_NOTED_CHARACTERS = 2000
 
 
 async def examine_contents(task: Task, services: Services) -> Outcome:
     """Run bulk_extractor on each file; its reports, without the empty ones, go to `logs/bulk-UUID` of the file.
 
-    No event: nothing is done to the file, nor said of it. Where bulk_extractor is not installed, one warning stands for
-    the package; a run that fails is a warning on the file, and leaves no report.
+    Each has a `forensic feature analysis` event, whose note names the reports. Where bulk_extractor is not installed,
+    one warning stands for the package; a run that fails is a warning on the file besides, and leaves no report.
     """
-    files = [file for file in task.files if file.size_bytes]
+    files = [file for file in task.at_hand if file.size_bytes]
     if not files:
         return Outcome()
     if services.pool.which(NAME) is None:
         detail = f"{NAME} is not installed: the contents of files are not examined"
         return Outcome(facts=Facts(warnings=[Warning_(code=Code.TOOL_NOT_INSTALLED, detail=detail)]))
-    version = await _version(services)
-    jobs = [_Examination(task=task, services=services, file=file) for file in files]
+    program = await _program(services)
+    jobs = [_Examination(task=task, services=services, file=file, program=program) for file in files]
     found = await side_by_side(_Examination.run, jobs, at_once=len(jobs))
-    warnings = [warning for warning in found if warning is not None]
-    use = ToolUse(name=NAME, version=version, used_for="examination of contents")
-    return Outcome(facts=Facts(warnings=warnings), tools=[use], now_with=NAME)
+    facts = Facts(
+        events=[event for event, _ in found],
+        warnings=[warning for _, warning in found if warning is not None],
+    )
+    use = ToolUse(name=program.name, version=program.version, used_for="examination of contents")
+    return Outcome(facts=facts, tools=[use], now_with=NAME)
 
 
-async def _version(services: Services) -> str:
+async def _program(services: Services) -> Program:
     run = await services.pool.run([NAME, "-V"], name=NAME)
     found = _VERSION.search(f"{run.stdout.decode('utf-8', errors='replace')}\n{run.stderr_tail}")
-    return found[1] if found else ""
+    return Program(NAME, found[1] if found else "")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,12 +61,13 @@ class _Examination:
     task: Task
     services: Services
     file: File
+    program: Program
 
     @property
     def passing(self) -> Path:
         return self.task.folder / "examination" / str(self.file.id)
 
-    async def run(self) -> Warning_ | None:
+    async def run(self) -> tuple[Event, Warning_ | None]:
         await asyncio.to_thread(self._clear)
         try:
             # From the transfer's folder on, so that no path of this server gets into a report.
@@ -72,9 +79,26 @@ class _Examination:
             await asyncio.to_thread(shutil.rmtree, self.passing, ignore_errors=True)
             said = error.stderr_tail.strip().splitlines()
             detail = ": ".join([error.detail, *said[-1:]])[:_TOLD_CHARACTERS]
-            return Warning_(code=error.code, detail=detail, path=escape_name(self.file.path))
-        await asyncio.to_thread(self._take)
-        return None
+            warning = Warning_(code=error.code, detail=detail, path=escape_name(self.file.path))
+            return self._event(EventOutcome.FAIL, detail), warning
+        reports = await asyncio.to_thread(self._take)
+        found = f"{self._place}: {', '.join(reports)}"[:_NOTED_CHARACTERS]
+        return self._event(EventOutcome.SUCCESS, found if reports else "nothing was found"), None
+
+    def _event(self, outcome: EventOutcome, note: str) -> Event:
+        return Event(
+            object=self.file.id,
+            type=EventType.FORENSIC_FEATURE_ANALYSIS,
+            at=now(),
+            detail=self.program.words(),
+            outcome=outcome,
+            note=note.replace(f"{self.task.root.absolute()}/", ""),
+            programs=[self.program],
+        )
+
+    @property
+    def _place(self) -> str:
+        return f"{REPORTS}/bulk-{self.file.id}"
 
     def _told_place(self) -> str:
         return os.path.relpath(self.passing.absolute(), self.task.root.absolute())
@@ -84,8 +108,9 @@ class _Examination:
         shutil.rmtree(self.passing, ignore_errors=True)
         self.passing.parent.mkdir(parents=True, exist_ok=True)
 
-    def _take(self) -> None:
-        place = self.task.at(REPORTS) / f"bulk-{self.file.id}"
+    def _take(self) -> Sequence[str]:
+        """Put the reports that say something in their place; give their names."""
+        place = self.task.at(self._place)
         for report in sorted(self.passing.rglob("*"), reverse=True):
             if report.is_dir() and not report.is_symlink():
                 if not any(report.iterdir()):
@@ -93,8 +118,10 @@ class _Examination:
             elif report.is_symlink() or not report.stat().st_size:
                 report.unlink()
         shutil.rmtree(place, ignore_errors=True)
-        if self.passing.is_dir() and any(self.passing.iterdir()):
+        names = sorted(escape_name(path.name) for path in self.passing.iterdir()) if self.passing.is_dir() else []
+        if names:
             place.parent.mkdir(parents=True, exist_ok=True)
             self.passing.rename(place)
         else:
             shutil.rmtree(self.passing, ignore_errors=True)
+        return names

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 from xml.sax.saxutils import escape
@@ -15,6 +17,7 @@ from ingestd.fpr.records import Adapter, Command, Purpose, Rule, ScriptType, Too
 from ingestd.fpr.variables import values_for
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.oais import Extension, Facts, File, RuleUse, Warning_, escape_name
+from ingestd.premis import Event, EventOutcome, EventType, Program, now
 from ingestd.sources.records import modified_at
 from ingestd.together import side_by_side
 from ingestd.tools import jhove
@@ -87,33 +90,72 @@ class _Work:
     wanted: list[_Wanted] = field(default_factory=list)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Said:
+    """What came of one command on one file: its XML, or what was wrong."""
+
+    wanted: _Wanted
+    program: Program
+    at: datetime
+    xml: str
+    error: str
+
+    @property
+    def extension(self) -> Extension:
+        return Extension(file=self.wanted.file.id, tool=self.program.name, xml=self.xml)
+
+    @property
+    def rule(self) -> RuleUse:
+        return RuleUse(rule=self.wanted.rule.id, command=self.wanted.rule.command, ok=bool(self.xml))
+
+    @property
+    def warning(self) -> Warning_:
+        detail = f"{self.program.name}: {self.error}"[:_TOLD_CHARACTERS]
+        path = escape_name(self.wanted.file.path)
+        return Warning_(code="tool.characterization_failed", detail=detail, path=path)
+
+
 @dataclass(kw_only=True, slots=True)
 class _Found:
     """What the tools of one window told."""
 
-    extensions: dict[tuple[int, int], Extension] = field(default_factory=dict)
-    warnings: list[Warning_] = field(default_factory=list)
-    tools: list[ToolUse] = field(default_factory=list)
-    rules: list[RuleUse] = field(default_factory=list)
+    said: list[_Said] = field(default_factory=list)
+    missing: set[str] = field(default_factory=set)
 
-    def missing(self, tool: str) -> None:
-        detail = f"{tool} is not installed: files that it should describe have no technical metadata from it"
-        self.warnings.append(Warning_(code=Code.TOOL_NOT_INSTALLED, detail=detail))
+    @property
+    def facts(self) -> Facts:
+        """All of it, in the order of the files and of their rules."""
+        said = sorted(self.said, key=lambda one: (one.wanted.number, one.wanted.order))
+        absent = "is not installed: files that it should describe have no technical metadata from it"
+        missing = [Warning_(code=Code.TOOL_NOT_INSTALLED, detail=f"{name} {absent}") for name in sorted(self.missing)]
+        return Facts(
+            extensions=[one.extension for one in said if one.xml],
+            events=[_event(list(several)) for _, several in groupby(said, key=lambda one: one.wanted.number)],
+            warnings=[*missing, *(one.warning for one in said if not one.xml)],
+            rules=[one.rule for one in said],
+        )
 
-    def take(self, work: _Work, wanted: _Wanted, answer: Described) -> None:
-        name, file, rule = work.tool.name, wanted.file, wanted.rule
-        self.rules.append(RuleUse(rule=rule.id, command=rule.command, ok=bool(answer.xml)))
-        if answer.xml:
-            self.extensions[wanted.number, wanted.order] = Extension(file=file.id, tool=name, xml=answer.xml)
-            return
-        detail = f"{name}: {answer.error}"[:_TOLD_CHARACTERS]
-        warning = Warning_(code="tool.characterization_failed", detail=detail, path=escape_name(file.path))
-        self.warnings.append(warning)
+
+def _event(said: Sequence[_Said]) -> Event:
+    """One event for a file and all programs that looked at it; its note has those that failed, and why."""
+    failed = [f"{one.program.name}: {one.error}"[:_TOLD_CHARACTERS] for one in said if not one.xml]
+    outcome = EventOutcome.WARNING if len(failed) < len(said) else EventOutcome.FAIL
+    programs = list(dict.fromkeys(one.program for one in said))
+    return Event(
+        object=said[0].wanted.file.id,
+        type=EventType.METADATA_EXTRACTION,
+        at=max(one.at for one in said),
+        detail="; ".join(program.words() for program in programs),
+        outcome=outcome if failed else EventOutcome.SUCCESS,
+        note="; ".join(failed),
+        programs=programs,
+    )
 
 
 async def characterize_file(task: Task, services: Services) -> Outcome:
     """Run the registry's characterization rules, or the default ones for a format that has none; their XML goes into
-    objectCharacteristicsExtension, in the order of the rules.
+    objectCharacteristicsExtension, in the order of the rules. A `metadata extraction` event for each file that a
+    program was run on says which ones, and which of them failed.
 
     A program that is not installed is one warning for all files that it should describe; one that printed no XML is a
     warning on the file. Option `only` with the value `new` leaves out what was characterized before.
@@ -125,16 +167,14 @@ async def characterize_file(task: Task, services: Services) -> Outcome:
     found = _Found()
     for work in _plan(task.files, services, found):
         await _describe(task, services, work, found)
-    extensions = [found.extensions[key] for key in sorted(found.extensions)]
-    tools = list({use.name: use for use in found.tools}.values())
-    facts = Facts(extensions=extensions, warnings=found.warnings, rules=found.rules)
-    return Outcome(facts=facts, tools=tools, now_with=", ".join(tool.name for tool in tools))
+    programs = {one.program.name: one.program for one in found.said}.values()
+    tools = [ToolUse(name=one.name, version=one.version, used_for="characterization") for one in programs]
+    return Outcome(facts=found.facts, tools=tools, now_with=", ".join(tool.name for tool in tools))
 
 
 def _plan(files: Sequence[File], services: Services, found: _Found) -> Sequence[_Work]:
     """Say which commands are run on which files; one that stands in for two rules of a file is run once."""
     plan: dict[str, _Work] = {}
-    missing: set[str] = set()
     for number, file in enumerate(files):
         chosen: set[str] = set()
         version = services.registry.version_of(file.format)
@@ -145,13 +185,11 @@ def _plan(files: Sequence[File], services: Services, found: _Found) -> Sequence[
             able = command if command.adapter in _KEPT_RUNNING else services.commands.resolve(command)
             tool = services.registry.tool(able.tool if able else command.tool)
             if able is None or tool is None:
-                missing.add(tool.name if tool else command.tool)
+                found.missing.add(tool.name if tool else command.tool)
             elif able.id not in chosen:
                 chosen.add(able.id)
                 work = plan.setdefault(able.id, _Work(command=able, tool=tool))
                 work.wanted.append(_Wanted(number=number, order=order, file=file, rule=rule))
-    for name in sorted(missing):
-        found.missing(name)
     return list(plan.values())
 
 
@@ -167,11 +205,13 @@ async def _describe(task: Task, services: Services, work: _Work, found: _Found) 
     except IngestError as error:
         if error.code is not Code.TOOL_NOT_INSTALLED:
             raise
-        found.missing(work.tool.name)
+        found.missing.add(work.tool.name)
         return
-    found.tools.append(ToolUse(name=work.tool.name, version=version, used_for="characterization"))
-    for wanted, answer in zip(work.wanted, answers, strict=True):
-        found.take(work, wanted, answer)
+    program, at = Program(work.tool.name, version), now()
+    found.said += [
+        _Said(wanted=wanted, program=program, at=at, xml=answer.xml, error=_plain(task, answer.error))
+        for wanted, answer in zip(work.wanted, answers, strict=True)
+    ]
 
 
 async def _run(task: Task, services: Services, work: _Work, paths: Sequence[Path]) -> Sequence[Described]:
@@ -192,7 +232,7 @@ async def _run_on(task: Task, services: Services, work: _Work, file: File) -> De
         return Described(error=error.detail)
     if not done.ok:
         said = done.run.stderr_tail.strip().splitlines()
-        return Described(error=_plain(task, ": ".join([done.problem, *said[-1:]])))
+        return Described(error=": ".join([done.problem, *said[-1:]]))
     if work.command.output_format != XML:
         return Described(error=f"{work.command.id} is not said to print XML: what it printed is not kept")
     try:

@@ -32,10 +32,11 @@ _CHECKS = {
     EventType.VALIDATION: "validation.csv",
     EventType.FORMAT_IDENTIFICATION: "formatIdentification.csv",
     EventType.FIXITY_CHECK: "fixityChecks.csv",
+    EventType.METADATA_EXTRACTION: "characterization.csv",
+    EventType.FORENSIC_FEATURE_ANALYSIS: "examination.csv",
 }
 """Checks of files that have a report of their own, a line for each file and check."""
 _COLUMNS = ("file", "identifier", "at", "outcome", "by", "note")
-_CHARACTERIZED = "characterization.csv"
 _WARNINGS = "warnings.csv"
 _USES = {
     FileUse.ORIGINAL: "originals: what was received",
@@ -56,6 +57,8 @@ _HAPPENED = {
     "fixity check": "was compared with a checksum that came with it",
     "filename change": "was given a name that every computer can write; its old name is kept",
     "format identification": "had its format determined",
+    "metadata extraction": "had technical details read from it",
+    "forensic feature analysis": "was searched for personal data and other patterns",
     "unpacking": "was taken out of an archive",
     "file removed": "was removed",
     "validation": "was checked against the rules of its format",
@@ -80,10 +83,8 @@ async def write_logs(task: Task, services: Services) -> Outcome:
         reports = _Reports(folder, files)
         async for window in task.history.files(window=_WINDOW):
             events = await task.history.events([file.id for file in window])
-            extensions = await task.history.extensions([file.id for file in window])
-            tools = {id_: [one.tool for one in several] for id_, several in extensions.items()}
             survey.add(window, events)
-            await asyncio.to_thread(reports.write, window, events, tools)
+            await asyncio.to_thread(reports.write, window, events)
         async for window in task.history.files(removed=True, window=_WINDOW):
             events = await task.history.events([file.id for file in window])
             survey.add_removed(window, events)
@@ -130,15 +131,10 @@ class _Reports:
         self._folder = folder
         self._files = files
         self._open: dict[str, TextIO] = {}
-        for name in (*_CHECKS.values(), _CHARACTERIZED, _WARNINGS, "filenameChange.log", "removedFiles.log"):
+        for name in (*_CHECKS.values(), _WARNINGS, "filenameChange.log", "removedFiles.log"):
             (folder / name).unlink(missing_ok=True)
 
-    def write(
-        self,
-        files: Sequence[File],
-        events: Mapping[uuid.UUID, Sequence[Event]],
-        tools: Mapping[uuid.UUID, Sequence[str]],
-    ) -> None:
+    def write(self, files: Sequence[File], events: Mapping[uuid.UUID, Sequence[Event]]) -> None:
         for file in files:
             name, identifier = escape_name(file.path), str(file.id)
             if file.path != file.original:
@@ -148,10 +144,6 @@ class _Reports:
                 if report:
                     at = event.said_at or event.at.isoformat()
                     self._row(report, _COLUMNS, (name, identifier, at, event.outcome, event.detail, event.note))
-            if tools.get(file.id):
-                self._row(
-                    _CHARACTERIZED, ("file", "identifier", "tools"), (name, identifier, ", ".join(tools[file.id]))
-                )
 
     def removed(self, files: Sequence[File], events: Mapping[uuid.UUID, Sequence[Event]]) -> None:
         for file in files:
