@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from ingestd.derivatives import MAILDIR, Maker, NotMade, Order, recorded
 from ingestd.fpr.records import FormatVersion, Purpose
 from ingestd.job import Outcome, Services, Task, ToolUse
-from ingestd.metadata.mail import FOLDERS, Attachment, UnreadableMailError, attachments, no_maildir
+from ingestd.metadata.mail import ATTACHMENTS, FOLDERS, Attachment, UnreadableMailError, attachments, no_maildir
 from ingestd.oais import DIP, Directory, Facts, File, FileUse, TransferType, Warning_, escape_name, safe_name
 from ingestd.premis import Digest, DigestAlgorithm, Event, EventType, now
 from ingestd.sources.contents import short
@@ -72,7 +72,7 @@ def _outermost(root: Path, path: PurePosixPath) -> str:
 
 async def _free_place(task: Task) -> str:
     number = 0
-    while await task.history.taken([place := f"objects/attachments{f'_{number}' if number else ''}"]):
+    while await task.history.taken([place := f"{ATTACHMENTS}{f'_{number}' if number else ''}"]):
         number += 1
     return place
 

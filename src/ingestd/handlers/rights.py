@@ -11,7 +11,7 @@ from pathlib import Path
 from ingestd.config import RightsRules
 from ingestd.errors import Violation
 from ingestd.job import Outcome, Services, Task
-from ingestd.metadata.rights import FILE, Doubt, RightsTable
+from ingestd.metadata.rights import FILE, OF_REQUEST, Doubt, RightsTable, lost
 from ingestd.metadata.tables import LISTED, invalid
 from ingestd.oais import Facts, FileUse, RightsClaim, Warning_
 from ingestd.premis import RightsStatement
@@ -52,18 +52,10 @@ async def rights_from_csv(task: Task, services: Services) -> AsyncIterator[Outco
 async def _stated(task: Task) -> Sequence[Found]:
     """What the request's rights are about. Raises `ContentError` where that is not in the transfer."""
     found = await find(task.history, task.package.id, [claim.paths for claim in task.package.rights])
-    lost = [
-        Violation(
-            path=f"metadata.rights.{number}.file",
-            rule="file",
-            expected="the path of a file or folder in the transfer, such as objects/letter.txt",
-            actual=claim.paths[0][:100],
-        )
-        for number, (claim, one) in enumerate(zip(task.package.rights, found, strict=True))
-        if one is None
-    ]
-    if lost:
-        raise invalid("metadata.rights of the request", lost)
+    pairs = enumerate(zip(task.package.rights, found, strict=True))
+    wrong = [lost(claim, number) for number, (claim, one) in pairs if one is None]
+    if wrong:
+        raise invalid(OF_REQUEST, wrong)
     return [one for one in found if one is not None]
 
 
@@ -74,11 +66,7 @@ async def _violations(task: Task, path: Path, *, strict: bool) -> list[Violation
         wrong = [item for item in items if isinstance(item, Violation)]
         claims = [item for item in items if isinstance(item, RightsClaim)]
         found = await find(task.history, task.package.id, [claim.paths for claim in claims])
-        for claim, one in zip(claims, found, strict=True):
-            if one is None:
-                place = f"{FILE}:{claim.line}:1"
-                expected = "the path of a file or folder in the transfer, such as objects/letter.txt"
-                wrong.append(Violation(path=place, rule="file", expected=expected, actual=claim.paths[0][:100]))
+        wrong += [lost(claim) for claim, one in zip(claims, found, strict=True) if one is None]
         violations += sorted(wrong, key=_line)
         if len(violations) >= LISTED:
             break

@@ -12,7 +12,7 @@ from pathlib import Path
 from ingestd.errors import Violation
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.metadata import xml
-from ingestd.metadata.source_documents import FILE, SHAPE, row_faults
+from ingestd.metadata.source_documents import FILE, SHAPE, UNFIT, document_fault, row_faults, schemas_of
 from ingestd.metadata.tables import LISTED, Row, Table, invalid, read
 from ingestd.mets import unfit
 from ingestd.oais import Description, DescriptionStatus, Directory, Facts, File, Section, Warning_, escape_name
@@ -47,7 +47,7 @@ async def load_source_metadata(task: Task, services: Services) -> AsyncIterator[
         yield Outcome(facts=corrected, cursor=task.cursor)
     if table.warnings():
         yield Outcome(facts=Facts(warnings=table.warnings()), cursor=task.cursor)
-    schemas = xml.Schemas({key: path or None for key, path in services.settings.metadata_xml.schemas.items()})
+    schemas = schemas_of(services.settings.metadata_xml)
     strict = services.settings.metadata_xml.fail_on_error
     rows = (row for row in read(path, SHAPE) if row.line > task.cursor)
     while window := await asyncio.to_thread(lambda: list(itertools.islice(rows, _WINDOW))):
@@ -142,29 +142,19 @@ class _Loading:
         problem, text = await self._text(file, kind)
         if problem:
             self._warn("not_embedded", file.path, problem)
-            column = row.column("metadata")
-            self.faults.append(
-                Violation(path=self.table.at(row.line, column), rule="document", expected="valid XML", actual=problem)
-            )
+            self.faults.append(document_fault(self.table, row, problem))
         reference = file.id if problem else None
         self.descriptions.append(Description(target=target, kind=kind, xml=text, reference=reference))
 
     async def _text(self, file: File, kind: str) -> tuple[str, str]:
         """Why a document cannot be used, or its text."""
-        try:
-            document = await asyncio.to_thread(xml.read, self.task.at(file.path))
-        except xml.UnreadableError as error:
-            return f"the document cannot be read: {error}", ""
-        key = self.schemas.key_of(document, kind)
-        if key is None and self.schemas:
-            return f"no schema is set for any of {', '.join(document.keys(kind))}", ""
-        verdict = await asyncio.to_thread(self.schemas.judge, document, key) if key is not None else None
-        if verdict is not None:
-            self.events.append(_event(file, verdict))
-        if verdict is not None and verdict.faults:
-            return f"the document is not valid by {verdict.schema}: {'; '.join(verdict.faults)}", ""
-        reason = await unfit(document.text)
-        return (f"the document cannot stand in a METS: {reason}", "") if reason else ("", document.text)
+        judged = await asyncio.to_thread(self.schemas.judged, self.task.at(file.path), kind)
+        if judged.verdict is not None:
+            self.events.append(_event(file, judged.verdict))
+        if judged.problem or judged.document is None:
+            return judged.problem, ""
+        reason = await unfit(judged.document.text)
+        return (f"{UNFIT}: {reason}", "") if reason else ("", judged.document.text)
 
     def _warn(self, code: str, path: str, detail: str) -> None:
         self.warnings.append(Warning_(code=f"content.metadata_{code}", detail=detail, path=escape_name(path)))

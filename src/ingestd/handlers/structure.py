@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
-from urllib.parse import unquote
 
 from ingestd.errors import Violation
 from ingestd.job import Outcome, Services, Task
@@ -116,8 +115,7 @@ async def _cut(task: Task, out: TextIO, identifiers: Identifiers, left: list[str
     windows = structmap.cut(task.at(STRUCT_MAP), STRUCT_MAP, identifiers)
     while (window := await asyncio.to_thread(next, windows, None)) is not None:
         pointers = [piece for piece in window if isinstance(piece, structmap.Pointer)]
-        names = [[pointer.name, unquote(pointer.name)] for pointer in pointers]
-        targets = iter(await find(task.history, task.package.id, names))
+        targets = iter(await find(task.history, task.package.id, [pointer.names for pointer in pointers]))
         text: list[str] = []
         for piece in window:
             if isinstance(piece, Violation):
@@ -129,18 +127,13 @@ async def _cut(task: Task, out: TextIO, identifiers: Identifiers, left: list[str
             else:
                 target = next(targets)
                 if target is None or target.file is None or target.file.removed:
-                    violations.append(_missing(piece))
+                    violations.append(structmap.missing(piece, STRUCT_MAP))
                 else:
                     text.append(str(target.file.id))
         await asyncio.to_thread(out.write, "".join(text))
         if len(violations) >= LISTED:
             break
     return violations
-
-
-def _missing(pointer: structmap.Pointer) -> Violation:
-    place = f"{STRUCT_MAP}:{pointer.line}:{pointer.column}"
-    return Violation(path=place, rule="CONTENTIDS", expected="a file of the transfer", actual=pointer.name[:200])
 
 
 def _unmatched(left: Sequence[structmap.Left]) -> Sequence[Warning_]:

@@ -20,6 +20,8 @@ from ingestd.oais import escape_name
 
 FOLDERS = ("cur", "new")
 """What a folder has that is a maildir; a file in one of them is a message."""
+ATTACHMENTS = "objects/attachments"
+"""Where attachments go, by their messages' paths; with a number, if something of that name came with the transfer."""
 MESSAGE_BYTES = 64 << 20
 """Largest message that is read."""
 MOST_ATTACHMENTS = 1000

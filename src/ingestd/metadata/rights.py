@@ -26,6 +26,7 @@ from ingestd.premis import (
 )
 
 FILE = "metadata/rights.csv"
+OF_REQUEST = "metadata.rights of the request"
 EXAMPLE = (
     "file,basis,status,jurisdiction,grant_act,grant_restriction"
     " / objects/letter.txt,copyright,copyrighted,gb,disseminate,Allow"
@@ -170,6 +171,13 @@ def _date_doubts(row: Row) -> Iterator[tuple[str, str]]:
         start, last = _date(row.get(f"{prefix}start_date")), _date(row.get(f"{prefix}end_date"))
         if start[:4].isdigit() and last[:4].isdigit() and last < start[: len(last)]:
             yield f"{prefix}end_date", f"a date that is not before {start}"
+
+
+def lost(claim: RightsClaim, number: int = 0) -> Violation:
+    """What is wrong with rights of something that is not there; `number` counts those of a request."""
+    place = f"{FILE}:{claim.line}:1" if claim.line else f"metadata.rights.{number}.file"
+    expected = "the path of a file or folder in the transfer, such as objects/letter.txt"
+    return Violation(path=place, rule="file", expected=expected, actual=claim.paths[0][:100])
 
 
 def target_of(name: str) -> str:

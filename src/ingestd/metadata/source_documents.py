@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from ingestd.config import MetadataXmlSettings
 from ingestd.errors import Violation
 from ingestd.metadata.tables import Row, Shape, Table
+from ingestd.metadata.xml import Schemas
 
 FILE = "metadata/source-metadata.csv"
 RESERVED = "CUSTOM"
@@ -16,6 +18,20 @@ SHAPE = Shape(
     required=("filename", "metadata", "type"),
     allowed=("filename", "metadata", "type"),
 )
+
+
+UNFIT = "the document cannot stand in a METS"
+
+
+def schemas_of(settings: MetadataXmlSettings) -> Schemas:
+    """The schemas that a site has set."""
+    return Schemas({key: path or None for key, path in settings.schemas.items()})
+
+
+def document_fault(table: Table, row: Row, problem: str) -> Violation:
+    """What is wrong with the document that a row names."""
+    place = table.at(row.line, row.column("metadata"))
+    return Violation(path=place, rule="document", expected="valid XML", actual=problem)
 
 
 def row_faults(table: Table, row: Row, documents: Collection[str]) -> list[Violation]:

@@ -111,6 +111,15 @@ class Verdict:
     faults: Sequence[str]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """A document, what a schema says of it, and why it is not to be used as it is; empty where it is."""
+
+    problem: str
+    document: Document | None = None
+    verdict: Verdict | None = None
+
+
 class Schemas:
     """A site's schemas by key (`Document.keys`), each read once. An empty path: nothing is to be held against it."""
 
@@ -120,6 +129,21 @@ class Schemas:
 
     def __bool__(self) -> bool:
         return bool(self._paths)
+
+    def judged(self, path: Path, kind: str) -> Judged:
+        """Read a document of a type and hold it against its schema. Raises `OSError`, and what `judge` raises."""
+        try:
+            document = read(path)
+        except UnreadableError as error:
+            return Judged(problem=f"the document cannot be read: {error}")
+        key = self.key_of(document, kind)
+        if key is None and self:
+            known = ", ".join(document.keys(kind))
+            return Judged(problem=f"no schema is set for any of {known}", document=document)
+        verdict = self.judge(document, key) if key is not None else None
+        faults = "; ".join(verdict.faults) if verdict else ""
+        problem = f"the document is not valid by {verdict.schema}: {faults}" if verdict and faults else ""
+        return Judged(problem=problem, document=document, verdict=verdict)
 
     def key_of(self, document: Document, kind: str) -> str | None:
         """The key under which something is set for a document; None if nothing is."""

@@ -6,7 +6,7 @@ The only package that knows metsrw and lxml.
 from __future__ import annotations
 
 from ingestd.mets.dip import TEXTS, place_in_dip, write_dip
-from ingestd.mets.fitting import unfit, unfit_premis
+from ingestd.mets.fitting import unfit, unfit_premis, why_unfit
 from ingestd.mets.pointer import Pointer, pointer_name, with_event, write_pointer
 from ingestd.mets.reader import read
 from ingestd.mets.records import ReadAgent, ReadDescription, ReadEntity, ReadEvent, ReadFile, Record, Summary
@@ -33,6 +33,7 @@ __all__ = [
     "unfit",
     "unfit_premis",
     "validate",
+    "why_unfit",
     "with_event",
     "write",
     "write_dip",

@@ -28,7 +28,7 @@ async def unfit(xml: str) -> str:
 
     PREMIS, XLink and `xsi:type` are let in where the schemas of METS and PREMIS find them valid.
     """
-    return await asyncio.to_thread(_unfit, xml)
+    return await asyncio.to_thread(why_unfit, xml)
 
 
 async def unfit_premis(parts: Sequence[Description]) -> Sequence[str]:
@@ -52,7 +52,8 @@ def _unfit_premis(said: Description, schema: etree.XMLSchema) -> str:
     return _invalid(said.xml, schema, "PREMIS")
 
 
-def _unfit(xml: str) -> str:
+def why_unfit(xml: str) -> str:
+    """What `unfit` says; blocks."""
     try:
         fit_element(xml)
     except UnfitElement as error:

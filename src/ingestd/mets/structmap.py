@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import unquote
 from xml.parsers import expat
 
 from lxml import etree
@@ -47,6 +48,11 @@ class Pointer:
     line: int
     column: int
 
+    @property
+    def names(self) -> Sequence[str]:
+        """What the file may be called: CONTENTIDS are URIs, which people write as they are or encoded."""
+        return [self.name, unquote(self.name)]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Left:
@@ -58,6 +64,12 @@ class Left:
 
 
 Piece: TypeAlias = str | Pointer | Left | Violation
+
+
+def missing(pointer: Pointer, name: str) -> Violation:
+    """What is wrong with a place that names no file of the transfer; `name` is the document's."""
+    place = f"{name}:{pointer.line}:{pointer.column}"
+    return Violation(path=place, rule="CONTENTIDS", expected="a file of the transfer", actual=pointer.name[:200])
 
 
 def own_identifier(value: str) -> str:

@@ -17,7 +17,6 @@ import structlog
 
 from ingestd.admission import Need, need_of
 from ingestd.bag import no_bag
-from ingestd.config import RightsRules
 from ingestd.errors import Code, DependencyError, IngestError, RequestError
 from ingestd.job import Services
 from ingestd.messages import PreservationRequest, ProcessingConfig
@@ -265,8 +264,8 @@ class Preflight:
         if "verify_checksum_manifests" in fatal:
             check_checksums(transfer)
         check_type(transfer, request.type, fatal=fatal)
-        strict = self._settings.metadata.rights_rules is RightsRules.STRICT
-        report.warnings += check_metadata(transfer, fatal=fatal, strict_rights=strict)
+        stated = [one.claim() for one in request.metadata.rights]
+        report.warnings += check_metadata(transfer, self._settings, stated, fatal=fatal)
 
 
 def _known(kept: Path) -> Need | None:

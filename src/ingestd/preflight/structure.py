@@ -57,7 +57,7 @@ def check_bag(transfer: Transfer, *, fetching: bool) -> None:
         names = ", ".join(one.name for one in manifests if not one.of_tags) or "none"
         expected = "manifest-ALGORITHM.txt with md5, sha1, sha256, sha512 or another that is known here"
         wrong.add(Violation(path="", rule="manifest", expected=expected, actual=names))
-    later = _to_fetch(transfer, declared, wrong, fetching=fetching)
+    later = transfer.later = _to_fetch(transfer, declared, wrong, fetching=fetching)
     named = [
         _named(transfer, one, _of_tags if one.of_tags else _of_payload, declared.encoding, wrong, later)
         for one in sorted(manifests, key=lambda one: one.of_tags)

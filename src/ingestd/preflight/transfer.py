@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ingestd.errors import Code, IngestError, Violation
 from ingestd.manifests import Wrong
+from ingestd.metadata.mail import ATTACHMENTS
+from ingestd.oais import safe_name
 from ingestd.references import PACKAGE, paths_of
 from ingestd.sources.contents import hidden
 from ingestd.sources.copying import CHUNK_BYTES
@@ -18,6 +21,7 @@ from ingestd.sources.overview import Overview
 
 TOP_LEVEL = ("logs", "metadata", "objects")
 PAYLOAD = "data/"
+_NUMBER = re.compile(r"_\d+(?=\.|$)")
 
 
 class OutOfTimeError(Exception):
@@ -43,6 +47,9 @@ class Transfer:
     """Whether something was not held against its digest."""
     errors: list[IngestError] = field(default_factory=list)
     limits: list[str] = field(default_factory=list)
+    later: frozenset[str] = frozenset()
+    """Files that a bag says are to be fetched, by their paths in it."""
+    _renamed: frozenset[str] | None = None
 
     @property
     def standard(self) -> bool:
@@ -55,9 +62,32 @@ class Transfer:
         return PAYLOAD if self.bag else ""
 
     def has(self, names: Sequence[str]) -> bool:
-        """Whether one of the names that something may be called by is that of a file, a folder or the package."""
+        """Whether one of the names that something may be called by is that of a file, a folder or the package, or the
+        one that a file will have when names have been made safe.
+        """
         paths = paths_of(names)
-        return PACKAGE in paths or any(place in self.overview.entries for path in paths for place in self.places(path))
+        here = any(place in self.overview.entries for path in paths for place in self.places(path))
+        return PACKAGE in paths or here or self._will_be(paths)
+
+    def may_get(self, names: Sequence[str]) -> bool:
+        """Whether what is not there may come: from an archive among the objects, from a mail, by being fetched, or
+        since not all was seen.
+        """
+        return bool(self.overview.said) or any(map(self._may_come, paths_of(names)))
+
+    def _may_come(self, path: str) -> bool:
+        if self.mail and path.startswith(ATTACHMENTS):
+            return True
+        places = self.places(path)
+        folders = (str(parent) for place in places for parent in PurePosixPath(place).parents)
+        return not self.later.isdisjoint(places) or any(map(self.overview.is_file, folders))
+
+    def _will_be(self, paths: Sequence[str]) -> bool:
+        """Whether an object has one of these paths when names have been made safe."""
+        if self._renamed is None:
+            inside = (path.removeprefix(self.base).removeprefix("objects/") for path in self.objects())
+            self._renamed = frozenset(_safe(f"objects/{path}") for path in inside)
+        return not self._renamed.isdisjoint(map(_safe, paths))
 
     def has_object(self, paths: Sequence[str]) -> bool:
         """Whether one of these is a file, by its path in the source or in the transfer."""
@@ -68,6 +98,13 @@ class Transfer:
 
     def has_file(self, names: Sequence[str]) -> bool:
         return any(self.overview.is_file(place) for path in paths_of(names) for place in self.places(path))
+
+    def keeps_file(self, names: Sequence[str]) -> bool:
+        """Whether one of these is a file that will not be removed."""
+        paths = paths_of(names)
+        places = [place for path in paths for place in self.places(path)]
+        kept = any(self.overview.is_file(place) and not self.removed(place) for place in places)
+        return kept or self._will_be(paths)
 
     def places(self, path: str) -> list[str]:
         """Where a path of the transfer may be in the source: `objects` is made of all that is not the transfer's."""
@@ -142,3 +179,8 @@ class Transfer:
         if violations:
             said = f"{detail}: {wrong}" if isinstance(wrong, Wrong) else detail
             self.errors.append(failure(code, said, violations=violations))
+
+
+def _safe(path: str) -> str:
+    """A path with names as they are made safe, without the numbers that tell apart what becomes the same."""
+    return "/".join(_NUMBER.sub("", safe_name(name), count=1) for name in path.split("/"))
