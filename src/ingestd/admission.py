@@ -2,7 +2,7 @@
 
 What a package may need on the working disk is reckoned from its size and from what the workflow will do to it. That
 much is promised to it while it is in hand, in a file that other processes on the same data folder see; a promise whose
-process is gone counts no more. What does not fit now waits, and what never can is refused, both with the numbers.
+process is gone counts no more. What does not fit is told with the numbers; how that is waited for, whoever asks says.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 _CGROUPS = Path("/sys/fs/cgroup")
 _FOLDER = "admitted"
 _UNCOMPRESSED = "uncompressed"
+_MOST_LEFT = 10_000
 _FILES_OF_ANY = 200
 """Files that every package has besides its content: reports, METS, the bag's own."""
 
@@ -45,6 +46,10 @@ class Need:
 
     size_bytes: int
     files: int
+
+
+class NeverError(ResourceError):
+    """A package could not fit even if it were alone on the disk."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,8 +105,9 @@ class Admission:
         self._released = asyncio.Event()
         self._measured: dict[str, tuple[float, tuple[int, int]]] = {}
         self._failure: ResourceError | None = None
+        self._left: dict[str, Need] = {}
         self.waiting = 0
-        """Packages that wait for room."""
+        """Packages in hand that wait for room."""
         self.room: Room | None = None
         """What there was when it was last looked."""
 
@@ -143,9 +149,8 @@ class Admission:
     async def room_for(
         self, package: uuid.UUID, need: Need, waits: Callable[[ResourceError], Awaitable[None]]
     ) -> AsyncIterator[None]:
-        """Hold the room that a package may need; waits until there is, and says so to `waits`, now and then.
-
-        Smaller ones that fit go on meanwhile. Raises `ResourceError` for what could not fit even if it were alone.
+        """Hold the room that a package may need. While there is none, `waits` is told so at each look, and what it
+        raises ends the wait: a `NeverError` will not change. Smaller ones that fit go on meanwhile.
         """
         promise = _Promise(self._data / _FOLDER / str(package))
         try:
@@ -155,23 +160,44 @@ class Admission:
             promise.release()
             self._released.set()
 
-    def must_be_possible(self, need: Need) -> None:
-        """Raise `ResourceError` for what could not fit even if it were alone on the disk."""
+    def never(self, need: Need) -> NeverError | None:
+        """Say what is too small for a package even if it were alone on the disk."""
         disk, reserve = os.statvfs(self._data), self._settings
         total = disk.f_blocks * disk.f_frsize
         if need.size_bytes + reserve.reserve_bytes > total:
-            raise _never(Code.RESOURCE_DISK, "bytes", need.size_bytes, reserve.reserve_bytes, total)
+            return _never(Code.RESOURCE_DISK, "bytes", need.size_bytes, reserve.reserve_bytes, total)
         if disk.f_files and need.files + reserve.reserve_files > disk.f_files:
-            raise _never(Code.RESOURCE_INODES, "files", need.files, reserve.reserve_files, disk.f_files)
+            return _never(Code.RESOURCE_INODES, "files", need.files, reserve.reserve_files, disk.f_files)
+        return None
+
+    # --- for a package that is left to other workers -----------------------------------------------------------------
+
+    def leave(self, package: str, need: Need) -> None:
+        """Remember what a package needs that there was no room for."""
+        self._left[package] = need
+        while len(self._left) > _MOST_LEFT:
+            del self._left[next(iter(self._left))]
+
+    def need_of(self, package: str) -> Need | None:
+        """What a package needs that was left to other workers."""
+        return self._left.get(package)
+
+    async def lacks(self, package: str) -> bool:
+        """Whether there is still no room for a package that was left to other workers; False of any other."""
+        need = self._left.get(package)
+        if need is None:
+            return False
+        room = await Worker().run(lambda: _alone(self._data, self._look))
+        if self.never(need) or self._short(room, need):
+            return True
+        self._left.pop(package, None)
+        return False
 
     async def _promised(self, promise: _Promise, need: Need, waits: Callable[[ResourceError], Awaitable[None]]) -> None:
-        told = -math.inf
         self.waiting += 1
         try:
             while (short := await self._try(promise, need)) is not None:
-                if time.monotonic() - told > self._settings.tell_seconds:
-                    told = time.monotonic()
-                    await waits(short)
+                await waits(short)
                 self._released.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._released.wait(), self._settings.look_seconds)
@@ -186,8 +212,7 @@ class Admission:
         room = self._look(but=promise.path.name)
         has_bytes, has_files = self._used(promise.path.name)
         left = Need(size_bytes=max(0, need.size_bytes - has_bytes), files=max(0, need.files - has_files))
-        self.must_be_possible(left)
-        short = self._short(room, left)
+        short = self.never(left) or self._short(room, left)
         if short is None:
             promise.make(need)
         return short
@@ -275,14 +300,14 @@ class _Balance:
         return ResourceError(detail, code=code, violations=(violation,))
 
 
-def _never(code: Code, unit: str, need: int, kept: int, total: int) -> ResourceError:
+def _never(code: Code, unit: str, need: int, kept: int, total: int) -> NeverError:
     violation = Violation(
         path="data_dir",
         rule=code.value.partition(".")[2],
         expected=f"{need} {unit} for this package and {kept} that are kept free",
         actual=f"a disk of {total} {unit}",
     )
-    return ResourceError(
+    return NeverError(
         f"the package may need {need} {unit} on the working disk, which has {total} in all, {kept} of them kept free",
         code=code,
         violations=(violation,),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,26 +22,25 @@ from ingestd.interruption import Interruption
 from ingestd.job import Services, Task
 from ingestd.journal import PackageJournal, RequestRecord, RuleCount
 from ingestd.journal.service import EMBEDDED
-from ingestd.leases import Lease, LeaseLostError
+from ingestd.leases import Lease, LeaseLostError, Waiting
 from ingestd.messages import (
-    REINGEST,
     ErrorData,
     Event,
     EventData,
     EventType,
     LinkData,
     Outcome,
-    ProcessingConfig,
     RequestState,
     end_of,
 )
 from ingestd.oais import Facts, Package, Warning_
-from ingestd.planning import check_source, planned, processing_of
+from ingestd.planning import check_source, package_of, planned, processing_of
 from ingestd.preflight import Preflight, name_of
 from ingestd.premis import now
 from ingestd.results import agents, aip_data, result_data
 from ingestd.sources import Checked
-from ingestd.workfolder import FolderBusy, hold_folder, ran_out
+from ingestd.waiting import NoRoomError, Waits
+from ingestd.workfolder import FolderBusy, fault, hold_folder
 
 log = structlog.get_logger(__name__)
 
@@ -83,6 +81,7 @@ class Attempt:
         glance: Callable[[Event], None],
         *,
         admission: Admission,
+        is_told: Callable[[], Awaitable[bool]],
         lease: Lease | None = None,
     ) -> None:
         self._record = record
@@ -103,6 +102,9 @@ class Attempt:
         self._accepted = False
         self.told = False
         """Whether its terminal event is on its way."""
+        self._waits = Waits(
+            self.folder, self._settings.admission, admission, lease, tell=self._tell_of_waiting, is_told=is_told
+        )
         self.interruption = Interruption(
             self._request.deadline_seconds, since=record.asked_at, over=record.state is RequestState.STORING
         )
@@ -120,10 +122,14 @@ class Attempt:
         """End it with `request.cancelled`, at once; say False when it is too late: storing has begun."""
         return not self.told and self.interruption.stop(why)
 
+    async def left(self) -> Waiting | None:
+        """What the next worker is to know, where nothing was done but waiting for room."""
+        return await self._waits.left()
+
     async def accept(self) -> Accepted | None:
         """Look whether the request can be done, before it takes up any room; None where it ended with that.
 
-        Its task cancelled, it leaves everything to be taken up later. Raises `FolderBusy`.
+        Its task cancelled, it leaves everything to be taken up later. Raises `FolderBusy` and `NoRoomError`.
         """
 
         async def look() -> Accepted:
@@ -133,7 +139,10 @@ class Attempt:
         return await self._telling(look)
 
     async def run(self, accepted: Accepted) -> None:
-        """See an accepted request to its terminal event. Its task cancelled, it leaves all to be taken up later."""
+        """See an accepted request to its terminal event. Its task cancelled, it leaves all to be taken up later.
+
+        Raises `NoRoomError` when another worker had better begin with it.
+        """
         await self._telling(lambda: self._run(accepted))
 
     async def _run(self, accepted: Accepted) -> None:
@@ -142,16 +151,22 @@ class Attempt:
             async with self.interruption.possible():
                 if await self._ended_before(accepted.package, accepted.target):
                     return
-                room = self._admission.room_for(self._record.package, accepted.need, self._wait)
-                await stack.enter_async_context(room)
+
+                async def waits(short: ResourceError) -> None:
+                    await self._waits.short_of(accepted.need, short)
+
+                await stack.enter_async_context(self._admission.room_for(self._record.package, accepted.need, waits))
             await self._preserve(accepted.package, accepted.target, started_at)
 
     async def _telling(self, work: Callable[[], Awaitable[T]]) -> T | None:
-        """Do something, holding the package's folder; tell of whatever ends the request in it. Raises `FolderBusy`."""
+        """Do something, holding the package's folder; tell of whatever ends the request in it."""
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(hold_folder(self.folder))
                 return await work()
+            except NoRoomError:
+                await self._clear_unbegun()
+                raise
             except Exception as error:
                 if self.told or isinstance(error, FolderBusy):
                     raise
@@ -188,19 +203,22 @@ class Attempt:
         target = self._request.target.location or self._services.locations.default
         self._services.locations.get(target, trusted=self._trusted)
         self._name = report.name if report is not None else self._request.name or await self._recorded_name()
-        need = await preflight.need(self.folder, self._request, processing, report, trusted=self._trusted)
+        need = self._admission.need_of(self.folder.name) if report is None else None
+        if need is None:
+            need = await preflight.need(self.folder, self._request, processing, report, trusted=self._trusted)
         if report is not None:
-            self._admission.must_be_possible(need)
+            await self._waits.until_possible(need)
             await self._say(EventType.REQUEST_ACCEPTED, RequestState.ACCEPTED)
             if self._lease is not None:
                 await self._lease.accept()
             self._accepted = True
-        return Accepted(package=self._package(processing), target=target, need=need)
+        package = package_of(self._record, self._name, processing, self._engine.workflow.digest)
+        return Accepted(package=package, target=target, need=need)
 
-    async def _wait(self, short: ResourceError) -> None:
-        """Say that the package waits for room."""
+    async def _tell_of_waiting(self, short: ResourceError) -> None:
         log.info("package_waits", code=short.code.value, detail=short.detail, path=str(self._settings.data_dir))
-        await self._say(EventType.REQUEST_WAITING, RequestState.ACCEPTED, error=ErrorData.of(short))
+        state = self._record.state if self._fresh else RequestState.ACCEPTED
+        await self._say(EventType.REQUEST_WAITING, state, error=ErrorData.of(short))
 
     async def _ended_before(self, package: Package, target: str) -> bool:
         """Say what is known without any work: that its workers died too often, or that its AIP is stored already."""
@@ -232,30 +250,12 @@ class Attempt:
         finally:
             await journal.close()
 
-    def _package(self, processing: ProcessingConfig) -> Package:
-        request = self._request
-        return Package(
-            id=self._record.package,
-            name=self._name,
-            created_at=self._record.created_at,
-            processing=processing.as_options() | {REINGEST: request.reingests is not None},
-            asked=frozenset(request.processing),
-            source=request.source.location,
-            requester=self._record.envelope.source,
-            tenant=request.tenant,
-            collection=request.collection,
-            accession=request.accession or "",
-            external_identifier=request.external_identifier or "",
-            workflow_digest=self._engine.workflow.digest,
-            type=request.type,
-            reingest=request.reingests,
-            request_id=self._record.package,
-            **request.metadata.as_records(),
-        )
-
     async def _end_unbegun(self, kind: EventType, outcome: Outcome, error: IngestError) -> None:
         """Tell of a refusal, or of a cancellation before this attempt began with any work."""
         await self._say(kind, RequestState(outcome), outcome=outcome, error=ErrorData.of(error))
+        await self._clear_unbegun()
+
+    async def _clear_unbegun(self) -> None:
         if not (self.folder / "journal.db").exists():
             await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
@@ -408,7 +408,8 @@ class Attempt:
     ) -> None:
         self._beat = time.monotonic()
         self.told = self.told or kind.terminal
-        await self._advance(state, self._event(kind, state, **data), rules=rules)
+        told = await self._advance(state, self._event(kind, state, **data), rules=rules)
+        self._waits.sequence = told.data.sequence
 
     def _event(self, kind: EventType, state: RequestState, **data: Any) -> Event:
         record, request = self._record, self._request
@@ -433,14 +434,3 @@ class Attempt:
                 **data,
             ),
         )
-
-
-def fault(error: Exception, folder: Path) -> IngestError:
-    """Word what should not have happened while a package was worked on in `folder`."""
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        found = ran_out(folder)
-        return ResourceError(f"on the working disk {found.detail}", code=found.code)
-    if isinstance(error, IngestError):
-        return error
-    words = error.strerror if isinstance(error, OSError) else str(error)  # an OSError's own words name paths
-    return SystemFault(f"{type(error).__name__}: {words}")

@@ -53,6 +53,16 @@ class Storing(BaseModel):
     data: dict[str, Any]
 
 
+class Waiting(BaseModel):
+    """That an attempt only waited for room until its worker gave it back: whoever takes it next goes on with it."""
+
+    model_config = ConfigDict(frozen=True)
+    told_at: datetime
+    """When `request.waiting` was last told."""
+    sequence: int
+    """The number of the last event that was told in this attempt."""
+
+
 class Claim(BaseModel):
     """One request's document."""
 
@@ -67,6 +77,10 @@ class Claim(BaseModel):
     holder: str
     """The worker that holds the lease, or held it to the end; empty once it was released."""
     until: datetime
+    asked_at: datetime | None = None
+    """When the request was first taken, or last retried: its deadline counts from then."""
+    waiting: Waiting | None = None
+    """Of a released lease: nothing but waiting for room was done in this attempt."""
     deaths: int = 0
     """How many leases lapsed since the request came, or was last retried."""
     accepted: bool = False
@@ -131,7 +145,14 @@ class Leases:
         return claim is not None and claim.holder != self.worker and claim.live(now())
 
     async def take(
-        self, package: uuid.UUID, *, request: str, content_digest: str, attempt: int, message: str = ""
+        self,
+        package: uuid.UUID,
+        *,
+        request: str,
+        content_digest: str,
+        attempt: int,
+        message: str = "",
+        asked_at: datetime | None = None,
     ) -> Lease:
         """Take the lease of a request that nobody holds; one that had been begun goes on as the next attempt.
 
@@ -151,6 +172,7 @@ class Leases:
                 token=1,
                 holder=self.worker,
                 until=self._until(),
+                asked_at=asked_at or now(),
             )
             with contextlib.suppress(DocumentExistsError, DocumentChangedError):
                 return await self._taken(claim, found)
@@ -242,10 +264,12 @@ class Lease:
         """Say how the request ended, for every worker. Raises `LeaseLostError`: then it is not ours to say."""
         await self._change(result=result, storing=None, deaths=0)
 
-    async def release(self) -> None:
-        """Give the lease back, in good order: whoever takes the request may begin at once."""
+    async def release(self, waiting: Waiting | None = None) -> None:
+        """Give the lease back, in good order: whoever takes the request may begin at once. `waiting`: nothing was begun
+        in this attempt, which whoever takes the request goes on with.
+        """
         with contextlib.suppress(LeaseLostError, IngestError):
-            await self._change(holder="")
+            await self._change(holder="", waiting=waiting)
 
     async def _change(self, **update: Any) -> None:
         async with self._turn:
@@ -288,14 +312,18 @@ def _after(before: Claim, claim: Claim) -> dict[str, Any]:
             "attempt": max(attempt, before.attempt + 1),
             "message": claim.message or before.message,
             "accepted": before.accepted,
+            "asked_at": now(),
             "retried_at": now(),
         }
-    begun = before.accepted
+    waited = before.waiting if before.released else None
+    begun = before.accepted and waited is None
     return after | {
         "attempt": max(attempt, before.attempt + int(begun)),
         "message": before.message or claim.message,
+        "asked_at": before.asked_at or claim.asked_at,
         "retried_at": before.retried_at,
-        "accepted": begun,
+        "accepted": before.accepted,
+        "waiting": waited,
         "storing": before.storing,
         "deaths": before.deaths + int(bool(before.holder)),
     }

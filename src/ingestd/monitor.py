@@ -69,7 +69,7 @@ class Monitor:
         gauge("ingestd_disk_promised_bytes", "Bytes that packages in hand may need.", lambda room: room.promised_bytes)
         gauge("ingestd_disk_free_files", "Files that the working disk can hold yet.", lambda room: room.free_files or 0)
         gauge("ingestd_memory_free_bytes", "Bytes of memory that are free.", lambda room: room.memory_bytes)
-        waiting = Gauge("ingestd_packages_waiting", "Packages that wait for room.", registry=self.registry)
+        waiting = Gauge("ingestd_packages_waiting", "Packages in hand that wait for room.", registry=self.registry)
         waiting.set_function(lambda: admission.waiting)
 
     def observe(self, event: Event) -> None:

@@ -11,7 +11,16 @@ from ingestd.fpr.identified import check_installed, command_of
 from ingestd.fpr.layers import request_layer
 from ingestd.fpr.registry import Registry
 from ingestd.job import Services
-from ingestd.messages import LEFT_OUT, CompressionAlgorithm, OwnPolicy, PreservationRequest, ProcessingConfig
+from ingestd.journal import RequestRecord
+from ingestd.messages import (
+    LEFT_OUT,
+    REINGEST,
+    CompressionAlgorithm,
+    OwnPolicy,
+    PreservationRequest,
+    ProcessingConfig,
+)
+from ingestd.oais import Package
 from ingestd.sources import Checked, Kind, check, source_of
 from ingestd.storage import find_stored
 from ingestd.tools.gpg import prove_keys
@@ -90,3 +99,26 @@ async def check_reingest(services: Services, request: PreservationRequest, *, tr
             remediation="Decrypt it, and reingest what comes of it into another location.",
         )
     return Checked(kind=Kind.ARCHIVE, name=held.name)
+
+
+def package_of(record: RequestRecord, name: str, processing: ProcessingConfig, workflow_digest: str) -> Package:
+    """Give the package that a request will be."""
+    request = record.envelope.data
+    return Package(
+        id=record.package,
+        name=name,
+        created_at=record.created_at,
+        processing=processing.as_options() | {REINGEST: request.reingests is not None},
+        asked=frozenset(request.processing),
+        source=request.source.location,
+        requester=record.envelope.source,
+        tenant=request.tenant,
+        collection=request.collection,
+        accession=request.accession or "",
+        external_identifier=request.external_identifier or "",
+        workflow_digest=workflow_digest,
+        type=request.type,
+        reingest=request.reingests,
+        request_id=record.package,
+        **request.metadata.as_records(),
+    )

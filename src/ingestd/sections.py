@@ -54,7 +54,13 @@ class AdmissionSettings(Model):
     look_seconds: Annotated[float, Field(gt=0)] = 5
     """How often it is looked whether there is room."""
     tell_seconds: Annotated[float, Field(gt=0)] = 300
-    """How often `request.waiting` says that a package waits for room."""
+    """How often `request.waiting` says that a package waits for room; of one that no worker has begun with, when its
+    message comes back from being parked (`amqp.park_seconds`).
+    """
+    elsewhere_seconds: Annotated[float, Field(ge=0)] = 3600
+    """How long a request for which this worker's disk is too small even when empty is left to workers with larger
+    disks, before it is rejected; 0 where all are alike.
+    """
 
 
 class JanitorSettings(Model):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ingestd.errors import Code, ResourceError
+from ingestd.errors import Code, IngestError, ResourceError, SystemFault
 
 
 def ran_out(where: Path) -> ResourceError:
@@ -26,6 +27,17 @@ def ran_out(where: Path) -> ResourceError:
         return ResourceError("the file system can hold no more files", code=Code.RESOURCE_INODES)
     free = room.f_bavail * room.f_frsize
     return ResourceError(f"no space is left: {free} bytes are free", code=Code.RESOURCE_DISK)
+
+
+def fault(error: Exception, folder: Path) -> IngestError:
+    """Word what should not have happened while a package was worked on in `folder`."""
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        found = ran_out(folder)
+        return ResourceError(f"on the working disk {found.detail}", code=found.code)
+    if isinstance(error, IngestError):
+        return error
+    words = error.strerror if isinstance(error, OSError) else str(error)  # an OSError's own words name paths
+    return SystemFault(f"{type(error).__name__}: {words}")
 
 
 class FolderBusy(Exception):

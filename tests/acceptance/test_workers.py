@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -27,12 +29,14 @@ from tests.acceptance.test_serve import (
     following,
     fresh,
 )
+from tests.acceptance.upstream import Message, Upstream
 from tests.rabbit import RabbitNode
 
 pytestmark = [pytest.mark.broker, pytest.mark.tool, pytest.mark.slow]
 
 LEASE_SECONDS = 2
 PARK_SECONDS = 1
+TELL_SECONDS = 2
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +70,21 @@ class Workers:
             }
             self.services.append(service)
         self.processes: list[subprocess.Popen[bytes]] = []
+
+    @contextlib.contextmanager
+    def small_disk(self, options: str) -> Iterator[Path]:
+        """Give the first worker a disk of its own, which takes packages as long as there is a byte for each."""
+        service = self.services[0]
+        disk = service.program.data_dir
+        disk.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", disk], check=False).returncode:
+            pytest.skip("a disk can be mounted by root alone")
+        admission = {"reserve_bytes": 0, "reserve_files": 0, "look_seconds": 0.2, "tell_seconds": TELL_SECONDS}
+        service.program.settings = {**service.program.settings, "ADMISSION": json.dumps(admission)}
+        try:
+            yield disk
+        finally:
+            subprocess.run(["umount", "--lazy", disk], check=True)
 
     @property
     def any(self) -> Service:
@@ -168,3 +187,69 @@ async def test_a_request_is_cancelled_and_retried_by_command_whoever_has_it(work
     assert last.data["attempt"] == 2
     assert executed[0] == "compress_aip"
     assert stored_below(workers.any.aips) == [stored_path(last.data)]
+
+
+# --- room
+
+
+async def waits(acme: Upstream, request: str, *, times: int = 1) -> list[Message]:
+    """See that a request waits for room, and is told as often."""
+    said: list[Message] = []
+
+    def often(message: Message) -> bool:
+        if message.kind == "request.waiting" and message.data["request_id"] == request:
+            said.append(message)
+        return len(said) == times
+
+    await acme.until(often, f"request.waiting, {times} times")
+    return said
+
+
+@pytest.mark.parametrize("content_bytes", [3_000_000, 30_000_000], ids=["full", "too small"])
+async def test_a_worker_with_room_does_what_another_has_none_for(
+    content_bytes: int, workers: Workers, tmp_path: Path
+) -> None:
+    one, two = workers.services
+    source = workers.any.sources / "large"
+    many_files(source, 3, heavy_bytes=content_bytes)
+    with workers.small_disk("size=12m") as disk, one.serving():
+        (disk / "something else").write_bytes(bytes(8_000_000))
+        async with following(one) as acme:
+            await acme.request(asking(source), identity="large")
+            (said,) = await waits(acme, "large")
+            await asyncio.sleep(2 * PARK_SECONDS)
+            with two.serving():
+                began_at = time.monotonic()
+                data = await finished(one, acme, "large", tmp_path / "opened")
+                took = time.monotonic() - began_at
+            order = [message.kind for message in acme.of("large")]
+
+    assert said.data["error"]["code"] == "resource.disk"
+    assert data["attempt"] == 1
+    assert order.count("request.started") == 1
+    assert [one.program.work_folders, two.program.work_folders] == [[], []]
+    assert took < 10 * PARK_SECONDS + 10  # the ingest itself, and which of the two the broker asks
+
+
+async def test_a_lone_worker_says_now_and_then_that_there_is_no_room_and_goes_on_when_there_is(
+    workers: Workers, tmp_path: Path
+) -> None:
+    (one, _) = workers.services
+    source = workers.any.sources / "large"
+    many_files(source, 3, heavy_bytes=5_000_000)
+    with workers.small_disk("size=24m") as disk, one.serving():
+        other = disk / "something else"
+        other.write_bytes(bytes(18_000_000))
+        async with following(one) as acme:
+            await acme.request(asking(source), identity="large")
+            said = await waits(acme, "large", times=3)
+            other.unlink()
+            data = await finished(one, acme, "large", tmp_path / "opened")
+
+    between = [
+        (datetime.fromisoformat(b.event["time"]) - datetime.fromisoformat(a.event["time"])).total_seconds()
+        for a, b in itertools.pairwise(said)
+    ]
+    assert data["attempt"] == 1
+    assert min(between) > 0.8 * TELL_SECONDS
+    assert max(between) < TELL_SECONDS + 3 * PARK_SECONDS + 5

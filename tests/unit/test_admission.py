@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from ingestd.admission import Admission, Need, available_memory, need_of
+from ingestd.admission import Admission, Need, NeverError, available_memory, need_of
 from ingestd.config import Settings
 from ingestd.errors import Code, ResourceError
-from ingestd.ingest import Disposition, Ingest
+from ingestd.ingest import Ingest
 from ingestd.messages import EventType
 from ingestd.messages import Outcome as Result
 from ingestd.sections import AdmissionSettings
@@ -114,9 +114,12 @@ async def test_what_a_package_has_taken_of_its_room_is_not_counted_twice(disk: P
         (Need(size_bytes=1, files=501), Code.RESOURCE_INODES, "501 files on the working disk, which has 500"),
     ],
 )
-async def test_what_can_never_fit_is_refused_with_the_numbers(disk: Path, need: Need, code: Code, has: str) -> None:
-    with pytest.raises(ResourceError) as caught:
-        async with admission(disk).room_for(uuid.uuid4(), need, never):
+async def test_what_can_never_fit_is_told_with_the_numbers(disk: Path, need: Need, code: Code, has: str) -> None:
+    async def give_up(short: ResourceError) -> None:
+        raise short
+
+    with pytest.raises(NeverError) as caught:
+        async with admission(disk).room_for(uuid.uuid4(), need, give_up):
             pass
 
     assert caught.value.code is code
@@ -213,7 +216,7 @@ async def test_a_package_waits_for_room_and_is_done_when_there_is(tmp_path: Path
     house = House(tmp_path)
     house.settings = {"admission": PLENTY}
     async with house.open() as ingest:
-        _no_room(ingest, short := [True])
+        no_room(ingest, short := [True])
         preservation = await ingest.begin(house.source)
         await house.until(lambda: EventType.REQUEST_WAITING in house.kinds())
         assert house.ran == []
@@ -231,7 +234,7 @@ async def test_a_package_that_waits_can_be_cancelled(tmp_path: Path) -> None:
     house = House(tmp_path)
     house.settings = {"admission": PLENTY}
     async with house.open() as ingest:
-        _no_room(ingest, [True])
+        no_room(ingest, [True])
         preservation = await ingest.begin(house.source)
         await house.until(lambda: EventType.REQUEST_WAITING in house.kinds())
         await ingest.cancel(str(preservation.package))
@@ -241,26 +244,11 @@ async def test_a_package_that_waits_can_be_cancelled(tmp_path: Path) -> None:
     assert list(house.work.iterdir()) == []
 
 
-async def test_a_package_that_waits_for_room_is_its_worker_s_until_that_stops(tmp_path: Path) -> None:
-    house = House(tmp_path)
-    house.settings = {"admission": PLENTY}
-    async with house.open("two") as two:
-        async with house.open("one") as one:
-            _no_room(one, [True])
-            await one.take(house.envelope(), returning=False)
-            await house.until(lambda: EventType.REQUEST_WAITING in house.kinds())
-            assert await two.take(house.envelope(), returning=True) is Disposition.ELSEWHERE
-        assert await two.take(house.envelope(), returning=True) is Disposition.TAKEN
-        await house.until(lambda: EventType.AIP_STORED in house.kinds())
-
-    assert 2 == house.events[-1].data.attempt
-
-
 async def test_no_request_is_asked_for_while_there_is_no_room(tmp_path: Path) -> None:
     house = House(tmp_path)
     house.settings = {"admission": PLENTY}
     async with house.open() as ingest:
-        _no_room(ingest, short := [True])
+        no_room(ingest, short := [True])
         asking = asyncio.create_task(ingest.wait_for_slot())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(asking), 0.1)
@@ -281,7 +269,7 @@ async def test_a_request_that_could_never_fit_is_rejected(tmp_path: Path) -> Non
     assert "bytes on the working disk" in result.error.detail
 
 
-def _no_room(ingest: Ingest, short: list[bool]) -> None:
+def no_room(ingest: Ingest, short: list[bool]) -> None:
     """No memory is free for as long as `short` has something."""
     ingest.admission._settings = AdmissionSettings(**{**PLENTY, "reserve_memory_bytes": 1})
     ingest.admission._memory = lambda: 0 if short else 2**40

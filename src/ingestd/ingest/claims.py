@@ -49,32 +49,53 @@ class Claims:
             content_digest=record.content_digest,
             attempt=attempt or record.attempt,
             message=message,
+            asked_at=record.asked_at,
         )
 
     async def agreed(
-        self, record: RequestRecord | None, claim: Claim | None, envelope: RequestEnvelope, origin: str
+        self,
+        record: RequestRecord | None,
+        claim: Claim | None,
+        envelope: RequestEnvelope,
+        origin: str,
+        *,
+        reply_to: str | None,
+        correlation: str | None,
     ) -> RequestRecord | None:
-        """Bring the journal up to what others did with a request that is not in hand here."""
+        """Bring the journal up to what others did with a request that is not in hand here. What is journalled anew is
+        answered to `reply_to`, under `correlation`.
+        """
         if claim is None or (record is not None and record.attempt > claim.attempt):
             return record
         if claim.result is not None:
             if record is not None and record.result is not None and record.attempt == claim.attempt:
                 return record
-            return await self._adopted(record, claim, envelope, origin)
+            if record is None:
+                own = envelope.id == claim.request  # another is told under its own id, and at its own address
+                record = await self._journal.add(
+                    envelope.model_copy(update={"id": claim.request}),
+                    origin=origin,
+                    attempt=claim.attempt,
+                    reply_to=reply_to if own else None,
+                    correlation=correlation if own else None,
+                )
+            return await self._adopted(claim)
         if record is None or record.result is not None:
             await self._forget(record)
-            state = RequestState.ACCEPTED if claim.accepted else RequestState.RECEIVED
-            return await self._journal.add(envelope, origin=origin, attempt=claim.attempt, state=state)
+            return await self._journal.add(
+                envelope,
+                origin=origin,
+                attempt=claim.attempt,
+                state=RequestState.ACCEPTED if claim.accepted else RequestState.RECEIVED,
+                reply_to=reply_to,
+                correlation=correlation,
+                asked_at=claim.asked_at,
+            )
         return record
 
-    async def _adopted(
-        self, record: RequestRecord | None, claim: Claim, envelope: RequestEnvelope, origin: str
-    ) -> RequestRecord:
+    async def _adopted(self, claim: Claim) -> RequestRecord:
         """Another worker came to the result."""
         assert claim.result is not None  # noqa: S101  the caller saw it
-        if record is None:
-            known_as = envelope.model_copy(update={"id": claim.request})
-            record = await self._journal.add(known_as, origin=origin, attempt=claim.attempt)
         if claim.result.data.state in {RequestState.SUCCEEDED, RequestState.SUCCEEDED_WITH_WARNINGS}:
             folder = self._settings.work_dir / str(claim.package)
             if not is_busy(folder):
@@ -94,10 +115,17 @@ class Claims:
             if not is_busy(self._settings.work_dir / str(record.package)):
                 await self._journal.forget(record.package)
             raise
-        found = await self.agreed(record, claim, record.envelope, record.origin)
+        found = await self.agreed(
+            record, claim, record.envelope, record.origin, reply_to=record.reply_to, correlation=record.correlation
+        )
         if found is None or found.result is not None:
             raise HeldError(str(record.package))
         return await self.take(found)
+
+    async def is_cancelled(self, claim: Claim) -> bool:
+        """Whether somebody asked for the end of a request, by what all workers know. Raises `DependencyError`."""
+        found = await self._leases.cancellations(claim.request, str(claim.package)) if self._leases else ()
+        return any(claim.retried_at is None or tombstone.at > claim.retried_at for tombstone in found)
 
     # --- cancellations -----------------------------------------------------------------------------------------------
 

@@ -13,7 +13,9 @@ class Disposition(StrEnum):
     IN_HAND = "in_hand"
     """This service is at work on it."""
     ELSEWHERE = "elsewhere"
-    """Another worker is at work on it, or archival storage does not say: it comes back later."""
+    """Another worker is at work on it, or may have the room that this one lacks, or archival storage does not say: it
+    comes back later.
+    """
     ANSWERED = "answered"
     """A refusal, or a result that it already has, was put into the outbox for it."""
     DONE = "done"

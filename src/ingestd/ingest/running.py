@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Self
@@ -11,7 +12,7 @@ from typing import Any, Self
 import structlog
 
 from ingestd.admission import Admission
-from ingestd.attempt import Attempt, fault
+from ingestd.attempt import Attempt
 from ingestd.batches import Batches
 from ingestd.engine import Engine
 from ingestd.errors import Cancelled, IngestError, ResourceError, SystemFault
@@ -21,10 +22,11 @@ from ingestd.ingest.handles import Observer, Preservation
 from ingestd.job import Services
 from ingestd.journal import RequestRecord, ServiceJournal, Tombstone
 from ingestd.journal.service import EMBEDDED
-from ingestd.leases import Lease, LeaseLostError
+from ingestd.leases import Lease, LeaseLostError, Waiting
 from ingestd.logs import bound
 from ingestd.messages import Event, RequestState
-from ingestd.workfolder import FolderBusy
+from ingestd.waiting import NoRoomError
+from ingestd.workfolder import FolderBusy, fault
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +35,13 @@ AGAIN_SECONDS = 10.0
 """How long after it failed something beside the packages is begun again."""
 LOOK_SECONDS = 1.0
 """How often the journal is asked whether another process has cancelled something that is at work here."""
+
+
+_LET_GO: Mapping[type[Exception], str] = {
+    FolderBusy: "another process is at work on it",
+    LeaseLostError: "another worker has taken it over",
+    NoRoomError: "there is no room for it here",
+}
 
 
 class Running:
@@ -152,7 +161,7 @@ class Running:
                 for tombstone in await self._journal.tombstones():
                     self.stop(tombstone)
 
-    async def _run(self, record: RequestRecord, lease: Lease | None) -> None:  # noqa: PLR0915  one try, told in order
+    async def _run(self, record: RequestRecord, lease: Lease | None) -> None:
         """See one request to its result, whatever happens within."""
         package = record.package
         ended: list[Event] = []
@@ -175,7 +184,14 @@ class Running:
         try:
             record = await self._numbered(record, lease)
             attempt = Attempt(
-                record, self._engine, self._services, advance, glance, admission=self.admission, lease=lease
+                record,
+                self._engine,
+                self._services,
+                advance,
+                glance,
+                admission=self.admission,
+                is_told=functools.partial(self._is_told, record.request),
+                lease=lease,
             )
             self._attempts[package] = attempt
             if (refusal := await self._refusal(record, lease)) is not None:
@@ -184,13 +200,11 @@ class Running:
                 with bound(package=str(package)):
                     await self._attempt(attempt)
             self._records.pop(package, None)
-        except FolderBusy:
+        except (FolderBusy, LeaseLostError, NoRoomError) as error:
             self._records.pop(package, None)
-            log.warning("package is in hand elsewhere", package=str(package))
-        except LeaseLostError:
-            self._records.pop(package, None)
-            await self._journal.forget(package)
-            log.warning("request is in hand elsewhere", package=str(package))
+            if not isinstance(error, FolderBusy):
+                await self._journal.forget(package)
+            log.info("request_let_go", package=str(package), why=_LET_GO[type(error)])
         except Exception as error:
             # One package stops no other. It is not recorded how far it came: it can be taken up as after a crash. Where
             # nothing ran out, its lease is not given back, so that it counts as one whose worker died.
@@ -199,7 +213,7 @@ class Running:
             log.exception("package_stopped", package=str(package), reason=failure.detail, exc_info=died)
         finally:
             if lease is not None and not ended and not died:
-                await lease.release()
+                await lease.release(await self._left(package))
             await self._let_go(package, ended, failure)
 
     async def _recorded(
@@ -232,15 +246,28 @@ class Running:
             return cancelled_by(tombstone)
         return await self.grouping.refusal(record)
 
+    async def _is_told(self, request: str) -> bool:
+        """Whether all events of a request are published."""
+        return not await self._journal.is_to_be_told(request)
+
+    async def _left(self, package: uuid.UUID) -> Waiting | None:
+        """What the next worker is to know of an attempt that only waited for room."""
+        attempt = self._attempts.get(package)
+        return await attempt.left() if attempt is not None else None
+
     async def _numbered(self, record: RequestRecord, lease: Lease | None) -> RequestRecord:
-        """Give the request the number of its attempt: the lease says it, or else that work had begun."""
+        """Give the request the number of its attempt: the lease says it, or else that work had begun; and that of the
+        last event that was told in it.
+        """
+        told = 0
         if lease is not None:
             number = lease.claim.attempt
+            told = lease.claim.waiting.sequence if lease.claim.waiting else 0
         else:
             number = record.attempt + int(record.state in {RequestState.RUNNING, RequestState.STORING})
-        if number == record.attempt:
+        if number == record.attempt and told <= record.sequence:
             return record
-        return await self._journal.begin_attempt(record.package, number)
+        return await self._journal.begin_attempt(record.package, number, told)
 
     async def _mark(self, lease: Lease, state: RequestState, event: Event) -> Event:
         """Tell all workers how a request ended, before anybody else is told; gives the event with its number.

@@ -33,7 +33,7 @@ from ingestd.janitor import Janitor
 from ingestd.job import Services
 from ingestd.journal import OutboxItem, RequestRecord, ServiceJournal
 from ingestd.journal.service import EMBEDDED
-from ingestd.leases import HeldError, Leases
+from ingestd.leases import Claim, HeldError, Leases
 from ingestd.messages import (
     FROM_FAILED,
     Cancel,
@@ -47,6 +47,7 @@ from ingestd.messages import (
     parse_request,
 )
 from ingestd.premis import now
+from ingestd.waiting import NoRoomError, is_due
 from ingestd.workfolder import is_busy
 
 log = structlog.get_logger(__name__)
@@ -228,7 +229,7 @@ class Ingest:
         try:
             async with self._taking:  # two ways in may bring the same request at once
                 return await self._take(asker, origin, attempt)
-        except (HeldError, DependencyError, ResourceError) as error:
+        except (HeldError, NoRoomError, DependencyError, ResourceError) as error:
             log.info("request_elsewhere", request=envelope.id, reason=str(error))
             return Disposition.ELSEWHERE
 
@@ -236,12 +237,19 @@ class Ingest:
         envelope, package = asker.envelope, asker.package
         record = await self._journal.get(package)
         claim = None
-        if package not in self._running:
+        if package in self._running:
+            if record is None:
+                raise HeldError(str(package))  # it is let go of in this moment
+        else:
             claim = await self._claims.look(package)
             if claim is not None and claim.content_digest != envelope.data.content_digest():
                 return await self._answers.refuse(asker, conflict(envelope, claim.request))
             self._claims.must_be_free(claim)
-            record = await self._claims.agreed(record, claim, envelope, origin)
+            if claim is not None and await self._is_left(claim, envelope):
+                raise NoRoomError(str(package))
+            record = await self._claims.agreed(
+                record, claim, envelope, origin, reply_to=asker.reply_to, correlation=asker.correlation_id
+            )
         anew = not asker.had_its_attempt(claim)
         if anew and record is not None and await self._was_refused(record):
             await self._journal.forget(package)
@@ -260,6 +268,18 @@ class Ingest:
         if not asker.returning and await self._journal.result_confirmed(package):
             return await self._answers.say_again(record, asker)
         return Disposition.DONE
+
+    async def _is_left(self, claim: Claim, envelope: RequestEnvelope) -> bool:
+        """Whether a request that was left to other workers for want of room stays so: there is none here yet, and there
+        is nothing to be told of it.
+        """
+        waiting = claim.waiting if claim.released else None
+        if waiting is None or not await self.admission.lacks(str(claim.package)):
+            return False
+        waited = (now() - claim.asked_at).total_seconds() if claim.asked_at else 0
+        late = envelope.data.deadline_seconds is not None and waited >= envelope.data.deadline_seconds
+        due = late or is_due(waiting.told_at, self.settings.admission)
+        return not due and not await self._claims.is_cancelled(claim)
 
     async def _go_on(self, record: RequestRecord, asker: Asker) -> Disposition:
         """Begin with a request that has no result, unless it is in hand."""

@@ -44,8 +44,9 @@ class ServiceJournal:
         correlation: str | None = None,
         attempt: int = 1,
         state: RequestState = RequestState.RECEIVED,
+        asked_at: datetime | None = None,
     ) -> RequestRecord:
-        """Journal a request that is new here."""
+        """Journal a request that is new here; `asked_at` is when some worker took it first."""
         package = envelope.data.package_id()
         async with self._db.transaction(durable=True) as transaction:
             await transaction.execute(
@@ -61,7 +62,7 @@ class ServiceJournal:
                     attempt,
                     reply_to,
                     correlation,
-                    now().isoformat(),
+                    (asked_at or now()).isoformat(),
                 ),
             )
         return await self._there(package)
@@ -96,11 +97,11 @@ class ServiceJournal:
             await _forget_tombstones(transaction, package)
         return await self._there(package)
 
-    async def begin_attempt(self, package: uuid.UUID, attempt: int) -> RequestRecord:
-        """Go on with a request under another number; its events are numbered anew."""
+    async def begin_attempt(self, package: uuid.UUID, attempt: int, told: int = 0) -> RequestRecord:
+        """Go on with a request under another number; its events are numbered anew, after those that others `told`."""
         async with self._db.transaction(durable=True) as transaction:
             await transaction.execute(
-                "UPDATE request SET attempt = ?, sequence = 0 WHERE package = ?", (attempt, str(package))
+                "UPDATE request SET attempt = ?, sequence = ? WHERE package = ?", (attempt, told, str(package))
             )
         return await self._there(package)
 
