@@ -244,9 +244,7 @@ class Ingest:
             claim = await self._claims.look(package)
             if claim is not None and claim.content_digest != envelope.data.content_digest():
                 return await self._answers.refuse(asker, conflict(envelope, claim.request))
-            self._claims.must_be_free(claim)
-            if claim is not None and await self._is_left(claim, envelope):
-                raise NoRoomError(str(package))
+            await self._must_be_to_take(claim, envelope)
             record = await self._claims.agreed(
                 record, claim, envelope, origin, reply_to=asker.reply_to, correlation=asker.correlation_id
             )
@@ -269,17 +267,19 @@ class Ingest:
             return await self._answers.say_again(record, asker)
         return Disposition.DONE
 
-    async def _is_left(self, claim: Claim, envelope: RequestEnvelope) -> bool:
-        """Whether a request that was left to other workers for want of room stays so: there is none here yet, and there
-        is nothing to be told of it.
+    async def _must_be_to_take(self, claim: Claim | None, envelope: RequestEnvelope) -> None:
+        """Raise `HeldError` when another worker has the request; and `NoRoomError` when it was left to other workers
+        for want of room, there is none here yet, and there is nothing to be told of it.
         """
-        waiting = claim.waiting if claim.released else None
-        if waiting is None or not await self.admission.lacks(str(claim.package)):
-            return False
+        self._claims.must_be_free(claim)
+        waiting = claim.waiting if claim is not None and claim.released else None
+        if claim is None or waiting is None or not await self.admission.lacks(str(claim.package)):
+            return
         waited = (now() - claim.asked_at).total_seconds() if claim.asked_at else 0
         late = envelope.data.deadline_seconds is not None and waited >= envelope.data.deadline_seconds
         due = late or is_due(waiting.told_at, self.settings.admission)
-        return not due and not await self._claims.is_cancelled(claim)
+        if not due and not await self._claims.is_cancelled(claim):
+            raise NoRoomError(str(claim.package))
 
     async def _go_on(self, record: RequestRecord, asker: Asker) -> Disposition:
         """Begin with a request that has no result, unless it is in hand."""
