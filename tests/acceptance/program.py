@@ -66,28 +66,33 @@ class Program:
         found = {"PYTHONPATH": str(self.search_path)} if self.search_path else {}
         return kept | found | {f"INGESTD_{name}": str(value) for name, value in set_.items()}
 
-    def __call__(self, *arguments: object, seconds: float = RUN_SECONDS) -> Run:
-        """Run one command to its end."""
-        process = self.start(*arguments)
+    def __call__(self, *arguments: object, seconds: float = RUN_SECONDS, out: Path | None = None) -> Run:
+        """Run one command to its end. What it prints is in the file `out`, if that is given."""
+        process = self.start(*arguments, out=out)
         try:
-            out, err = process.communicate(timeout=seconds)
+            said, err = process.communicate(timeout=seconds)
         except BaseException:
             process.kill()
             process.communicate()
             raise
         return Run(
-            code=process.returncode, out=out.decode(errors="surrogateescape"), err=err.decode(errors="surrogateescape")
+            code=process.returncode,
+            out=(said or b"").decode(errors="surrogateescape"),
+            err=err.decode(errors="surrogateescape"),
         )
 
-    def start(self, *arguments: object, log: Path | None = None) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: object, log: Path | None = None, out: Path | None = None) -> subprocess.Popen[bytes]:
         """Start one command. What runs for long needs a `log` for its standard error: nobody reads its pipe."""
-        with log.open("ab") if log else contextlib.nullcontext(subprocess.PIPE) as errors:
+        with (
+            log.open("ab") if log else contextlib.nullcontext(subprocess.PIPE) as errors,
+            out.open("ab") if out else contextlib.nullcontext(subprocess.PIPE) as printed,
+        ):
             return subprocess.Popen(
                 [*self.command, *(os.fsencode(str(argument)) for argument in arguments)],
                 env=self.environment,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=printed,
                 stderr=errors,
             )
 
@@ -109,7 +114,11 @@ class Program:
             return []  # it is just being made
 
     def requests(self) -> list[Mapping[str, Any]]:
-        return rows(self.data_dir / "service.db", "SELECT * FROM request ORDER BY created_at")
+        """The requests of the data folder; none before its journal is made."""
+        try:
+            return rows(self.data_dir / "service.db", "SELECT * FROM request ORDER BY created_at")
+        except sqlite3.OperationalError:
+            return []
 
 
 def rows(database: Path, query: str) -> list[Mapping[str, Any]]:

@@ -14,6 +14,8 @@ import pytest
 from tests.acceptance.aips import open_aip, stored_below, stored_path
 from tests.acceptance.corpora import SMALL_FILES, many_files, small_transfer
 from tests.acceptance.program import Program, kill_in, running, wait_until
+from tests.acceptance.tracing import killed_at
+from tests.bench import need
 
 FILES = 120
 
@@ -183,6 +185,34 @@ def test_two_ingests_of_one_source_at_once_make_two_aips(ingestd: Program, corpu
     assert (first_code, second.code) == (0, 0), second.err
     assert len(stored_below(output)) == 2
     assert len(ingestd.work_folders) == 2
+
+
+@pytest.mark.tool
+def test_an_ingest_that_is_killed_before_it_prints_its_result_prints_it_when_it_is_run_again(
+    ingestd: Program, tmp_path: Path, output: Path
+) -> None:
+    need("strace")
+    command = ["ingest", small_transfer(tmp_path / "Letters"), "--output", output, "--json"]
+    printed = tmp_path / "printed"
+    with killed_at(ingestd, 1, "write", on=printed):
+        killed = ingestd(*command, out=printed)
+    assert killed.code == -signal.SIGKILL, killed.err
+    assert printed.read_bytes() == b""
+    assert [(1, 1)] == [(request["untold"], request["attempt"]) for request in ingestd.requests()]
+
+    run = ingestd(*command)
+
+    assert run.code == 0, run.err
+    assert "could not say so" in run.err
+    assert run.result["attempt"] == 1
+    assert [request["package"] for request in ingestd.requests()] == [run.result["package_id"]]
+    assert stored_below(output) == [stored_path(run.result)]
+
+    anew = ingestd(*command)
+
+    assert anew.code == 0, anew.err
+    assert "could not say so" not in anew.err
+    assert len(stored_below(output)) == 2
 
 
 # --- failed, mended, gone on with

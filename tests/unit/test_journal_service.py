@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -164,7 +166,38 @@ async def test_unfinished_requests_are_those_without_a_result(journal: ServiceJo
     assert [open_] == [record.package for record in await journal.unfinished()]
     assert [open_] == [record.package for record in await journal.unfinished(origin="amqp")]
     assert await journal.unfinished(origin="embedded") == []
-    assert await journal.unfinished(content_digest="other") == []
+
+
+async def test_without_a_broker_what_has_no_result_that_was_told_is_unanswered(journal: ServiceJournal) -> None:
+    open_, done, refused, told = [
+        await journal.add(envelope(key), origin="embedded") for key in ("open", "done", "refused", "told")
+    ]
+    await journal.add(envelope("of a message"), origin="amqp")
+    for record, state in (
+        (done, RequestState.SUCCEEDED),
+        (refused, RequestState.REJECTED),
+        (told, RequestState.FAILED),
+    ):
+        await journal.advance(record.package, state, DONE, publish=False)
+    await journal.told(told.package)
+
+    found = await journal.unanswered(open_.content_digest)
+    assert [(open_.package, False), (done.package, True)] == [(one.package, one.untold) for one in found]
+    assert await journal.unanswered("other") == []
+
+
+async def test_what_ended_before_there_was_such_a_mark_was_told(tmp_path: Path) -> None:
+    path = tmp_path / "service.db"
+    journal = await ServiceJournal.open(path)
+    record = await journal.add(envelope(), origin="embedded")
+    await journal.advance(record.package, RequestState.SUCCEEDED, DONE, publish=False)
+    await journal.close()
+    with contextlib.closing(sqlite3.connect(path)) as older:
+        older.execute("ALTER TABLE request DROP COLUMN untold")
+    journal = await ServiceJournal.open(path)
+
+    assert await journal.unanswered(record.content_digest) == []
+    await journal.close()
 
 
 async def test_a_failed_request_that_is_taken_up_has_no_result_any_more(journal: ServiceJournal) -> None:

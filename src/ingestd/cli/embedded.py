@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import getpass
+import os
 import signal
 import socket
 import sys
@@ -17,7 +18,7 @@ from ingestd.cli.main import FAILED, INTERRUPTED, OK, REFUSED
 from ingestd.cli.progress import Progress
 from ingestd.cli.report import print_result
 from ingestd.config import Settings
-from ingestd.errors import Code, RequestError, Violation
+from ingestd.errors import Code, RequestError, ResourceError, Violation
 from ingestd.ingest import Preservation
 from ingestd.messages import EventData, Outcome, stored_aip
 from ingestd.oais import TransferType
@@ -119,16 +120,37 @@ async def see_through(preservation: Preservation, *, as_json: bool) -> int:
     assert current is not None  # noqa: S101  we run in one
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, current.cancel)
+    printed: EventData | None = None
     try:
         with Progress(sys.stderr) as progress:
+            if preservation.remark:
+                progress.remark(preservation.remark)
             async for event in preservation:
                 progress.show(event)
-        data = await preservation
+                if event.kind.terminal:  # within the loop: it has been told once it is printed, and not before
+                    _print(event.data, as_json=as_json)
+                    printed = event.data
+        return exit_code(await preservation)
     except asyncio.CancelledError:
+        if printed is not None:
+            return exit_code(printed)
         print(f"interrupted; run the same command again, or: ingestd resume {preservation.package}", file=sys.stderr)
         return INTERRUPTED
-    print_result(data, as_json=as_json)
-    return exit_code(data)
+
+
+def _print(data: EventData, *, as_json: bool) -> None:
+    try:
+        print_result(data, as_json=as_json)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        with Path(os.devnull).open("wb") as nowhere:  # or what is still to be written fails once more at the very end
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        raise ResourceError(
+            f"the result could not be written to standard output: {error.strerror or error}",
+            remediation="Make room for it; the same command prints it again, and does nothing else.",
+        ) from error
 
 
 def exit_code(data: EventData) -> int:

@@ -29,8 +29,13 @@ class Progress:
     ) -> None:
         self._clear()
 
+    def remark(self, text: str) -> None:
+        self._line(text)
+
     def show(self, event: Event) -> None:
         link = event.data.link
+        if event.kind.terminal:
+            self._clear()
         if event.kind is EventType.REQUEST_WAITING:
             self._line(f"waiting{_why(event)}")
         if link is None:

@@ -26,7 +26,8 @@ from ingestd.workflow import Workflow
 from ingestd.workfolder import FolderBusy, empty, hold_folder
 
 log = structlog.get_logger(__name__)
-_AGAIN = {RequestState.FAILED, RequestState.CANCELLED, RequestState.OUTCOME_UNKNOWN}
+RETRIED = {RequestState.FAILED, RequestState.CANCELLED, RequestState.OUTCOME_UNKNOWN}
+"""States from which a request can be retried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +95,9 @@ class Commands:
         record = await self._known(command.request, command.tenant)
         if record is None:
             raise unknown(command.request, self._settings)
-        if record.state in _AGAIN:
+        if record.state in RETRIED:
             await self._running.settled(record.package)
-        if record.package in self._running or (record.finished_at is not None and record.state not in _AGAIN):
+        if record.package in self._running or (record.finished_at is not None and record.state not in RETRIED):
             state = record.state.value if record.finished_at else "at work"
             raise RequestError(
                 f"request {record.request} (package {record.package}) is {state}: there is nothing to attempt again",

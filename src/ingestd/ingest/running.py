@@ -71,6 +71,8 @@ class Running:
         self._attempts: dict[uuid.UUID, Attempt] = {}
         self._records: dict[uuid.UUID, RequestRecord] = {}
         self._listeners: dict[uuid.UUID, list[Preservation]] = {}
+        self._to_tell: set[uuid.UUID] = set()
+        """Packages whose results were given to handles of this process, and that nobody has taken from those yet."""
         self._slot_freed = asyncio.Condition()
         self.grouping = Grouping(journal, batches)
 
@@ -88,6 +90,7 @@ class Running:
         for listeners in self._listeners.values():
             for listener in listeners:
                 listener.stop()
+        self._to_tell.clear()  # the journal is closed after this
 
     async def halt(self) -> None:
         """Stop the packages in hand where they are: each can be taken up later at the link that it was in."""
@@ -114,15 +117,33 @@ class Running:
         async with self._slot_freed:
             await self._slot_freed.wait_for(self.has_slot)
 
-    def start(self, record: RequestRecord) -> Preservation:
-        """Launch, and give who asked a handle on it."""
-        self.launch(record)
-        return self.listen(record.package)
+    def has(self, package: uuid.UUID) -> bool:
+        """Whether a package is at work here, or its result is still to be taken from its handle."""
+        return package in self._tasks or package in self._to_tell
 
-    def listen(self, package: uuid.UUID) -> Preservation:
-        handle = Preservation(package)
+    def start(self, record: RequestRecord, remark: str = "") -> Preservation:
+        """Launch what has no result, and give who asked a handle on it."""
+        if record.result is None:
+            self.launch(record)
+            return self.listen(record.package, remark)
+        handle = Preservation(record.package, self._told, remark)
+        self._to_tell.add(record.package)
+        handle.tell(record.result)
+        return handle
+
+    def listen(self, package: uuid.UUID, remark: str = "") -> Preservation:
+        handle = Preservation(package, self._told, remark)
         self._listeners.setdefault(package, []).append(handle)
         return handle
+
+    async def _told(self, package: uuid.UUID) -> None:
+        """Somebody has taken the result from a handle. Where that cannot be recorded, it is told once more."""
+        if package in self._to_tell:
+            try:
+                await self._journal.told(package)
+            except IngestError as error:
+                log.warning("telling_not_recorded", package=str(package), reason=error.detail)
+            self._to_tell.discard(package)
 
     def launch(self, record: RequestRecord, lease: Lease | None = None) -> None:
         """Begin with a request, or go on with it, as soon as there is a slot."""
@@ -325,7 +346,10 @@ class Running:
     async def _let_go(self, package: uuid.UUID, ended: Sequence[Event], failure: IngestError | None) -> None:
         self._tasks.pop(package, None)
         self._attempts.pop(package, None)
-        for handle in self._listeners.pop(package, []):
+        handles = self._listeners.pop(package, [])
+        if handles and ended:
+            self._to_tell.add(package)
+        for handle in handles:
             for event in ended:
                 handle.tell(event)
             handle.stop(failure)

@@ -25,8 +25,9 @@ from ingestd.errors import DependencyError, IngestError, ResourceError
 from ingestd.ingest.answers import Answers, Asker, conflict
 from ingestd.ingest.audits import keep_auditing
 from ingestd.ingest.claims import Claims
-from ingestd.ingest.commands import Commands, unknown
+from ingestd.ingest.commands import RETRIED, Commands, unknown
 from ingestd.ingest.dispositions import Disposition
+from ingestd.ingest.earlier import Earlier, earlier
 from ingestd.ingest.handles import Observer, Preservation
 from ingestd.ingest.running import Running
 from ingestd.janitor import Janitor
@@ -126,8 +127,9 @@ class Ingest:
         """Begin to preserve `source` (a path or URL). `more` are other fields of a preservation request; `credentials`
         names what the settings have of an account at an object store.
 
-        An unfinished ingest of the same source with the same options, whose process died, is taken up where it was,
-        unless `again`. Raises `RequestError` when the request is not valid.
+        Unless `again`, an ingest of the same source with the same options whose process died is taken up where it was,
+        or its result is given if nobody was told it; the `remark` of what is returned says so. An `idempotency_key` is
+        answered with the same AIP always. Raises `RequestError` when the request is not valid.
         """
         where = {"location": _location(source), "checksum": checksum, "credentials": credentials}
         data = {"source": where, "processing": dict(processing or {}), **more}
@@ -138,34 +140,35 @@ class Ingest:
         async with self._taking:
             if envelope.data.idempotency_key is not None:
                 return await self._preserve_once(envelope)
-            record = None if again else await self._interrupted(envelope)
+            found = Earlier()
+            if not again:
+                found = await earlier(envelope.data, self.settings, self._journal, self._running)
+            record = found.record
             if record is None:
                 unique = envelope.data.model_copy(update={"idempotency_key": str(uuid.uuid4())})
                 envelope = envelope.model_copy(update={"data": unique})
                 record = await self._journal.add(envelope, origin=EMBEDDED)
-            return self._running.start(record)
+            return self._running.start(record, found.remark)
 
     async def _preserve_once(self, envelope: RequestEnvelope) -> Preservation:
         """A request with an idempotency key: what has its result already is told again, not done again."""
         record = await self._journal.get(envelope.data.package_id())
         if record is None:
-            return self._running.start(await self._journal.add(envelope, origin=EMBEDDED))
+            record = await self._journal.add(envelope, origin=EMBEDDED)
         if record.content_digest != envelope.data.content_digest():
             raise conflict(envelope, record.request)
         if record.package in self._running:
             return self._running.listen(record.package)
-        if record.result is None:
-            return self._running.start(record)
-        done = Preservation(record.package)
-        done.tell(record.result)
-        return done
+        return self._running.start(record)
 
     async def resume(self, package: uuid.UUID) -> Preservation:
-        """Go on with a package that failed, at the link that failed, or that was interrupted."""
+        """Go on with a package that failed, at the link that failed, or that was interrupted. Of one that is stored
+        and that nobody was told of, give the result.
+        """
         record = await self._journal.get(package)
         if record is None:
             raise unknown(str(package), self.settings)
-        if record.finished_at is None:
+        if record.finished_at is None or (record.untold and record.state not in RETRIED):
             return self._running.start(record)
         return await self.retry(str(package))
 
@@ -194,14 +197,6 @@ class Ingest:
     async def requests(self) -> Sequence[RequestRecord]:
         """The requests without a result."""
         return await self._journal.unfinished()
-
-    async def _interrupted(self, envelope: RequestEnvelope) -> RequestRecord | None:
-        """An embedded ingest of the same content that has no result, and that no other process is at work on."""
-        found = await self._journal.unfinished(origin=EMBEDDED, content_digest=envelope.data.content_digest())
-        for record in found:
-            if record.package not in self._running and not self.is_busy(record.package):
-                return record
-        return None
 
     # --- for transports ----------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from ingestd.messages import Event, RequestEnvelope, RequestState
 
 REQUEST_COLUMNS = (
     "package, request, origin, content_digest, envelope, state, attempt, sequence, reply_to, correlation,"
-    " created_at, started_at, finished_at, result, reopened_at"
+    " created_at, started_at, finished_at, result, reopened_at, untold"
 )
 
 
@@ -35,6 +35,8 @@ class RequestRecord:
     result: Event | None
     reopened_at: datetime | None = None
     """When its present attempt was asked for, if that is a retry."""
+    untold: bool = False
+    """Whether it ended in a process that died, as far as is known, before who asked there was told."""
 
     @property
     def asked_at(self) -> datetime:
@@ -70,7 +72,7 @@ class OutboxItem:
 def request_of(row: Row) -> RequestRecord:
     """Read a row of `REQUEST_COLUMNS`."""
     (package, request, origin, digest, envelope, state, attempt, sequence, reply_to, correlation) = row[:10]
-    created, started, finished, result, reopened = row[10:]
+    created, started, finished, result, reopened, untold = row[10:]
     return RequestRecord(
         package=uuid.UUID(package),
         request=request,
@@ -87,4 +89,5 @@ def request_of(row: Row) -> RequestRecord:
         finished_at=datetime.fromisoformat(finished) if finished else None,
         result=Event.model_validate_json(result) if result else None,
         reopened_at=datetime.fromisoformat(reopened) if reopened else None,
+        untold=bool(untold),
     )

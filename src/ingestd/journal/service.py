@@ -16,7 +16,7 @@ from ingestd.messages import Event, RequestEnvelope, RequestState
 from ingestd.premis import now
 
 EMBEDDED = "embedded"
-_ADDED_LATER = {"request": {"reopened_at": "TEXT"}, "tombstone": {"at": "TEXT"}}
+_ADDED_LATER = {"request": {"reopened_at": "TEXT", "untold": "INTEGER NOT NULL DEFAULT 0"}, "tombstone": {"at": "TEXT"}}
 """Columns that journals of earlier versions do not have."""
 
 
@@ -84,7 +84,7 @@ class ServiceJournal:
             await transaction.execute(
                 "UPDATE request SET attempt = ?, sequence = 0, state = CASE state WHEN ? THEN ? ELSE ? END,"
                 " result = NULL, started_at = NULL,"
-                " finished_at = NULL, reopened_at = ? WHERE package = ?",
+                " finished_at = NULL, untold = 0, reopened_at = ? WHERE package = ?",
                 (
                     attempt,
                     RequestState.REJECTED,
@@ -131,15 +131,25 @@ class ServiceJournal:
         row = await self._db.row(f"SELECT {REQUEST_COLUMNS} FROM request WHERE package = ?", (str(package),))  # noqa: S608  constant
         return request_of(row) if row else None
 
-    async def unfinished(self, origin: str | None = None, content_digest: str | None = None) -> Sequence[RequestRecord]:
+    async def unfinished(self, origin: str | None = None) -> Sequence[RequestRecord]:
         """Requests without a terminal state, the oldest first."""
-        sql = f"SELECT {REQUEST_COLUMNS} FROM request WHERE finished_at IS NULL"  # noqa: S608  constant
-        parameters = []
-        for column, value in (("origin", origin), ("content_digest", content_digest)):
-            if value is not None:
-                sql += f" AND {column} = ?"
-                parameters.append(value)
-        return [request_of(row) for row in await self._db.rows(f"{sql} ORDER BY created_at", parameters)]
+        sql = f"SELECT {REQUEST_COLUMNS} FROM request WHERE finished_at IS NULL AND origin = coalesce(?, origin)"  # noqa: S608  constant
+        return [request_of(row) for row in await self._db.rows(f"{sql} ORDER BY created_at", (origin,))]
+
+    async def unanswered(self, content_digest: str) -> Sequence[RequestRecord]:
+        """What was asked for without a broker, and has no result that anybody was told: unfinished, or untold. The
+        oldest first.
+        """
+        sql = (
+            f"SELECT {REQUEST_COLUMNS} FROM request WHERE content_digest = ? AND origin = ?"  # noqa: S608  constant
+            " AND (finished_at IS NULL OR untold) ORDER BY created_at"
+        )
+        return [request_of(row) for row in await self._db.rows(sql, (content_digest, EMBEDDED))]
+
+    async def told(self, package: uuid.UUID) -> None:
+        """Who asked for this without a broker has its result. A power cut may take that back: it is told once more."""
+        async with self._db.transaction() as transaction:
+            await transaction.execute("UPDATE request SET untold = 0 WHERE package = ?", (str(package),))
 
     async def ended_as(self, state: RequestState) -> Sequence[RequestRecord]:
         """Requests that ended in this state, the oldest first."""
@@ -163,8 +173,9 @@ class ServiceJournal:
         """Change a request's state and write the event that says so, in one transaction.
 
         The event's `sequence` is set here, unless it has one; the complete event is returned. A terminal state keeps it
-        as the request's result and is waited for on disk. `publish` puts it in the outbox. `rules` are the package's
-        counts over all its attempts: what is new of them is added to the service's.
+        as the request's result and is waited for on disk. `publish` puts it in the outbox; without, it is untold until
+        `told`, but for a refusal: nothing was done, and whoever asks again is better looked at anew. `rules` are the
+        package's counts over all its attempts: what is new of them is added to the service's.
         """
         async with self._db.transaction(durable=state.terminal) as transaction:
             sequence = event.data.sequence or await _next_sequence(transaction, package)
@@ -174,7 +185,8 @@ class ServiceJournal:
                 await self._to_outbox(transaction, package, event)
                 if state.terminal:
                     await self._answer_all(transaction, package, event)
-            await _set_state(transaction, package, state, event)
+            untold = not publish and state is not RequestState.REJECTED
+            await _set_state(transaction, package, state, event, untold=untold)
             if state.terminal and publish:
                 await transaction.execute(
                     "INSERT OR IGNORE INTO uncounted SELECT package FROM request"
@@ -371,7 +383,9 @@ async def _addressed(
     return (row[0], correlation or row[1]) if row else (None, correlation)
 
 
-async def _set_state(transaction: Transaction, package: uuid.UUID, state: RequestState, event: Event) -> None:
+async def _set_state(
+    transaction: Transaction, package: uuid.UUID, state: RequestState, event: Event, *, untold: bool = False
+) -> None:
     stamp = now().isoformat()
     await transaction.execute("UPDATE request SET state = ? WHERE package = ?", (state, str(package)))
     if state is RequestState.RUNNING:
@@ -380,8 +394,8 @@ async def _set_state(transaction: Transaction, package: uuid.UUID, state: Reques
         )
     if state.terminal:
         await transaction.execute(
-            "UPDATE request SET finished_at = ?, result = ? WHERE package = ?",
-            (stamp, event.model_dump_json(), str(package)),
+            "UPDATE request SET finished_at = ?, result = ?, untold = ? WHERE package = ?",
+            (stamp, event.model_dump_json(), int(untold), str(package)),
         )
         await _forget_tombstones(transaction, package)
 

@@ -14,6 +14,7 @@ CREATE TABLE IF NOT EXISTS request (
     started_at     TEXT,
     finished_at    TEXT,
     result         TEXT,              -- the terminal event, as JSON
+    untold         INTEGER NOT NULL DEFAULT 0, -- whether it ended, and who asked without a broker was not told yet
     reopened_at    TEXT               -- when the present attempt was asked for, if it is a retry
 );
 CREATE INDEX IF NOT EXISTS request_state ON request (state);

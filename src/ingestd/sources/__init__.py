@@ -8,8 +8,21 @@ The process that unpacks an archive is a module of this package, so settings and
 
 from __future__ import annotations
 
+from ingestd.sources.changes import written_since
 from ingestd.sources.locations import check, source_of
 from ingestd.sources.receiving import receive
 from ingestd.sources.records import Checked, Checksum, Kind, Note, NoteCode, Received, Source
 
-__all__ = ["Checked", "Checksum", "Kind", "Note", "NoteCode", "Received", "Source", "check", "receive", "source_of"]
+__all__ = [
+    "Checked",
+    "Checksum",
+    "Kind",
+    "Note",
+    "NoteCode",
+    "Received",
+    "Source",
+    "check",
+    "receive",
+    "source_of",
+    "written_since",
+]
