@@ -12,6 +12,8 @@ or, with its events::
         async for event in preservation:
             print(event.type, event.data.link)
         result = await preservation
+
+What was asked for before, by a process that died, is gone on with; what it came to and could not give is given now.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def _embedded(commands: Any) -> None:
 SOURCE is a folder, a file, an archive (zip, tar, tar.gz/bz2/xz/zst, 7z, rar) or a bag, as a path or file:// URL; an
 http(s):// URL of a file or archive; or an s3://, az:// or gs:// URL of an object, or of a prefix that ends with `/`.
 The AIP goes to the default storage location, or below --output.
-An ingest that was interrupted goes on when the same command is run again.
+An ingest that was interrupted goes on when the same command is run again; one that could not print its result does.
 
   ingestd ingest photographs/ --name "Photographs 1931" --output /srv/aips
   ingestd ingest letters.zip --set aip_compression_algorithm=tar_zstd --set normalize=false""",
