@@ -75,6 +75,14 @@ def test_a_pattern_says_the_outcome_and_what_goes_into_the_note() -> None:
     assert read_off(reading, run("ok\nwhy: nothing\n")).note == ""
 
 
+def test_the_worst_of_several_outcomes_holds_and_a_note_in_xml_is_what_it_spells() -> None:
+    reading = Reading(pass_pattern='ok="true"', fail_pattern='ok="false"', note_pattern="<why>([^<]*)</why>")
+
+    found = read_off(reading, run('<a><b ok="true"/><b ok="false"><why>not &lt;so&gt;</why></b></a>'))
+
+    assert (EventOutcome.FAIL, "not <so>") == (found.outcome, found.note)
+
+
 def test_a_program_that_crashed_has_no_outcome() -> None:
     reading = Reading(pass_pattern="^ok$", fail_pattern="^bad$")
 

@@ -15,7 +15,8 @@ from ingestd.premis import Program
 from tests.bench import Bench, open_bench
 
 PROGRAM = """#!/bin/sh
-[ "$1" = -V ] && echo "bulk_extractor 2.0.3" && exit
+# As the user manuals of 1.x and 2.x have it: -V (1.x ends with 1 then), -M depth, -j threads, -o a folder that is not there yet.
+[ "$1" = -V ] && echo "bulk_extractor 2.0.3" && exit 1
 [ "$1 $2 $3 $4 $5" = "-M 250 -j 1 -o" ] || exit 64
 [ -e "$6" ] && echo "$6 exists" >&2 && exit 65
 mkdir "$6" "$6/jpeg_carved" || exit 66

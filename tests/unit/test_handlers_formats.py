@@ -21,16 +21,9 @@ from ingestd.oais import Facts
 from ingestd.premis import EventOutcome, Program, now
 from tests import fpr_samples as samples
 from tests.bench import Bench, need, open_bench
+from tests.stand_ins import FITS
 
 BMP, DISK, TEXT = "fmt/116", "fmt/1087", "x-fmt/111"
-FITS = """#!/bin/sh
-[ "$1" = -v ] && echo 1.6.0 && exit
-case "$2" in
-  *broken*) echo 'no tool could open it' >&2; exit 1 ;;
-  *prose*) echo 'It is a picture.' ;;
-  *) echo "<fits xmlns='http://hul.harvard.edu/ois/xml/ns/fits/fits_output'><filepath>$2</filepath></fits>" ;;
-esac
-"""
 JHOVE = """#!{python}
 import pathlib, sys
 if "-v" in sys.argv:
@@ -175,13 +168,15 @@ async def test_a_disk_image_is_described_by_fiwalk_without_a_path_of_this_server
 
 async def test_a_tool_that_a_site_asks_for_by_rule_is_run_and_counted(bench: Bench) -> None:
     bench.pool.pretend("fits.sh", FITS)
-    good, broken, prose = (bench.put(name, BMP) for name in ("a b.bmp", "broken.bmp", "prose.bmp"))
+    odd = 'a b$(touch x)`touch y`\\" $z.bmp'
+    good, broken, prose = (bench.put(name, BMP) for name in (odd, "broken.bmp", "prose.bmp"))
 
     facts = await characterized(bench)
 
     (described,) = facts.extensions
     assert (good.id, "FITS") == (described.file, described.tool)
-    assert "<filepath>objects/a b.bmp</filepath>" in described.xml
+    assert described.xml.startswith("<fits ")
+    assert f"<filepath>objects/{odd}</filepath>" in described.xml
     assert [("tool.characterization_failed", broken.path), ("tool.characterization_failed", prose.path)] == told(facts)
     assert "no tool could open it" in facts.warnings[0].detail
     assert [True, False, False] == [use.ok for use in facts.rules]

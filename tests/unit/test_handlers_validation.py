@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from ingestd.errors import Code
 from ingestd.fpr.layers import request_layer
 from ingestd.fpr.registry import Registry
 from ingestd.handlers.validation import validate_file
@@ -20,6 +21,7 @@ from ingestd.premis import Event, EventOutcome, EventType
 from ingestd.tools.pool import Pool
 from tests import fpr_samples as samples
 from tests.bench import Bench, need, open_bench
+from tests.stand_ins import VERAPDF
 
 TIFF, PDF, JPEG, GIF, XML, FLAC, PNG = "fmt/353", "fmt/17", "fmt/43", "fmt/4", "fmt/101", "fmt/279", "fmt/11"
 PROGRAM = """#!{python}
@@ -318,23 +320,27 @@ async def test_the_real_jhove_tells_sound_files_from_damaged_ones_in_one_run(ben
     assert bench.pool.spawned - before == 2  # its version, and one run
 
 
-VERAPDF = """#!/bin/sh
-[ "$1" = --version ] && echo "veraPDF 1.26.5" && exit
-case "$3" in *bad*) echo "FAIL $3 2b"; exit 1 ;; *) echo "PASS $3 2b" ;; esac
-"""
-
-
 async def test_verapdf_checks_pdf_a_where_a_site_asks_for_it_by_rule(registry: Registry, tmp_path: Path) -> None:
     asked = request_layer({"rule": [{"purpose": "validation", "format": "fmt/477", "command": "verapdf"}]})
     async with open_bench(tmp_path, registry.over(asked)) as bench:
         bench.pool.missing = frozenset({"jhove", "qpdf"})
         bench.pool.pretend("verapdf", VERAPDF)
-        bench.put("good.pdf", "fmt/477", make=samples.pdf)
-        bench.put("bad.pdf", "fmt/477", make=samples.pdf)
+        for name in ("good.pdf", "PAPER", "bad.pdf", "half.pdf", "cut.pdf", "locked.pdf", "odd.pdf"):
+            bench.put(name, "fmt/477", make=samples.pdf)
 
         outcome = await validated(bench)
 
-    events = [event for event in outcome.facts.events if 'program="veraPDF"; version="1.26.5"' in event.detail]
-    assert [EventOutcome.PASS, EventOutcome.FAIL] == [event.outcome for event in events]
-    assert str(tmp_path) not in "".join(event.note for event in events)
-    assert [True, True] == [use.ok for use in outcome.facts.rules if use.command == "verapdf"]
+    free = "No object shall be <free> and used"
+    told = [(e.outcome, e.note) for e in outcome.facts.events if 'program="veraPDF"; version="1.26.5"' in e.detail]
+    assert told == [
+        (EventOutcome.PASS, ""),
+        (EventOutcome.PASS, ""),
+        (EventOutcome.FAIL, free),
+        (EventOutcome.FAIL, free),
+        (EventOutcome.FAIL, "Exception: can not locate xref table"),
+        (EventOutcome.FAIL, "Exception: The PDF stream appears to be encrypted."),
+    ]
+    (odd,) = [warning for warning in outcome.facts.warnings if warning.path.endswith("odd.pdf")]
+    assert Code.TOOL_BAD_OUTPUT == odd.code
+    assert str(tmp_path) not in odd.detail
+    assert [True] * 6 + [False] == [use.ok for use in outcome.facts.rules if use.command == "verapdf"]

@@ -23,7 +23,7 @@ from ingestd.fpr.records import Rule, Tool
 from ingestd.fpr.registry import Registry
 from ingestd.schemas import documents
 from ingestd.tools import Toolbox, ToolInfo
-from ingestd.tools.inventory import confinement
+from ingestd.tools.inventory import OWN_RELEASES, confinement
 from ingestd.tools.pool import Pool
 
 
@@ -63,7 +63,7 @@ async def _told(commands: Commands, tool: Tool, counts: Counter[str]) -> ToolInf
     return ToolInfo(
         name=tool.name,
         purpose=f"Called by rules: {purpose}.",
-        package=tool.debian or tool.pypi,
+        package=tool.debian or tool.pypi or OWN_RELEASES,
         needed_for="those rules",
         version=await commands.version(tool) if there else "",
         found=there,

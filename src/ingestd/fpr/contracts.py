@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import html
 import json
 import re
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ _MOST_BYTES = 1024 * 1024
 _MOST_NOTES = 20
 _NOT_RUN = 126
 """Exit codes from here on are those of a shell, or of `env`, whose program cannot be run or was killed."""
-_IN_ORDER = (EventOutcome.PASS, EventOutcome.PARTIAL_PASS, EventOutcome.FAIL)
-_OUTCOMES: dict[str, EventOutcome] = {outcome.value: outcome for outcome in _IN_ORDER}
+_WORST_FIRST = (EventOutcome.FAIL, EventOutcome.PARTIAL_PASS, EventOutcome.PASS)
+_OUTCOMES: dict[str, EventOutcome] = {outcome.value: outcome for outcome in _WORST_FIRST}
 
 
 class ContractError(ValueError):
@@ -63,9 +64,9 @@ def read_off(reading: Reading, run: Run) -> Finding:
 
 
 def _outcome(reading: Reading, code: int, said: str) -> EventOutcome:
-    patterns = (reading.pass_pattern, reading.partial_pattern, reading.fail_pattern)
+    patterns = (reading.fail_pattern, reading.partial_pattern, reading.pass_pattern)
     if any(patterns):
-        for pattern, outcome in zip(patterns, _IN_ORDER, strict=True):
+        for pattern, outcome in zip(patterns, _WORST_FIRST, strict=True):
             if pattern and re.search(pattern, said, re.MULTILINE):
                 return outcome
         raise ContractError(f"exit code {code}, and no outcome in what was printed")
@@ -79,6 +80,8 @@ def _outcome(reading: Reading, code: int, said: str) -> EventOutcome:
 def _note(reading: Reading, said: str) -> str:
     if reading.note_pattern:
         lines = [match[1].strip() for match in re.finditer(reading.note_pattern, said, re.MULTILINE)]
+        if said.lstrip().startswith("<"):
+            lines = [html.unescape(line) for line in lines]
     else:
         lines = [line.strip() for line in said.splitlines()]
     kept = list(dict.fromkeys(line for line in lines if line))

@@ -265,7 +265,7 @@ def _reader(script_type: ScriptType, script: str, reading: Reading) -> str:
     return _READER.format(
         argv=_spelled(argv),
         shell=script_type is ScriptType.BASH_SCRIPT,
-        patterns=_spelled([reading.pass_pattern, reading.partial_pattern, reading.fail_pattern]),
+        patterns=_spelled([reading.fail_pattern, reading.partial_pattern, reading.pass_pattern]),
         codes=_spelled([list(reading.pass_codes), list(reading.partial_codes)]),
         note=_spelled(reading.note_pattern or r"^(.*\S.*)$"),
     )
@@ -276,7 +276,8 @@ def _spelled(value: object) -> str:
     return repr(value)
 
 
-_READER = """import json
+_READER = """import html
+import json
 import re
 import subprocess
 import sys
@@ -294,7 +295,7 @@ else:
     argv = [re.sub("%(inputFile|fileFullName)%", lambda match: path, part) for part in ARGV]
 done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 said = done.stdout.decode("utf-8", "replace")
-outcomes = ["pass", "partial pass", "fail"]
+outcomes = ["fail", "partial pass", "pass"]
 if any(PATTERNS):
     found = [name for name, pattern in zip(outcomes, PATTERNS) if pattern and re.search(pattern, said, re.MULTILINE)]
     if not found:
@@ -305,6 +306,8 @@ elif done.returncode in PASS_CODES:
 else:
     outcome = "partial pass" if done.returncode in PARTIAL_CODES else "fail"
 notes = [] if outcome == "pass" else [match.group(1).strip() for match in re.finditer(NOTE, said, re.MULTILINE)]
+if "<?xml" in said:
+    notes = [html.unescape(note) for note in notes]
 print(json.dumps({{
     "eventOutcomeInformation": outcome,
     "eventOutcomeDetailNote": "; ".join(notes[:20]),

@@ -220,9 +220,10 @@ class Tool(Record):
 class Reading(BaseModel):
     """How the outcome of a validation is read off a program that was not written to print one.
 
-    An exit code or a pattern (a regular expression, searched in what was printed) that says `pass` is looked for first,
-    then one that says `partial pass`, then one that says `fail`. Where there are patterns, a run that none of them is
-    found in has no outcome: the program did not get as far.
+    A pattern (a regular expression, searched in what was printed) that says `fail` is looked for first, then one that
+    says `partial pass`, then one that says `pass`: of several outcomes in one print the worst holds. Where there are
+    patterns, a run that none of them is found in has no outcome: the program did not get as far. Where there are none,
+    the exit code says it, and what is no code of a pass or a partial pass is a fail.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -235,7 +236,8 @@ class Reading(BaseModel):
     partial_pattern: str = ""
     fail_pattern: str = ""
     note_pattern: str = ""
-    """What in the print goes into the note, group 1 of each match; everything but empty lines, if this is empty."""
+    """What in the print goes into the note, group 1 of each match, in XML as what it spells; everything but empty
+    lines, if this is empty."""
 
     @model_validator(mode="after")
     def _compiles(self) -> Self:

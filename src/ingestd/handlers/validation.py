@@ -7,7 +7,6 @@ a warning, and no event.
 from __future__ import annotations
 
 import asyncio
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -196,7 +195,6 @@ def _read(work: _Work, check: _Check, run: Run, report: bytes) -> _Answer:
         finding = read_off(work.command.outcome, alone)
     except ContractError as error:
         return _Answer(check=check, work=work, code=Code.TOOL_BAD_OUTPUT, problem=str(error))
-    finding = replace(finding, note=html.unescape(finding.note))
     return _Answer(check=check, work=work, finding=finding, detail=work.program.words())
 
 

@@ -17,6 +17,8 @@ from ingestd.tools.confine import landlock_abi
 from ingestd.tools.pool import Pool
 
 CORE = "core"
+OWN_RELEASES = "its own releases"
+"""The package of a program that neither Debian nor PyPI has."""
 
 _NUMBER = re.compile(r"(?<![\d.])\d+(?:\.\d+)+")
 
@@ -69,7 +71,7 @@ PROGRAMS = (
     _p("clamscan", "clamscan --version", "Looks for malware where no clamd runs.", "clamav", "scan_for_viruses"),
     _p("Graphviz", "dot -V", "Draws the workflow.", "graphviz", "ingestd workflow graph"),
     _p(
-        "bulk_extractor", "bulk_extractor -V", "Looks for personal data in files.", "its own releases",
+        "bulk_extractor", "bulk_extractor -V", "Looks for personal data in files.", OWN_RELEASES,
         "examine_contents",
     ),
     _p("ffprobe", "ffprobe -version", "Reads technical metadata of sound and film.", "ffmpeg", "characterization"),
@@ -84,14 +86,13 @@ LIBRARIES = (
     ("bagit", "Checks bags.", CORE),
     ("aio-pika", "Talks to RabbitMQ.", "ingestd serve"),
     ("aiosqlite", "Keeps the journals.", CORE),
-    ("obstore", "Reads and writes object stores.", "sources and locations in object stores: ingestd[cloud]"),
     ("asyncssh", "Stores AIPs on SFTP servers.", "locations on SFTP servers: ingestd[sftp]"),
     ("pydantic", "Checks requests and settings.", CORE),
     ("structlog", "Writes the log.", CORE),
     ("Unidecode", "Makes file names safe.", CORE),
     ("aiofiles", "Reads and writes small files.", CORE),
     ("prometheus-client", "Shows metrics.", "ingestd serve"),
-    ("obstore", "Reads and writes S3, Azure and Google Cloud Storage.", "s3://, az:// and gs://"),
+    ("obstore", "Reads and writes S3, Azure and Google Cloud Storage.", "s3://, az:// and gs://: ingestd[cloud]"),
 )
 
 
