@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ingestd.errors import Code, ContentError
+from ingestd.handlers.access import normalize_for_access
 from ingestd.handlers.maildirs import UNREAD, extract_mail_attachments, normalize_maildirs
 from ingestd.handlers.names import change_object_names
 from ingestd.handlers.normalization import normalize
@@ -198,6 +199,23 @@ async def test_with_access_copies_the_dip_gets_an_mbox_too(tmp_path: Path) -> No
         assert mbox.path.endswith("-Mail.mbox")
         with contextlib.closing(mailbox.mbox(made.root / mbox.path)) as messages:
             assert 2 == len(messages)
+
+
+async def test_messages_are_in_the_dip_with_their_mbox_alone(tmp_path: Path) -> None:
+    async with workshop(tmp_path) as made:
+        made.package = replace(MAIL, processing={**MAIL.processing, "normalize_for_access": True})
+        await made.receive(
+            {**a_maildir(a_message().as_bytes()), "objects/notes.txt": b"x", "objects/photos/new/1.txt": b"y"}
+        )
+
+        await made.run(normalize_maildirs, options={"purpose": "access"})
+        await made.run_files(normalize_for_access, under="objects")
+        await made.run(write_normalization_report)
+
+        copies = await made.files(uses=(FileUse.ACCESS,))
+        assert ["1.txt", "Mail.mbox", "notes.txt"] == sorted(file.path.rpartition("-")[2] for file in copies)
+        said = [line for line in (made.root / REPORT).read_text().splitlines() if ",access," in line]
+        assert 2 == sum(",with its maildir," in line for line in said)
 
 
 @pytest.mark.parametrize(("site", "copies"), [(KEPT, 0), (KEPT + NO_MBOX, 2)])

@@ -24,6 +24,7 @@ from ingestd.derivatives import (
     created,
     recorded,
     rule_uses,
+    with_its_maildir,
 )
 from ingestd.errors import SystemFault
 from ingestd.fixity import digest_now
@@ -68,7 +69,8 @@ async def normalize_for_access(task: Task, services: Services) -> Outcome:
     """Make `DIP/objects/<original's UUID>-<name>` of every original of the window.
 
     An access copy that came with the transfer is taken as it is. Otherwise the rule for the service copy is followed,
-    where there is one, or for the original; the default rule where there is no other, or where it failed.
+    where there is one, or for the original; the default rule where there is no other, or where it failed. Messages of a
+    maildir have none but the mbox of the whole.
     """
     return await _provide(task, services, _ACCESS, defaults=True)
 
@@ -142,7 +144,10 @@ class _Work:
         if supplied is not None:
             return _Provided(file=file, source=file, facts=await asyncio.to_thread(self._taken, file, supplied))
         source = next((copy for copy in copies if copy.use is FileUse.SERVICE), file)
-        rules = _chosen(self._registry, self._kind.purpose, source, defaults=self._defaults)
+        task, purpose = self._task, self._kind.purpose
+        if with_its_maildir(self._registry, task.package, task.root, file, purpose):
+            return _Provided(file=file, source=source)
+        rules = _chosen(self._registry, purpose, source, defaults=self._defaults)
         return _Provided(file=file, source=source, rules=rules)
 
     async def go_on(self, waiting: Sequence[_Provided]) -> None:

@@ -63,7 +63,7 @@ async def normalize(task: Task, services: Services) -> Outcome:
         and not any(
             copy.use is FileUse.PRESERVATION and copy not in former.get(file.id, ()) for copy in known.get(file.id, ())
         )
-        and not with_its_maildir(services.registry, task.package, file)
+        and not with_its_maildir(services.registry, task.package, task.root, file, Purpose.PRESERVATION)
     ]
     answers = await maker.make_all(orders, at_once=services.settings.tools.processes)
     files: list[File] = []

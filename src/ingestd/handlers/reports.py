@@ -206,7 +206,7 @@ class _Report:
     def _not_made(self, seen: _Seen, command: Command) -> str:
         if not self._task.package.processing.get(seen.aim.option):
             return "not asked for"
-        if seen.aim.purpose is Purpose.PRESERVATION and with_its_maildir(self._registry, self._task.package, seen.file):
+        if with_its_maildir(self._registry, self._task.package, self._task.root, seen.file, seen.aim.purpose):
             return "with its maildir"
         if command.id not in self._able:
             self._able[command.id] = self._commands.resolve(command)
