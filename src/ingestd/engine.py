@@ -276,13 +276,18 @@ async def _record(
 ) -> None:
     done = len(outcome.facts.files) if files_done is None else files_done
     await journal.record(
-        outcome.facts,
+        replace(outcome.facts, warnings=[_of_job(warning, job) for warning in outcome.facts.warnings]),
         job=job.row,
         cursor=cursor or outcome.cursor,
         files_done=done,
         exit_code=outcome.exit_code,
         tools=[(tool.name, tool.version, tool.used_for) for tool in outcome.tools],
     )
+
+
+def _of_job(warning: Warning_, job: JobRecord) -> Warning_:
+    """Name the job in what it says of a file; what holds for many files, such as a missing program, is said once."""
+    return replace(warning, link=warning.link or job.name) if warning.path else warning
 
 
 def _chosen(config: ChoiceConfig, task: Task) -> bool:

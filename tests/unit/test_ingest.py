@@ -36,14 +36,14 @@ async def test_a_request_goes_from_its_acceptance_to_its_result_and_leaves_nothi
     assert sum(kind.terminal for kind in house.kinds()) == 1
 
 
-async def test_warnings_are_in_the_result_whatever_bytes_their_paths_have(house: House) -> None:
+async def test_warnings_are_in_the_result_with_their_job_whatever_bytes_their_paths_have(house: House) -> None:
     warning = Warning_(code="c", detail="d", path=os.fsdecode(b"objects/caf\xe9"))
     house.results["a"] = [Outcome(facts=Facts(warnings=[warning]))]
     async with house.open() as ingest:
         result = await ingest.preserve(house.source)
 
     assert result.outcome is Result.SUCCEEDED_WITH_WARNINGS
-    assert ["objects/caf%E9: d"] == result.warnings[0].samples
+    assert ["objects/caf%E9 (a): d"] == result.warnings[0].samples
 
 
 @pytest.mark.parametrize("error", [ResourceError("disk"), KeyError("bug"), ContentError("bad")])

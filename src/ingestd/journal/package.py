@@ -324,9 +324,9 @@ class PackageJournal:
         counted = []
         for code, count in rows:
             samples = await self._db.rows(
-                "SELECT detail, path FROM warning WHERE code = ? ORDER BY row LIMIT 3", (code,)
+                "SELECT detail, path, link FROM warning WHERE code = ? ORDER BY row LIMIT 3", (code,)
             )
-            words = [f"{os.fsdecode(path)}: {detail}" if path else detail for detail, path in samples]
+            words = [_in_words(detail, os.fsdecode(path), link) for detail, path, link in samples]
             counted.append((code, count, words))
         return counted
 
@@ -374,6 +374,12 @@ class PackageJournal:
             if len(page) < window:
                 return
             after = page[-1][2]
+
+
+def _in_words(detail: str, path: str, link: str) -> str:
+    """Word a warning; one on a file names its job, since several may say the same of it."""
+    where = f"{path} ({link})" if path and link else path
+    return f"{where}: {detail}" if where else detail
 
 
 async def _record(transaction: Transaction, facts: Facts) -> None:
