@@ -368,6 +368,8 @@ def _violation(item: Any) -> Violation:
     """What pydantic found wrong with a setting; of one that there is not, the nearest that there is."""
     *sections, name = (part for part in map(str, item["loc"]) if "[" not in part)  # which is pydantic's own
     path = ".".join([*sections, name])
+    if item["type"] == "tuple_type":
+        return Violation(path=path, rule=item["type"], expected='a list; in a variable as JSON: ["one", "another"]')
     if item["type"] != "extra_forbidden":
         return Violation(path=path, rule=item["type"], expected=item["msg"])
     return Violation(path=path, rule=_UNKNOWN, expected=nearest(name, _settings_of(sections)))

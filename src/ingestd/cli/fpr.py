@@ -63,7 +63,7 @@ def find(registry: Registry, name: str, *types: type[Record]) -> Sequence[Record
         return found
     known = [record.id for kind in kinds for record in registry.every(kind)]
     near = difflib.get_close_matches(name, known, n=_NEAR, cutoff=0.5)
-    hint = f"Did you mean {', '.join(near)}?" if near else "`ingestd fpr formats` lists formats."
+    hint = f"Did you mean {', '.join(near)}?" if near else f"`ingestd fpr formats {name}` looks for formats by words."
     raise RequestError(f"the registry has nothing called {name!r}", remediation=hint)
 
 
@@ -107,11 +107,14 @@ def _around(registry: Registry, record: Record) -> dict[str, Any]:
         ruled = [rule for rule in registry.active(Rule) if registry.find(FormatVersion, rule.format) == record]
         return {
             "group": group.name if group else "",
-            "rules": [f"{rule.purpose}: {rule.command}" for rule in ruled],
+            "rules": [f"{rule.purpose}: {registry.followed(rule).command}" for rule in ruled],
         }
     if isinstance(record, Command):
         using = [rule for rule in registry.active(Rule) if registry.command(rule.command) == record]
         return {"rules": [f"{rule.purpose}: {rule.format}" for rule in using]}
+    if isinstance(record, Rule):
+        followed = registry.followed(record).command
+        return {"in_its_place": followed if followed != record.command else ""}
     if isinstance(record, Tool):
         return {
             "commands": [command.id for command in registry.active(Command) if registry.tool(command.tool) == record]
@@ -141,7 +144,7 @@ async def rules(options: argparse.Namespace, settings: Settings) -> int:
         versions = [one for one in find(registry, options.puid, FormatVersion) if isinstance(one, FormatVersion)]
         chosen = [rule for purpose in purposes for rule in registry.choose(purpose, versions[0])]
     else:
-        chosen = [rule for rule in registry.active(Rule) if rule.purpose in purposes]
+        chosen = [registry.followed(rule) for rule in registry.active(Rule) if rule.purpose in purposes]
     chosen = list(dict.fromkeys(chosen))
     counts = await _counts(settings)
     if options.json:
@@ -182,7 +185,9 @@ def _purpose(text: str) -> Purpose:
         return Purpose(text)
     except ValueError as error:
         violation = Violation(path="--purpose", rule="unknown_purpose", expected=", ".join(Purpose), actual=text)
-        raise RequestError(f"there is no purpose {text!r}", violations=(violation,)) from error
+        raise RequestError(
+            f"there is no purpose {text!r}", violations=(violation,), remediation="Name one of these."
+        ) from error
 
 
 def _rule_row(registry: Registry, rule: Rule, rate: str) -> Sequence[str]:

@@ -29,6 +29,7 @@ from ingestd.tools import Toolbox
 
 _LINES = 20
 _LISTED = 100
+_WHERE = "Neither Debian nor PyPI has it: put `{program}` into a folder of PATH, or of the setting tools.path."
 
 
 async def test(options: argparse.Namespace, settings: Settings) -> int:
@@ -36,7 +37,7 @@ async def test(options: argparse.Namespace, settings: Settings) -> int:
     registry = await load(settings)
     record = find(registry, options.rule, Rule, Command)[0]
     name = record.command if isinstance(record, Rule) else record.id
-    purpose = record.purpose if isinstance(record, Rule) else None
+    purpose = record.purpose if isinstance(record, Rule) else _purpose(registry, name)
     path = await asyncio.to_thread(options.file.absolute)
     if not await asyncio.to_thread(path.exists):
         raise SourceError(f"{options.file} is not there")
@@ -54,6 +55,11 @@ async def test(options: argparse.Namespace, settings: Settings) -> int:
     return OK if not told["problem"] else FAILED
 
 
+def _purpose(registry: Registry, command: str) -> Purpose | None:
+    """Give what a command is run for, by a rule that names it, in force or not."""
+    return next((rule.purpose for rule in registry.every(Rule) if rule.command == command), None)
+
+
 def _able(registry: Registry, commands: Commands, name: str) -> Command:
     command = registry.command(name)
     if command is None:
@@ -65,7 +71,7 @@ def _able(registry: Registry, commands: Commands, name: str) -> Command:
         raise ToolError(
             f"{tool.name if tool else command.tool} is not installed",
             code=Code.TOOL_NOT_INSTALLED,
-            remediation=f"Install {package}." if package else "",
+            remediation=f"Install {package}." if package else _WHERE.format(program=tool.program if tool else name),
         )
     return able
 

@@ -72,7 +72,7 @@ def shipped_layer() -> Layer:
 def site_layer(folder: Path) -> Layer:
     """Read a site's folder. A folder that cannot be read is a problem of the layer, not an empty layer."""
     if not folder.is_dir():
-        problem = Violation(path=folder.name, rule="folder-missing", expected="a folder that can be read")
+        problem = Violation(path=str(folder), rule="folder-missing", expected="a folder that can be read")
         return Layer(name=folder.name, entries=(), disabled=(), problems=(problem,), digest="")
     return _read(folder.name, folder)
 
@@ -114,7 +114,7 @@ def _read(name: str, folder: Traversable) -> Layer:
         content = file.read_bytes()
         digest.update(f"{file.name}\0{len(content)}\0".encode())
         digest.update(content)
-        for kind, where, values in _rows(file.name, content, reading.problems):
+        for kind, where, values in _rows(file.name, content, reading):
             if kind is None:
                 reading.take_disabled(where, values)
             else:
@@ -155,13 +155,14 @@ class _Reading:
         self.disabled.append(Disabled(layer=self.layer, file=where, kind=Kind(str(kind)), id=record, reason=reason))
 
 
-def _rows(name: str, content: bytes, problems: list[Violation]) -> Iterator[tuple[Kind | None, str, dict[str, Any]]]:
+def _rows(name: str, content: bytes, reading: _Reading) -> Iterator[tuple[Kind | None, str, dict[str, Any]]]:
     """Give every record of a file with its kind (None: disables another one) and where it stands."""
     try:
         text = content.decode("utf-8-sig")
         rows = list(_csv_rows(name, text) if name.endswith(".csv") else _toml_rows(name, text))
     except (ValueError, csv.Error) as error:
-        problems.append(Violation(path=name, rule="file-unreadable", actual=str(error)))
+        path = f"{reading.layer}/{name}"
+        reading.problems.append(Violation(path=path, rule="file-unreadable", actual=str(error)))
         return
     yield from rows
 

@@ -68,7 +68,7 @@ class Registry:
         for rule in self.active(Rule):
             version = self.find(FormatVersion, rule.format)
             if version and self.is_active(version):
-                self._rules.setdefault((rule.purpose, version.id), []).append(rule)
+                self._rules.setdefault((rule.purpose, version.id), []).append(self.followed(rule))
         self._outputs = {
             (command.id, rule.output): rule.format
             for rule in self.active(IdentificationRule)
@@ -108,6 +108,13 @@ class Registry:
         default = DEFAULT_OF.get(purpose)
         rules = self._rules.get((default, UNKNOWN), ()) if default else ()
         return tuple(rules[:1] if purpose in SINGLE else rules)
+
+    def followed(self, rule: Rule) -> Rule:
+        """Give a rule as it is followed: with the command that has the place of the one that it names."""
+        command = self.find(Command, rule.command)
+        if command is None or command.id == rule.command:
+            return rule
+        return rule.model_copy(update={"command": command.id})
 
     def choose(self, purpose: Purpose, version: FormatVersion | None) -> Sequence[Rule]:
         """Give the rules to run: the format version's own, or else the defaults; one, where a purpose runs only one.
