@@ -4,11 +4,16 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from lxml import etree
 
 from ingestd.errors import Code, ContentError
-from ingestd.mets import ReadAgent, ReadDescription, ReadEntity, ReadFile, Record, Summary, read, write
-from tests.mets_samples import AT, JPEG, a_package, a_rich_history, identifier
+from ingestd.mets import ReadAgent, ReadDescription, ReadEntity, ReadFile, Record, Summary, read, validate, write
+from ingestd.mets.vocabulary import METS, XSI
+from ingestd.tools import xml as tools_xml
+from tests.mets_samples import AT, JPEG, LongHistory, a_package, a_rich_history, identifier
 
+M = f"{{{METS}}}"
+XSI_DECLARED = f' xmlns:xsi="{XSI}"'
 Kind = TypeVar("Kind", ReadAgent, ReadDescription, ReadEntity, ReadFile, Summary)
 
 
@@ -108,6 +113,58 @@ async def test_a_file_without_its_section_is_still_told(mets: Path) -> None:
 
     assert 7 == len(files)
     assert ["objects/art/photo.jpg"] == [file.path for file in files if file.size_bytes is None]
+
+
+def with_one_section(mets: Path) -> Path:
+    """The same METS with one amdSec for all files, each of which names the parts that are its own."""
+    tree = etree.parse(str(mets))
+    root = tree.getroot()
+    sections = {section.get("ID"): section for section in root.iterfind(f"{M}amdSec")}
+    one = etree.SubElement(root, f"{M}amdSec", ID="all")
+    root.insert(root.index(next(iter(sections.values()))), one)
+    for file in root.iter(f"{M}file"):
+        section = sections[file.get("ADMID")]
+        file.set("ADMID", " ".join(str(part.get("ID")) for part in section))
+        one.extend(list(section))
+        root.remove(section)
+    order = [f"{M}{name}" for name in ("techMD", "rightsMD", "sourceMD", "digiprovMD")]
+    one[:] = sorted(one, key=lambda part: order.index(part.tag))
+    changed = mets.with_name("one.xml")
+    tree.write(str(changed))
+    return changed
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_one_section_for_all_files_says_the_same_as_one_for_each(mets: Path, *, whole: bool) -> None:
+    one = with_one_section(mets)
+
+    before = [record async for window in read(mets, whole=whole) for record in window]
+    after = [record async for window in read(one, whole=whole) for record in window]
+
+    assert not await validate(one, schematron=False)
+    assert 1 < len(only(ReadFile, before))
+    assert only(Summary, before) == only(Summary, after)
+    # Where in an element libxml2 declares a namespace is not said anew.
+    plain = [
+        sorted(repr(one).replace(XSI_DECLARED, "") for one in said if not isinstance(one, Summary))
+        for said in (before, after)
+    ]
+    assert plain[0] == plain[1]
+
+
+async def test_a_section_of_all_files_may_be_larger_than_what_is_held_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "METS.xml"
+    await write(LongHistory(100), a_package(), path, created_at=AT, document_empty_directories=False)
+    one = with_one_section(path)
+    monkeypatch.setattr(tools_xml, "SECTION_SIGNS", 20_000)
+
+    assert 40_000 < one.read_bytes().count(b"<")
+    assert 100 == len(only(ReadFile, await records(one)))
+    assert not await validate(one, schematron=False)
+    (refused,) = await validate(one)
+    assert "too many elements" in refused.actual, "the schematron needs a whole amdSec"
 
 
 async def test_an_older_archivematica_mets_of_premis_2_is_read(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -45,8 +45,12 @@ _HREF = f"{{{XLINK}}}href"
 _AGENTS = 1000
 
 
+_PARTS = frozenset({f"{_M}techMD", f"{_M}rightsMD", f"{_M}sourceMD", f"{_M}digiprovMD"})
+_NAMES = ("amdSec", "dmdSec", "file", "div", *(part.removeprefix(_M) for part in _PARTS))
+
 _Row: TypeAlias = tuple[str, str, str, str, str]
 """A file of the fileSec: ID, path, use, source, label."""
+_COLUMNS = "file.id, path, use, source, label"
 
 
 class _NotMets(ValueError):
@@ -82,18 +86,19 @@ async def read(path: Path, *, window: int = WINDOW, whole: bool = False) -> Asyn
 def _records(path: Path, *, whole: bool) -> Generator[Record, None, None]:
     with contextlib.closing(sqlite3.connect("", isolation_level=None)) as places:
         first = _Places(places)
-        for event, element in _elements(
-            path, ("start", "end"), ("amdSec", "dmdSec", "file", "div", "structMap", "metsHdr")
-        ):
+        for event, element in _elements(path, ("start", "end"), ("structMap", "metsHdr", *_NAMES)):
             first.note(event, element)
         second = _Reading(places, whole=whole)
-        for _, element in _elements(path, ("end",), ("amdSec", "dmdSec", "file", "div", "structMap")):
+        for _, element in _elements(path, ("end",), ("structMap", *_NAMES), keeps=second.keeps):
             yield from second.records(element)
         yield from second.files_without_section()
         yield second.summary(first)
 
 
-def _elements(path: Path, events: Sequence[str], names: Sequence[str]) -> Iterator[tuple[str, etree._Element]]:
+def _elements(
+    path: Path, events: Sequence[str], names: Sequence[str], keeps: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[str, etree._Element]]:
+    """Give elements, and forget each after it was looked at; a part of an amdSec that `keeps` stays as long as that."""
     with path.open("rb") as file:
         root_of(file)
         sections = Sections(file)
@@ -109,11 +114,26 @@ def _elements(path: Path, events: Sequence[str], names: Sequence[str]) -> Iterat
         )
         for event, element in reading:
             yield event, element
-            if event == "end":
+            if event != "end":
+                continue
+            if element.tag not in _PARTS:
                 forget(element)
                 sections.forgotten()
+            elif keeps():
+                sections.kept()
+            else:
+                _spend(element)
+                sections.spent()
         if reading.root is None or reading.root.tag != f"{_M}mets":
             raise _NotMets("the document is not a METS")
+
+
+def _spend(part: etree._Element) -> None:
+    """Free a part of an amdSec, and the one before it if that was freed, too: the parser still needs the last one."""
+    section, before = part.getparent(), part.getprevious()
+    if section is not None and before is not None and not len(before) and not before.attrib:
+        section.remove(before)
+    part.clear()
 
 
 class _Places:
@@ -134,6 +154,8 @@ class _Places:
             " label TEXT NOT NULL DEFAULT '');"
             "CREATE TABLE section (id TEXT PRIMARY KEY, file TEXT NOT NULL) WITHOUT ROWID;"
             "CREATE TABLE described (id TEXT PRIMARY KEY, path TEXT NOT NULL) WITHOUT ROWID;"
+            "CREATE TABLE part (number INTEGER PRIMARY KEY, file TEXT NOT NULL, xml BLOB NOT NULL);"
+            "CREATE INDEX part_file ON part (file);"
             "BEGIN;"
         )
 
@@ -208,11 +230,18 @@ class _Places:
 
 
 class _Reading:
-    """The second pass: sections into records."""
+    """The second pass: sections into records.
+
+    An amdSec mostly is a file's. One of several files, in whose parts it names them, may be as large as all of them:
+    its parts wait in the database until it ends.
+    """
 
     def __init__(self, places: sqlite3.Connection, *, whole: bool) -> None:
         self._places = places
         self._whole = whole
+        self._kept = False
+        self._waiting = False
+        self._parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True)
         self._agents: set[ReadAgent] = set()
         self._counts: Counter[str] = Counter()
         self._uses: Counter[str] = Counter()
@@ -224,6 +253,12 @@ class _Reading:
             yield from self._described(element)
         elif element.tag == f"{_M}amdSec":
             yield from self._administered(element)
+        elif element.tag in _PARTS:
+            yield from self._part(element)
+
+    def keeps(self) -> bool:
+        """Whether the last part is needed until its amdSec ends."""
+        return self._kept
 
     def files_without_section(self) -> Iterator[ReadFile]:
         """The files of the fileSec whose amdSec is not there: nothing is known of them but where they are."""
@@ -268,34 +303,60 @@ class _Reading:
         row = self._places.execute("SELECT path FROM described WHERE id = ?", (section.get("ID", ""),)).fetchone()
         return _restored(row[0]) if row else ""
 
-    def _sources(self, section: etree._Element, path: str) -> Iterator[Record]:
-        for source in section.iterchildren(f"{_M}sourceMD"):
+    def _sources(self, sources: Iterable[etree._Element], path: str) -> Iterator[Record]:
+        for source in sources:
             said = read_description(source, path)
             if said is not None:
                 yield said
 
+    def _part(self, part: etree._Element) -> Iterator[Record]:
+        """What a part says for itself; what it says of one of several files is put aside until their amdSec ends."""
+        section = part.getparent()
+        self._kept = True
+        if section is None or self._file_of(section) is not None:
+            return
+        yield from self._said_by(premis_of([part]))
+        row = self._file_of(part)
+        if part.tag == f"{_M}sourceMD":
+            yield from self._sources([part], _restored(row[1]) if row else self._described_path(section))
+            self._kept = False
+        elif row is not None:
+            self._waiting, self._kept = True, False
+            xml = etree.tostring(part, with_tail=False)
+            self._places.execute("INSERT INTO part (file, xml) VALUES (?, ?)", (row[0], xml))
+        else:
+            self._kept = self._whole
+
     def _administered(self, section: etree._Element) -> Iterator[Record]:
         """What an amdSec says: of a file, of several that have parts of it, of the package, or of what is gone."""
+        own = self._file_of(section)
         whole = premis_of(section)
-        for found in whole.agents:
-            agent = read_agent(found)
+        if own is not None:
+            yield from self._said_by(whole)
+            yield from self._sources(section.iterchildren(f"{_M}sourceMD"), _restored(own[1]))
+            yield from self._described_file(own, whole)
+        elif not self._waiting and whole.object is not None and self._whole:
+            removed = described_file(whole, whole.object, ReadFile(identifier="", path="", use=""))
+            yield replace(with_provenance(whole, removed), removed=True)
+        if self._waiting:
+            yield from self._several()
+            self._places.execute("DELETE FROM part")
+            self._waiting = False
+
+    def _several(self) -> Iterator[ReadFile]:
+        """The files of an amdSec that has parts of several."""
+        for (identifier,) in self._places.execute("SELECT file FROM part GROUP BY file ORDER BY min(number)"):
+            row = self._places.execute(f"SELECT {_COLUMNS} FROM file WHERE id = ?", (identifier,)).fetchone()  # noqa: S608  names of this module
+            parts = self._places.execute("SELECT xml FROM part WHERE file = ? ORDER BY number", (identifier,))
+            section = b"<amdSec>%s</amdSec>" % b"".join(xml for (xml,) in parts)
+            yield from self._described_file(cast("_Row", row), premis_of(etree.fromstring(section, self._parser)))
+
+    def _said_by(self, found: Premis) -> Iterator[ReadAgent]:
+        for element in found.agents:
+            agent = read_agent(element)
             if agent not in self._agents and len(self._agents) < _AGENTS:
                 self._agents.add(agent)
                 yield agent
-        parts: dict[_Row, list[etree._Element]] = {}
-        own = self._file_of(section)
-        if own is not None:
-            parts[own] = list(section)
-        for part in () if own is not None else section:
-            row = self._file_of(part)
-            if row is not None:
-                parts.setdefault(row, []).append(part)
-        yield from self._sources(section, _restored(own[1]) if own else self._described_path(section))
-        if not parts and whole.object is not None and self._whole:
-            removed = described_file(whole, whole.object, ReadFile(identifier="", path="", use=""))
-            yield replace(with_provenance(whole, removed), removed=True)
-        for row, some in parts.items():
-            yield from self._described_file(row, premis_of(some))
 
     def _described_file(self, row: _Row, found: Premis) -> Iterator[ReadFile]:
         identifier, path, use, source, label = row
@@ -318,7 +379,7 @@ class _Reading:
     def _file_of(self, section: etree._Element) -> _Row | None:
         """The file that names a section, or a part of one, as its own, unless it was described before."""
         row = self._places.execute(
-            "SELECT file.id, path, use, source, label FROM section JOIN file ON file.id = section.file"
+            f"SELECT {_COLUMNS} FROM section JOIN file ON file.id = section.file"  # noqa: S608  names of this module
             " WHERE section.id = ? AND seen = 0",
             (section.get("ID", ""),),
         ).fetchone()

@@ -25,6 +25,7 @@ LIMIT = 200
 
 _REFERENCES = {"ADMID": Kind.ADMINISTRATIVE, "DMDID": Kind.DESCRIPTIVE, "FILEID": Kind.FILE}
 _SECTIONS = ("metsHdr", "dmdSec", "amdSec")
+_PARTS = ("techMD", "rightsMD", "sourceMD", "digiprovMD")
 _FRAMES = {"fileGrp": "file", "fileSec": "fileGrp", "structMap": "div"}
 _OUR_MAPS = ("structMap_1", "structMap_2", None)
 _WRAPPER = f"""<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema">
@@ -126,7 +127,7 @@ class _Check:
         events = etree.iterparse(
             cast("Any", sections),
             events=("start", "end"),
-            tag=[f"{M}{name}" for name in ("mets", "file", "div", *_SECTIONS, *_FRAMES)],
+            tag=[f"{M}{name}" for name in ("mets", "file", "div", *_SECTIONS, *_PARTS, *_FRAMES)],
             schema=combined_schema(),
             huge_tree=True,
             resolve_entities=False,
@@ -136,8 +137,7 @@ class _Check:
         )
         try:
             for event, element in events:
-                self._step(event, element)
-                if event == "end":
+                if self._step(event, element):
                     sections.forgotten()
                 if len(self.violations) + len(events.error_log) >= LIMIT:
                     break
@@ -150,18 +150,30 @@ class _Check:
         for entry in list(events.error_log)[:LIMIT]:
             self.report("", "mets.xsd" if entry.domain_name == "SCHEMASV" else "mets.xml", entry.message)
 
-    def _step(self, event: str, element: etree._Element) -> None:
+    def _step(self, event: str, element: etree._Element) -> bool:
+        """Look at an element; say whether it was forgotten then."""
         name = element.tag.removeprefix(M)
         if event == "start":
             self._start(name, element)
-            return
+            return False
         if name == "mets":
             self._ended = True
-            return
+            return True
+        if name in _PARTS:
+            return self._part(element)
         _JUDGES.get(name, _Check._frame)(self, name, element)
         if name in self._counts:
             self._counts[name] += 1
         forget(element)
+        return True
+
+    def _part(self, element: etree._Element) -> bool:
+        """The schematron looks at whole amdSecs; without it, one may be as large as the document."""
+        if self._schematron is not None:
+            return False
+        self._note(Kind.ADMINISTRATIVE, element, element.get("ID", ""))
+        forget(element)
+        return True
 
     def _start(self, name: str, element: etree._Element) -> None:
         if name == "mets" and element.get("PROFILE") == COMPACT:

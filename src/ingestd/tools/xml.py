@@ -94,6 +94,7 @@ class Sections:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._held_bytes = self._signs = self._namespaces = 0
+        self._kept = (0, 0, 0)
 
     def read(self, size: int = -1) -> bytes:
         return self._held(self._file.read(size))
@@ -112,7 +113,16 @@ class Sections:
         return chunk
 
     def forgotten(self) -> None:
+        self._kept = (0, 0, 0)
         self._held_bytes = self._signs = self._namespaces = 0
+
+    def kept(self) -> None:
+        """What was read so far stays, whatever of the rest is let go with `spent`."""
+        self._kept = (self._held_bytes, self._signs, self._namespaces)
+
+    def spent(self) -> None:
+        """What was read since then is forgotten."""
+        self._held_bytes, self._signs, self._namespaces = self._kept
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
