@@ -42,13 +42,20 @@ async def test_rights_of_what_is_not_there_are_refused_as_their_step_refuses_the
     assert [] == warned(report)
 
 
-@pytest.mark.parametrize("name", ["objects/e_b.txt", "a.txt", "objects", "objects/folder", "objects/.hidden"])
+@pytest.mark.parametrize("name", ["objects/e_b.txt", "objects/a.txt", "objects", "objects/folder", ".h"])
 async def test_what_can_be_found_by_any_of_its_names_is_there(name: str, tmp_path: Path) -> None:
-    files = {"a.txt": "1", "objects/é b.txt": "1", "objects/folder/c": "1", "objects/.hidden": "1"}
+    files = {"a.txt": "1", "objects/é b.txt": "1", "objects/folder/c": "1", ".h": "1"}
     report = await look(write(tmp_path / "t", {**files, **rights(name)}))
 
     assert [] == report.errors
     assert [] == report.warnings
+
+
+@pytest.mark.parametrize("name", ["a.txt", "folder", "objects/.h"])
+async def test_a_name_without_objects_is_none_of_an_object(name: str, tmp_path: Path) -> None:
+    files = {"a.txt": "1", "folder/b": "1", ".h": "1", **rights(name)}
+
+    assert {("metadata/rights.csv:2:1", "file")} == rules(await look(write(tmp_path / "t", files)))
 
 
 async def test_of_names_that_become_the_same_any_may_be_meant(tmp_path: Path) -> None:

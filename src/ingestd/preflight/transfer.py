@@ -66,8 +66,14 @@ class Transfer:
         one that a file will have when names have been made safe.
         """
         paths = paths_of(names)
-        here = any(place in self.overview.entries for path in paths for place in self.places(path))
-        return PACKAGE in paths or here or self._will_be(paths)
+        return PACKAGE in paths or any(map(self._is_received_as, paths)) or self._will_be(paths)
+
+    def _is_received_as(self, path: str) -> bool:
+        """Whether this is the path of something when it is taken for an object; what is removed keeps its own."""
+        if path.partition("/")[0] not in TOP_LEVEL:
+            return path in self.overview.entries and self.removed(path)
+        there = (place for place in self.places(path) if place in self.overview.entries)
+        return any(self.bag or place == path or not self.removed(place) for place in there)
 
     def may_get(self, names: Sequence[str]) -> bool:
         """Whether what is not there may come: from an archive among the objects, from a mail, by being fetched, or
