@@ -9,6 +9,7 @@ import re
 import shutil
 import tarfile
 import time
+import uuid
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ import ingestd
 from ingestd import aip
 from ingestd.config import Settings
 from ingestd.errors import ContentError, Violation
+from ingestd.storage.pairtree import pairtree as pairtree_of
 from tests.acceptance.aips import stored_path
 from tests.acceptance.corpora import small_transfer
 from tests.acceptance.program import NO_DERIVATIVES
@@ -287,6 +289,28 @@ async def test_a_pointer_file_is_held_against_its_package(tmp_path: Path) -> Non
         ("premis.1.5.3", path.name),
         ("premis.1.5.2", path.name),
     ] == [(finding.rule, finding.path) for finding in bad.findings]
+
+
+@pytest.mark.parametrize("place", ["pairtree", "pairtree/v2", "ocfl"])
+async def test_a_pointer_file_belongs_to_an_aip_in_archival_storage(tmp_path: Path, place: str) -> None:
+    lone = packed(archivematica(tmp_path), "7z")
+    digest = hashlib.sha256(lone.read_bytes()).hexdigest()
+    lone.with_name(f"{lone.name}.sha256").write_text(f"{digest}  {lone.name}\n")
+    pairtree = pairtree_of(uuid.UUID(AIP_ID))
+    folder = {"pairtree": pairtree, "pairtree/v2": f"{pairtree}/v2", "ocfl": "object/v1/content"}[place]
+    stored = tmp_path / "store" / folder / lone.name
+    stored.parent.mkdir(parents=True)
+    shutil.copy(lone, stored)
+    if place == "ocfl":
+        (stored.parents[2] / "inventory.json").write_text("{}")
+    else:
+        shutil.copy(f"{lone}.sha256", f"{stored}.sha256")
+
+    alone, kept = await aip.verify(lone), await aip.verify(stored)
+
+    assert alone.valid
+    assert any("no pointer file" in note for note in alone.notes)
+    assert [("package.pointer", f"pointer.{AIP_ID}.xml")] == [(found.rule, found.path) for found in kept.findings]
 
 
 @pytest.mark.parametrize("form", ["7z", "folder"])

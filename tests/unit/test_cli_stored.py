@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ingestd.cli import main
+from ingestd.mets import write_pointer
 from ingestd.storage import open_archive
 from tests.storing import PACKAGE, store, write
+from tests.unit.test_mets_pointer import POINTER
 
 OTHER = uuid.UUID("01234567-89ab-4def-8123-456789abcdee")
 
@@ -25,7 +28,8 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("INGESTD_DEFAULT_LOCATION", "one")
     archive = open_archive(str(tmp_path / "one"))
     for package in (PACKAGE, OTHER):
-        asyncio.run(store(archive, write(tmp_path), b"an AIP", package))
+        pointer = {f"pointer.{package}": write_pointer(replace(POINTER, package=package))}
+        asyncio.run(store(archive, write(tmp_path), b"an AIP", package, **pointer))
     return tmp_path
 
 
@@ -56,13 +60,27 @@ def test_a_copy_on_another_location_is_made_verified_and_deleted(
     assert 0 == main(["aip", "replicate", str(PACKAGE), "--to", "two"])
     capsys.readouterr()
     assert 0 == main(["aip", "verify", str(PACKAGE), "--json"])
-    assert ["one", "two"] == [line["location"] for line in lines(capsys)]
+    assert [("one", True), ("two", True)] == [(line["location"], line["good"]) for line in lines(capsys)]
+    (copied,) = (house / "two").rglob(f"v1/content/pointer.{PACKAGE}.xml")
+    assert '"one"; target="two"' in copied.read_text().replace("&quot;", '"'), "a copy says that it is one"
     assert 0 == main(["aip", "delete", str(PACKAGE), "--location", "one", "--reason", "moved"])
     capsys.readouterr()
     assert 0 == main(["aip", "locate", str(PACKAGE), "--json"])
 
     assert ["two"] == [copy["location"] for copy in json.loads(capsys.readouterr().out)]
     assert "moved" in content_of(house).with_name("a.7z.deleted").read_text()
+
+
+def test_a_packed_aip_without_its_pointer_file_is_not_good(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pointer = content_of(house).with_name(f"pointer.{PACKAGE}.xml")
+    pointer.unlink()
+
+    assert 1 == main(["aip", "verify", str(PACKAGE), "--json"])
+    (line,) = lines(capsys)
+    assert ([pointer.name], False) == (line["missing"], line["good"])
+    assert 1 == main(["aip", "verify", str(PACKAGE)])
+    assert f"MISSING: {pointer.name}" in capsys.readouterr().out
+    assert 0 == main(["aip", "verify", str(OTHER)])
 
 
 @pytest.mark.parametrize(

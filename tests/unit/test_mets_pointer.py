@@ -14,7 +14,8 @@ from lxml import (  # type: ignore[attr-defined]
     isoschematron,
 )
 
-from ingestd.mets import Pointer, Transform, read_transforms, validate, with_event, write_pointer
+from ingestd.errors import ContentError
+from ingestd.mets import Pointer, Transform, read_transforms, replicated, validate, write_pointer
 from ingestd.premis import Agent, AgentType, Digest, DigestAlgorithm, Event, EventOutcome, EventType, Format, Program
 from tests.mets_samples import AGENTS, AT
 
@@ -111,9 +112,7 @@ def test_the_same_words_give_the_same_bytes() -> None:
 
 
 async def test_a_replica_says_that_it_is_one_and_loses_nothing(tmp_path: Path) -> None:
-    copied = Event(object=ID, type=EventType.REPLICATION, at=AT, detail='source="here"; target="there"')
-
-    pointer = with_event(write_pointer(LOCKED), copied)
+    pointer = replicated(write_pointer(LOCKED), ID, source="here", target="there")
 
     (entry,) = metsrw.METSDocument.fromstring(pointer).all_files()
     assert [EventType.COMPRESSION, EventType.FIXITY_CHECK, EventType.ENCRYPTION, EventType.REPLICATION] == [
@@ -121,6 +120,12 @@ async def test_a_replica_says_that_it_is_one_and_loses_nothing(tmp_path: Path) -
     ]
     assert [] == await faults(pointer, tmp_path)
     assert len(AGENTS) == len(entry.get_premis_agents())
+
+
+@pytest.mark.parametrize("text", [b"", b"<mets", b"<mets/>", b'<mets:mets xmlns:mets="http://www.loc.gov/METS/"/>'])
+def test_a_pointer_file_that_is_damaged_is_told(text: bytes) -> None:
+    with pytest.raises(ContentError, match=f"pointer.{ID}.xml on here cannot be read"):
+        replicated(text, ID, source="here", target="there")
 
 
 async def test_words_that_xml_cannot_hold_are_written_byte_by_byte(tmp_path: Path) -> None:

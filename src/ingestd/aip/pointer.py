@@ -31,6 +31,7 @@ _UNPACKED_BY = {
 """TRANSFORMALGORITHM, in Archivematica's words, and the packages that it may stand for."""
 
 _OURS = "ingestd"
+_VERSION = re.compile(r"v\d+")
 _BEFORE = re.compile(r"before: [^,]+, (\d{1,18}) bytes, (\w+) ([0-9a-f]+)")
 """How `handlers.pointer` notes what was encrypted."""
 
@@ -38,8 +39,8 @@ _BEFORE = re.compile(r"before: [^,]+, (\d{1,18}) bytes, (\w+) ([0-9a-f]+)")
 async def check_pointer(reading: Reading, pointer: Path | None) -> tuple[Sequence[Violation], str]:
     """Hold a package against its pointer file: the findings, and the pointer file's name (empty if there is none).
 
-    Where none is named, `pointer.UUID.xml` beside the package is taken, if it is there. Raises `OSError` where one is
-    named that cannot be read.
+    Where none is named, `pointer.UUID.xml` beside the package is taken; that it is not there is a finding for an AIP in
+    archival storage. Raises `OSError` where one is named that cannot be read.
     """
     path = reading.container.path
     if reading.container.form == FOLDER:
@@ -56,8 +57,7 @@ async def check_pointer(reading: Reading, pointer: Path | None) -> tuple[Sequenc
     except FileNotFoundError:
         if pointer.parent != path.parent or identifier not in pointer.name:
             raise
-        reading.notes.append("there is no pointer file beside the package")
-        return [], ""
+        return await asyncio.to_thread(_without, reading, pointer, identifier), ""
     entries = [record for record in records if isinstance(record, ReadFile)]
     locked = any(transform.kind == "decryption" for transform in transforms)
     if locked:
@@ -69,6 +69,27 @@ async def check_pointer(reading: Reading, pointer: Path | None) -> tuple[Sequenc
     if any(isinstance(record, ReadAgent) and record.name == _OURS for record in records):
         found += await _valid(pointer)
     return found, pointer.name
+
+
+def _without(reading: Reading, pointer: Path, identifier: str) -> list[Violation]:
+    """What it is that there is no pointer file: of a lone package, a note."""
+    if not _is_stored(reading.container.path, identifier):
+        reading.notes.append("there is no pointer file beside the package")
+        return []
+    expected = "a pointer file beside the package, as archival storage keeps them"
+    return [Violation(path=pointer.name, rule="package.pointer", expected=expected, actual="none")]
+
+
+def _is_stored(path: Path, identifier: str) -> bool:
+    """Whether a package lies as archival storage keeps it: in its place of a pairtree, committed by the checksum file
+    beside it, or in an object of an OCFL storage root.
+    """
+    folder = path.absolute().parent
+    if folder.name == "content" and _VERSION.fullmatch(folder.parent.name):
+        return (folder.parent.parent / "inventory.json").is_file()
+    digits = "".join((folder.parent if _VERSION.fullmatch(folder.name) else folder).parts[-8:])
+    committed = any(path.with_name(f"{path.name}.{algorithm}").is_file() for algorithm in DigestAlgorithm)
+    return committed and digits == identifier.replace("-", "")
 
 
 async def _valid(pointer: Path) -> list[Violation]:

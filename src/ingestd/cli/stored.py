@@ -24,6 +24,7 @@ from ingestd.cli.main import FAILED, OK
 from ingestd.config import Settings
 from ingestd.errors import Code, RequestError
 from ingestd.messages import RequestState
+from ingestd.mets import pointer_name, replicated
 from ingestd.storage import Archive, Deposit, Held, Locations, PackageKind
 from ingestd.storage.audit import Finding, audit
 
@@ -78,25 +79,36 @@ async def fetch(options: argparse.Namespace, settings: Settings, locations: Loca
 
 @_opened
 async def verify(options: argparse.Namespace, settings: Settings, locations: Locations) -> int:
-    """Read every copy of one package."""
+    """Read every copy of one package, and look whether its pointer file lies beside it."""
     worst = OK
     for name, archive, held in await _copies(locations, options):
-        found = await archive.read_back(held)
-        good = found == held.digest
-        worst = worst if good else FAILED
-        words = f"{held.algorithm} read back from the store" if good else f"DAMAGED: {found}, expected {held.digest}"
-        _say(options, {**_record(name, held), "found": found, "good": good}, f"{name}  {held.url}  {words}")
+        found, missing = await archive.read_back(held), await _missing(archive, held)
+        whole = found == held.digest
+        worst = worst if whole and not missing else FAILED
+        words = f"{held.algorithm} read back from the store" if whole else f"DAMAGED: {found}, expected {held.digest}"
+        said = {**_record(name, held), "found": found, "good": whole and not missing, "missing": missing}
+        _say(options, said, "  ".join([name, held.url, words, *(f"MISSING: {file}" for file in missing)]))
     return worst
+
+
+async def _missing(archive: Archive, held: Held) -> list[str]:
+    """The name of the pointer file, where a packed AIP has none beside it."""
+    if held.kind is not PackageKind.AIP or await archive.medium.head(held.key) is None:
+        return []
+    name = pointer_name(held.package)
+    return [] if await archive.companion(held, name) is not None else [name]
 
 
 @_opened
 async def replicate(options: argparse.Namespace, settings: Settings, locations: Locations) -> int:
-    """Store a package on another location, from a copy that is good."""
+    """Store a package on another location, from a copy that is good; its pointer file says that it is one."""
     target = _place(locations, options.to)
     name, archive, held = (await _copies(locations, options))[0]
     scratch = settings.data_dir / "scratch" / f"replicate-{uuid.uuid4()}"
     try:
         path = await archive.fetch(held, scratch)
+        pointer = await archive.companion(held, pointer_name(held.package))
+        say = functools.partial(replicated, pointer or b"", held.package, source=name, target=options.to)
         stored = await target.store(
             path,
             Deposit(
@@ -106,6 +118,7 @@ async def replicate(options: argparse.Namespace, settings: Settings, locations: 
                 algorithm=held.algorithm,
                 digest=held.digest,
                 kind=held.kind,
+                companions={pointer_name(held.package): await asyncio.to_thread(say)} if pointer else {},
             ),
         )
     finally:

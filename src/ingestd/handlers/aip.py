@@ -21,7 +21,7 @@ from ingestd.errors import Code, StorageError, SystemFault, Violation
 from ingestd.fixity import digest_file, digest_many
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.messages import CompressionAlgorithm
-from ingestd.mets import pointer_name, structmap, validate, with_event, write
+from ingestd.mets import pointer_name, replicated, structmap, validate, write
 from ingestd.oais import KEPT, VERSIONS, Facts, File, Warning_, escape_name
 from ingestd.premis import DigestAlgorithm, Event, EventOutcome, EventType, Program, now
 from ingestd.results import record_with_pointer
@@ -367,9 +367,8 @@ async def _of_replica(
     name = pointer_name(task.package.id)
     if not before or name not in companions:
         return companions
-    detail = f'source="{before[0].location}"; target="{place}"'
-    copied = Event(object=task.package.id, type=EventType.REPLICATION, at=now(), detail=detail)
-    return {**companions, name: await asyncio.to_thread(with_event, companions[name], copied)}
+    say = partial(replicated, companions[name], task.package.id, source=before[0].location, target=place)
+    return {**companions, name: await asyncio.to_thread(say)}
 
 
 async def keep_failed_package(task: Task, services: Services) -> Outcome:

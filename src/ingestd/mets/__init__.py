@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ingestd.mets.dip import TEXTS, place_in_dip, write_dip
 from ingestd.mets.fitting import unfit, unfit_premis, why_unfit
-from ingestd.mets.pointer import Pointer, pointer_name, with_event, write_pointer
+from ingestd.mets.pointer import Pointer, pointer_name, replicated, write_pointer
 from ingestd.mets.reader import read
 from ingestd.mets.records import ReadAgent, ReadDescription, ReadEntity, ReadEvent, ReadFile, Record, Summary
 from ingestd.mets.transforms import Transform, read_transforms
@@ -30,11 +30,11 @@ __all__ = [
     "pointer_name",
     "read",
     "read_transforms",
+    "replicated",
     "unfit",
     "unfit_premis",
     "validate",
     "why_unfit",
-    "with_event",
     "write",
     "write_dip",
     "write_pointer",

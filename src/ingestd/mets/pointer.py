@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
+from lxml import etree
+
+from ingestd.errors import Code, ContentError
 from ingestd.mets.markup import plain
 from ingestd.mets.transforms import Transform
 from ingestd.mets.vocabulary import PREMIS_LOCATION, mets_time
-from ingestd.premis import PROGRAM, Agent, AgentLink, Digest, Event, Format
+from ingestd.premis import PROGRAM, Agent, AgentLink, Digest, Event, EventType, Format, now
 
 KIND = "Archival Information Package"
 """METS USE and TYPE of the package, which metsrw and Archivematica look for."""
@@ -80,7 +83,26 @@ def write_pointer(said: Pointer) -> bytes:
     return _text(document, created)
 
 
-def with_event(pointer: bytes, event: Event) -> bytes:
+def replicated(pointer: bytes, package: uuid.UUID, *, source: str, target: str) -> bytes:
+    """Give the pointer file of a copy: it says from which place to which the package was copied; blocks.
+
+    Raises `ContentError` (`content.metadata_invalid`) for what is no pointer file.
+    """
+    import metsrw
+
+    detail = f'source="{source}"; target="{target}"'
+    copied = Event(object=package, type=EventType.REPLICATION, at=now(), detail=detail)
+    try:
+        return _with_event(pointer, copied)
+    except (metsrw.MetsError, etree.XMLSyntaxError, ValueError, LookupError) as error:
+        raise ContentError(
+            f"{pointer_name(package)} on {source} cannot be read: {error}",
+            code=Code.CONTENT_METADATA_INVALID,
+            remediation="Put the pointer file of another copy in its place; `ingestd aip verify` says which are good.",
+        ) from error
+
+
+def _with_event(pointer: bytes, event: Event) -> bytes:
     """Give a pointer file with one more event, linked to its agents; blocks."""
     import metsrw
 
