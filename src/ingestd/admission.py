@@ -25,7 +25,7 @@ import structlog
 from ingestd.config import Settings
 from ingestd.errors import Code, ResourceError, Violation
 from ingestd.sections import AdmissionSettings
-from ingestd.sources.copying import Worker
+from ingestd.together import Worker
 from ingestd.workfolder import used
 
 T = TypeVar("T")

@@ -26,7 +26,7 @@ from ingestd.errors import Code, ContentError, ResourceError, Violation
 from ingestd.fixity import digest_file
 from ingestd.mets import Record, Summary, read
 from ingestd.premis import DigestAlgorithm
-from ingestd.sources.copying import Worker
+from ingestd.together import Worker
 
 ALGORITHMS = frozenset(DigestAlgorithm)
 _TAGS = re.compile(rb"(?:[^/]+/)?(?:bagit|bag-info|fetch|manifest-[^/]+|tagmanifest-[^/]+)\.txt")

@@ -32,13 +32,14 @@ from ingestd.preflight.types import READ as TYPES
 from ingestd.preflight.types import check_type
 from ingestd.premis import now, rfc3339
 from ingestd.sources import Checked, Kind, Source, check, source_of
-from ingestd.sources.copying import Worker, digest_of
+from ingestd.sources.copying import digest_of
 from ingestd.sources.downloads import ask_head
 from ingestd.sources.findings import compare
 from ingestd.sources.listing import Reading, list_archive
 from ingestd.sources.locations import is_object, is_remote
 from ingestd.sources.names import open_plain
 from ingestd.sources.overview import Bounds, Overview, ask_store, looked_into
+from ingestd.together import Worker
 from ingestd.workflow import Workflow
 
 log = structlog.get_logger(__name__)

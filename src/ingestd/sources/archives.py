@@ -23,13 +23,13 @@ import ingestd
 from ingestd.errors import Code, IngestError, Violation
 from ingestd.oais import unescape_name
 from ingestd.premis import Digest, DigestAlgorithm, Program, now
-from ingestd.sources.copying import Worker
 from ingestd.sources.findings import failure
 from ingestd.sources.folders import Known, receive_folder
 from ingestd.sources.kinds import Archive
 from ingestd.sources.lister import no_entries
 from ingestd.sources.records import WINDOW, Note, NoteCode, Received, modified_at
 from ingestd.sources.sevenzip import limits_for, seven_zip, unpack_with_7z
+from ingestd.together import Worker
 
 if TYPE_CHECKING:
     from ingestd.config import UnpackSettings

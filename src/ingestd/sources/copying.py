@@ -2,61 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import hashlib
 import os
 import stat
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from pathlib import Path
-from typing import TypeVar
 
-from ingestd.errors import Cancelled, Code, IngestError, ResourceError, SourceError
+from ingestd.errors import Code, IngestError, ResourceError, SourceError
 from ingestd.manifests import HASHES
 from ingestd.oais import escape_name
 from ingestd.premis import DigestAlgorithm
 
 CHUNK_BYTES = 1024 * 1024
-
-T = TypeVar("T")
-
-
-class Stopped(Cancelled):
-    """Whoever waited for this work is gone."""
-
-
-class Worker:
-    """Runs blocking work in a thread, one piece after the other, and ends it when its caller is cancelled.
-
-    A thread cannot be cancelled: long work calls `breathe` now and then. `run` never leaves its thread behind.
-    `threads` has a thread for it, if it is to be a particular one.
-    """
-
-    def __init__(self, threads: Executor | None = None) -> None:
-        self._stop = threading.Event()
-        self._threads = threads
-
-    def breathe(self) -> None:
-        if self._stop.is_set():
-            raise Stopped("the work was stopped")
-
-    async def run(self, work: Callable[[], T]) -> T:
-        running = asyncio.get_running_loop().run_in_executor(self._threads, work)
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            self._stop.set()
-            while (
-                not running.done()
-            ):  # whoever cancels again waits, too: the thread may write into the package's folder
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait((running,))
-            if not running.cancelled():
-                running.exception()  # it was heard
-            raise
 
 
 def same(before: os.stat_result, after: os.stat_result) -> bool:

@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING
 
 import ingestd
 from ingestd.errors import Code, IngestError, SourceError
-from ingestd.sources.copying import CHUNK_BYTES, Worker, no_room
+from ingestd.sources.copying import CHUNK_BYTES, no_room
 from ingestd.sources.locations import Url, may_connect, parse_url, too_large
 from ingestd.sources.names import NAME_BYTES
+from ingestd.together import Worker
 
 if TYPE_CHECKING:
     from ingestd.config import SourceSettings

@@ -26,11 +26,12 @@ from ingestd.errors import Code
 from ingestd.manifests import asked_for
 from ingestd.oais import escape_name
 from ingestd.premis import Digest, DigestAlgorithm, now
-from ingestd.sources.copying import Worker, changed, copy, no_room, reserve
+from ingestd.sources.copying import changed, copy, no_room, reserve
 from ingestd.sources.findings import Findings
 from ingestd.sources.locations import unreadable
 from ingestd.sources.names import PATH_BYTES, Tree
 from ingestd.sources.records import WINDOW, Note, NoteCode, Received, modified_at
+from ingestd.together import Worker
 
 if TYPE_CHECKING:
     from ingestd.config import SourceSettings

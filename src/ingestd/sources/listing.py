@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 import ingestd
 from ingestd.errors import ContentError, ToolError
 from ingestd.sources.contents import limits_of
-from ingestd.sources.copying import Worker
 from ingestd.sources.kinds import Archive, archive_in
 from ingestd.sources.lister import OUT_OF_TIME, EnoughError, Lister, Listing, Order, list_file, read_listing
 from ingestd.sources.names import open_plain
@@ -30,6 +29,7 @@ from ingestd.sources.overview import Bounds, Overview
 from ingestd.sources.records import Checked
 from ingestd.sources.sevenzip import listed_by_7z, seven_zip, take_with_7z
 from ingestd.sources.writer import KEPT_NAMES
+from ingestd.together import Worker
 
 if TYPE_CHECKING:
     from ingestd.config import UnpackSettings

@@ -24,13 +24,14 @@ from ingestd.manifests import HASHES, asked_for
 from ingestd.oais import escape_name
 from ingestd.objectstore import Bucket, NoBucketError, ObjectInfo, open_bucket
 from ingestd.premis import Digest, DigestAlgorithm, now
-from ingestd.sources.copying import CHUNK_BYTES, Worker, changed, no_room, reserve
+from ingestd.sources.copying import CHUNK_BYTES, changed, no_room, reserve
 from ingestd.sources.downloads import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
 from ingestd.sources.findings import Findings
 from ingestd.sources.folders import Known
 from ingestd.sources.locations import ObjectUrl, too_large
 from ingestd.sources.names import NameRefused, split
 from ingestd.sources.records import WINDOW, Received
+from ingestd.together import Worker
 
 if TYPE_CHECKING:
     from ingestd.config import SourceSettings

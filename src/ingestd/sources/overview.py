@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ingestd.errors import Code, IngestError
-from ingestd.sources.copying import Worker
 from ingestd.sources.findings import Findings
 from ingestd.sources.folders import walk_folder
 from ingestd.sources.locations import parse_object_url, too_large
 from ingestd.sources.names import PATH_BYTES, Tree
 from ingestd.sources.objects import Store, Survey, entries_of, look
 from ingestd.sources.records import Checked, Kind
+from ingestd.together import Worker
 
 if TYPE_CHECKING:
     from ingestd.config import SourceSettings

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ingestd.premis import Digest, DigestAlgorithm, now
 from ingestd.sources.archives import Acted, NotAnArchive, receive_archive
-from ingestd.sources.copying import Worker, changed, copy, digest_of, no_room, reserve, same
+from ingestd.sources.copying import changed, copy, digest_of, no_room, reserve, same
 from ingestd.sources.downloads import download, forget_download
 from ingestd.sources.findings import compare
 from ingestd.sources.folders import Known, receive_folder
@@ -29,6 +29,7 @@ from ingestd.sources.locations import (
 from ingestd.sources.names import open_plain
 from ingestd.sources.objects import fetch_object, look, receive_objects
 from ingestd.sources.records import Checksum, Kind, Received, Source, modified_at
+from ingestd.together import Worker
 
 if TYPE_CHECKING:
     from ingestd.config import SourceSettings, UnpackSettings

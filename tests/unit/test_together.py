@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from ingestd.sources.copying import Worker
+from ingestd.together import Worker
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
