@@ -70,8 +70,38 @@ def moto() -> Iterator[Server]:
         server.stop()
 
 
+def client(server: Server) -> Any:
+    """Another program's way to the server."""
+    import boto3  # type: ignore[import-untyped]
+
+    keys = {"aws_access_key_id": KEY, "aws_secret_access_key": SECRET, "region_name": "us-east-1"}
+    return boto3.client("s3", endpoint_url=server.endpoint, **keys)
+
+
+def open_uploads(server: Server, prefix: str = "") -> list[tuple[str, str]]:
+    """Key and identifier of the uploads that were begun and not ended."""
+    found = client(server).list_multipart_uploads(Bucket=BUCKET, Prefix=prefix)
+    return [(one["Key"], one["UploadId"]) for one in found.get("Uploads", [])]
+
+
+def parts_there(server: Server, prefix: str = "") -> dict[int, int]:
+    """Numbers and sizes of the parts of the one upload that is open."""
+    ((key, upload),) = open_uploads(server, prefix)
+    found = client(server).list_parts(Bucket=BUCKET, Key=key, UploadId=upload)
+    return {part["PartNumber"]: part["Size"] for part in found.get("Parts", [])}
+
+
 Watcher = Callable[[str, str, bool], None]
-"""Told of method and path, before a request is handled (False) and before it is answered (True)."""
+"""Told of method and path with its query, before a request is handled (False) and before it is answered (True)."""
+
+
+class Answer(Exception):
+    """What a watcher raises to have a request answered otherwise, as S3 words its errors."""
+
+    def __init__(self, status: int, code: str) -> None:
+        super().__init__(code)
+        self.status = f"{status} {code}"
+        self.body = f"<Error><Code>{code}</Code><Message>as the test wants it</Message></Error>".encode()
 
 
 @contextlib.contextmanager
@@ -85,9 +115,19 @@ def watched_moto(watcher: Watcher) -> Iterator[Server]:
 
     def told(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         method, path = str(environ["REQUEST_METHOD"]), str(environ["PATH_INFO"])
-        watcher(method, path, False)
-        answer: Iterable[bytes] = backend(environ, start_response)
-        watcher(method, path, True)
+        if environ["QUERY_STRING"]:
+            path += f"?{environ['QUERY_STRING']}"
+        handled = False
+        try:
+            watcher(method, path, False)
+            answer: Iterable[bytes] = backend(environ, start_response)
+            handled = True
+            watcher(method, path, True)
+        except Answer as other:
+            if not handled:
+                environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            start_response(other.status, [("Content-Length", str(len(other.body)))], sys.exc_info())
+            return [other.body]
         return answer
 
     server = make_server("127.0.0.1", 0, told, threaded=True)

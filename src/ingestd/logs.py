@@ -14,7 +14,7 @@ from typing import TextIO
 
 import structlog
 
-_QUIET = ("aiormq", "asyncssh", "aio_pika", "asyncio", "aiosqlite", "bagit", "metsrw")
+_QUIET = ("aiormq", "asyncssh", "aio_pika", "asyncio", "aiosqlite", "bagit", "metsrw", "botocore", "urllib3")
 
 
 def configure(*, level: str = "info", style: str = "auto", stream: TextIO | None = None) -> None:

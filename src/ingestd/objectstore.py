@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -24,10 +23,10 @@ if TYPE_CHECKING:
 
 SCHEMES = ("s3", "az", "gs", "memory")
 CHUNK_BYTES = 4 * 2**20
-PART_BYTES = 16 * 2**20
-"""Parts of an upload; an object has 10,000 at most, so larger files get larger parts."""
-_MOST_PARTS = 9000
-_UPLOADS = 4
+PART_BYTES = 8 * 2**20
+MOST_PARTS = 10_000
+"""An object has no more parts, so larger files get larger ones."""
+PARTS_AT_ONCE = 4
 _REREAD_SECONDS = 60
 
 
@@ -39,6 +38,10 @@ class NoBucketError(DependencyError):
     """There is no such bucket, or container."""
 
     default_code = Code.DEPENDENCY_STORAGE_UNAVAILABLE
+
+
+def no_bucket(url: str) -> NoBucketError:
+    return NoBucketError(f"there is no such bucket or container: {url}")
 
 
 class ObjectChangedError(Exception):
@@ -58,6 +61,11 @@ class ObjectInfo:
 
 def is_object_url(url: str) -> bool:
     return urlsplit(url).scheme.lower() in SCHEMES
+
+
+def part_bytes(size_bytes: int) -> int:
+    """Say how large the parts are in which a file goes up: of whole MiB, and always the same for files of a size."""
+    return max(PART_BYTES, -(-size_bytes // (MOST_PARTS * 2**20)) * 2**20)
 
 
 def open_bucket(
@@ -180,26 +188,17 @@ class Bucket:
         with self._writing():
             return _tag(obstore.put(self._store, key, content))
 
-    def upload(self, key: str, source: Path, attributes: Mapping[str, str] | None = None) -> None:
-        """Write a file in parts, a few at once; the object appears when the last one is there, or not at all.
+    def send(self, key: str, chunks: Iterable[bytes], size_bytes: int) -> None:
+        """Write a stream in parts, a few at once; the object appears when the last one is there, or not at all.
 
-        What was there is replaced. Raises `OSError` when the file cannot be read.
+        What was there is replaced. What `chunks` raises comes through, and nothing appears.
         """
         import obstore
 
-        size = source.stat().st_size
-        part = max(PART_BYTES, -(-size // _MOST_PARTS))
         with self._writing():
             obstore.put(
-                self._store, key, source, attributes=dict(attributes or {}), chunk_size=part, max_concurrency=_UPLOADS
+                self._store, key, iter(chunks), chunk_size=part_bytes(size_bytes), max_concurrency=PARTS_AT_ONCE
             )
-
-    def send(self, key: str, chunks: Iterable[bytes]) -> None:
-        """Write a stream in parts, as `upload` does."""
-        import obstore
-
-        with self._writing():
-            obstore.put(self._store, key, iter(chunks), chunk_size=PART_BYTES, max_concurrency=_UPLOADS)
 
     def list(self, prefix: str = "", after: str = "") -> Iterator[ObjectInfo]:
         """Give the objects below `prefix` (whole words of the key), after the key `after`, a page at a time."""
@@ -227,10 +226,7 @@ class Bucket:
             try:
                 yield
             except FileNotFoundError as error:
-                raise self._no_bucket() from error
-
-    def _no_bucket(self) -> NoBucketError:
-        return NoBucketError(f"there is no such bucket or container: {self.url}")
+                raise no_bucket(self.url) from error
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -244,7 +240,7 @@ class Bucket:
             ) from None
         except theirs.BaseError as error:
             if "404 Not Found" in str(error):
-                raise self._no_bucket() from None
+                raise no_bucket(self.url) from None
             raise DependencyError(
                 f"{self.url} did not answer as it should: {_first_line(error)}",
                 code=Code.DEPENDENCY_STORAGE_UNAVAILABLE,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
+import subprocess
+import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +20,7 @@ from tests.acceptance.corpora import SMALL_FILES, many_files, small_transfer
 from tests.acceptance.program import Program, kill_in, running, wait_until
 from tests.acceptance.tracing import killed_at
 from tests.bench import need
+from tests.objectstores import KEY, SECRET, parts_there, watched_moto
 
 FILES = 120
 
@@ -213,6 +218,51 @@ def test_an_ingest_that_is_killed_before_it_prints_its_result_prints_it_when_it_
     assert anew.code == 0, anew.err
     assert "could not say so" not in anew.err
     assert len(stored_below(output)) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.tool
+def test_an_upload_that_a_kill_cut_short_is_gone_on_with_at_the_parts_that_are_missing(tmp_path: Path) -> None:
+    """The AIP is found in the journal, and its upload in the store."""
+    source = tmp_path / "Film"
+    source.mkdir()
+    (source / "film.bin").write_bytes(os.urandom(2**20) * 44)
+    came: list[int] = []
+    victim: list[subprocess.Popen[bytes]] = []
+
+    def watch(method: str, path: str, answering: bool) -> None:
+        number = re.search(r"[?&]partNumber=(\d+)", path)
+        if method == "PUT" and number:
+            if answering:
+                came.append(int(number[1]))
+            elif victim and int(number[1]) > 4:
+                time.sleep(1)  # the four that go up at once come first
+            if victim and len(came) >= 2:
+                victim.pop().kill()
+
+    with watched_moto(watch) as server:
+        place = {"url": server.url("cut-short"), "credentials": "store", "endpoint": server.endpoint}
+        account = {"region": "us-east-1", "access_key_id": KEY, "secret_access_key": SECRET}
+        ingestd = Program(
+            tmp_path,
+            LOG_LEVEL="error",
+            LOCATIONS=json.dumps({"primary": place}),
+            DEFAULT_LOCATION="primary",
+            CREDENTIALS=json.dumps({"store": account}),
+        )
+        command = ("ingest", source, "--json", "--set", "aip_compression_algorithm=s7_copy")
+        victim.append(ingestd.start(*command))
+        process = victim[0]
+        process.communicate(timeout=60)
+        there = {number for number, size in parts_there(server, "cut-short").items() if size == 8 * 2**20}
+        came.clear()
+        run = ingestd(*command)
+
+    assert process.returncode == -signal.SIGKILL
+    assert run.code == 0, run.err
+    assert run.result["attempt"] == 2
+    assert len(there) >= 2
+    assert sorted(came) == sorted(set(range(1, 7)) - there)
 
 
 # --- failed, mended, gone on with

@@ -194,6 +194,7 @@ class Fuse:
 
 
 def kind_of(path: str) -> str:
+    path = path.partition("?")[0]
     if "/.ingestd/" in path:
         return f"lease ({path.split('/.ingestd/')[1].split('/', maxsplit=1)[0]})"
     return "AIP" if path.endswith((".tar", ".7z")) else "beside the AIP" if path.count("/") > 3 else "bucket"

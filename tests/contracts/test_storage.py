@@ -64,7 +64,7 @@ async def medium(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     elif request.param in {"s3", "azure"}:
         server: Server = request.getfixturevalue(request.param)
         url = server.url(str(uuid.uuid4()))
-        yield lambda: BucketStore(open_bucket(url, server.credentials))
+        yield lambda: BucketStore.open(url, server.credentials)
     else:
         async with sftp_stores(request.getfixturevalue("openssh")) as open_store:
             yield lambda: open_store(tmp_path / "store")
@@ -271,7 +271,7 @@ async def test_what_another_attempt_left_unfinished_is_replaced(opened: Open, tm
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 async def test_a_store_without_conditions_keeps_packages_too(plain_s3: Server, tmp_path: Path, layout: str) -> None:
-    archive = LAYOUTS[layout](BucketStore(open_bucket(plain_s3.url(layout), plain_s3.credentials)))
+    archive = LAYOUTS[layout](BucketStore.open(plain_s3.url(layout), plain_s3.credentials))
     with pytest.raises(StorageError):
         await store(archive, write(tmp_path, b"damaged"), b"an AIP")
     tag_digest = make_bag(tmp_path / "bag", {"objects/a b": b"1"})

@@ -12,11 +12,13 @@ from typing import Any, cast
 from urllib.request import Request, urlopen
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from ingestd.errors import Code, DependencyError, SystemFault
 from ingestd.keeping import CredentialSettings
-from ingestd.objectstore import Bucket, NoBucketError, ObjectChangedError, ObjectExistsError, open_bucket
+from ingestd.objectstore import Bucket, NoBucketError, ObjectChangedError, ObjectExistsError, open_bucket, part_bytes
 from tests.objectstores import AZURE, KEY, Server, azurite, moto, rclone
 
 
@@ -49,14 +51,31 @@ def test_an_object_is_read_whole_in_parts_and_by_its_properties(bucket: Bucket) 
     assert bucket.url_of("folder/x").endswith("/folder/x")
 
 
-def test_a_large_file_goes_up_in_parts_and_comes_back_as_it_was(bucket: Bucket, tmp_path: Path) -> None:
+def test_a_stream_goes_up_in_parts_and_comes_back_as_it_was(bucket: Bucket) -> None:
     content = os.urandom(2**20) * 17
-    (tmp_path / "large").write_bytes(content)
 
-    bucket.upload("large", tmp_path / "large", {"Content-Type": "application/x-7z-compressed"})
-    bucket.send("sent", (content[at : at + 2**20] for at in range(0, len(content), 2**20)))
+    bucket.send("sent", (content[at : at + 2**20] for at in range(0, len(content), 2**20)), len(content))
 
-    assert content == b"".join(bucket.stream("large")) == b"".join(bucket.stream("sent"))
+    assert content == b"".join(bucket.stream("sent"))
+
+
+def test_a_stream_that_ends_with_an_error_is_no_object(bucket: Bucket) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"1" * 2**23
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        bucket.send("broken", chunks(), 2**24)
+    assert bucket.head("broken") is None
+
+
+@given(st.integers(1, 50 * 10**12))
+def test_a_file_is_cut_into_parts_that_stores_take(size: int) -> None:
+    """Amazon S3: at most 10,000 parts, of 5 MiB (but the last) to 5 GiB, for an object of at most 50 TB."""
+    part = part_bytes(size)
+
+    assert 5 * 2**20 < part <= 5 * 2**30
+    assert -(-size // part) <= 10_000
 
 
 def test_a_list_goes_on_after_a_key_and_a_deleted_object_is_gone(bucket: Bucket) -> None:
@@ -73,16 +92,15 @@ def test_a_list_goes_on_after_a_key_and_a_deleted_object_is_gone(bucket: Bucket)
         list(bucket.stream("x/3"))
 
 
-def test_a_bucket_that_is_not_there_is_said_whatever_is_asked_of_it(server: Server, tmp_path: Path) -> None:
+def test_a_bucket_that_is_not_there_is_said_whatever_is_asked_of_it(server: Server) -> None:
     where = server.url("x").replace("aips", "no-such-bucket")
     bucket = open_bucket(where, server.credentials, patience_seconds=1)
-    (tmp_path / "file").write_bytes(b"1")
 
     for ask in (
         lambda: list(bucket.list()),
         lambda: bucket.create("a", b"1"),
         lambda: bucket.write("a", b"1"),
-        lambda: bucket.upload("a", tmp_path / "file"),
+        lambda: bucket.send("a", [b"1"], 1),
     ):
         with pytest.raises(NoBucketError, match="no-such-bucket"):
             ask()

@@ -18,7 +18,7 @@ from ingestd.premis import Digest, DigestAlgorithm, now
 from ingestd.sources import check, source_of
 from ingestd.sources.locations import parse_object_url
 from ingestd.tools.pool import Pool
-from tests.objectstores import BUCKET, KEY, SECRET, Server, moto, rclone
+from tests.objectstores import BUCKET, Server, client, moto, rclone
 from tests.proxy import proxy, until
 from tests.receiving import Desk
 
@@ -96,11 +96,8 @@ async def test_what_lies_below_a_prefix_is_received_as_a_folder(desk: Desk, serv
 
 
 async def test_marks_of_folders_become_folders_and_two_things_of_one_name_are_refused(desk: Desk) -> None:
-    import boto3  # type: ignore[import-untyped]
-
     with moto() as server:
-        keys = {"aws_access_key_id": KEY, "aws_secret_access_key": SECRET, "region_name": "us-east-1"}
-        s3 = boto3.client("s3", endpoint_url=server.endpoint, **keys)
+        s3 = client(server)
         for key in ("marks/", "marks/d/", "marks/d-e", "marks/d/f", "marks/empty", "both/a", "both/a/b"):
             s3.put_object(Bucket=BUCKET, Key=key, Body=b"" if key.endswith(("/", "empty")) else b"x")
         desk.credentials = server.credentials

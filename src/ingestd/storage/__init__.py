@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from ingestd.errors import Code, IngestError, RequestError, SourceError, StorageError, SystemFault, Violation
 from ingestd.keeping import CredentialSettings, Layout, LocationSettings
-from ingestd.objectstore import is_object_url, open_bucket
+from ingestd.objectstore import is_object_url
 from ingestd.storage.archive import Archive
 from ingestd.storage.conditional import Conditional, unfit
 from ingestd.storage.holding import Deposit, Held, PackageKind, Stored, folder_manifest
@@ -240,7 +240,7 @@ def _open_store(it: LocationSettings, account: CredentialSettings | None, parts:
 
     url = urlsplit(it.url)
     if is_object_url(it.url):
-        return BucketStore(open_bucket(it.url, account, endpoint=it.endpoint))
+        return BucketStore.open(it.url, account, endpoint=it.endpoint)
     if url.scheme == "sftp":
         return _open_sftp(it.url, account, parts)
     if url.scheme == "file" and url.netloc in {"", "localhost"}:

@@ -8,27 +8,53 @@ import itertools
 import os
 import re
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
+
+import structlog
 
 from ingestd.errors import Code, StorageError
-from ingestd.objectstore import Bucket, ObjectExistsError, ObjectInfo
+from ingestd.keeping import CredentialSettings
+from ingestd.objectstore import CHUNK_BYTES, Bucket, ObjectExistsError, ObjectInfo, open_bucket
 from ingestd.premis import DigestAlgorithm
 from ingestd.storage.conditional import BucketConditional
 from ingestd.storage.store import Entry
+from ingestd.together import Worker
+
+if TYPE_CHECKING:
+    from ingestd.storage.multipart import Uploads
+
+log = structlog.get_logger(__name__)
 
 _PAGE = 500
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]|%(?=[0-9A-F]{2})|\.(?=/|$)")
 _ENCODED = re.compile(rb"%([0-9A-F]{2})")
-_CONDITIONAL_BYTES = 8 * 2**20
-"""A larger file goes up in parts, which object stores complete without a condition: it is looked for before."""
+_WHOLE_BYTES = 8 * 2**20
+"""A larger file goes up in parts: by `multipart`, or, where there is none, as a stream that cannot go on after a crash
+and is completed without a condition. Either way it is looked for before.
+"""
 
 
 class BucketStore:
     """Files as objects, in whose names what object stores do not take, or take differently, is percent-encoded."""
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: Bucket, uploads: Uploads | None = None) -> None:
         self.bucket = bucket
+        self._uploads = uploads
+
+    @classmethod
+    def open(cls, url: str, credentials: CredentialSettings | None = None, *, endpoint: str = "") -> Self:
+        """Open a bucket, as `open_bucket` does; with uploads that go on after a crash where there are any."""
+        bucket = open_bucket(url, credentials, endpoint=endpoint)
+        if urlsplit(url).scheme.lower() != "s3":
+            return cls(bucket)
+        try:
+            from ingestd.storage.session import open_uploads
+        except ImportError:
+            return cls(bucket)  # `doctor` says what to install
+        return cls(bucket, open_uploads(bucket, url, credentials, endpoint=endpoint))
 
     def url_of(self, key: str) -> str:
         return self.bucket.url_of(encode(key))
@@ -40,7 +66,9 @@ class BucketStore:
         return BucketConditional(self.bucket, folder)
 
     async def aclose(self) -> None:
-        """Connections are obstore's."""
+        """Close the connections that are not obstore's."""
+        if self._uploads is not None:
+            await asyncio.to_thread(self._uploads.close)
 
     async def put(self, key: str, source: Path, *, take: bool = False, over: bool = False) -> None:  # noqa: ARG002
         if await asyncio.to_thread(source.is_dir):
@@ -48,17 +76,25 @@ class BucketStore:
             return
         if not await asyncio.to_thread(source.exists):
             raise StorageError(f"{source.name} is gone before it was stored", code=Code.STORAGE_UPLOAD_FAILED)
-        await asyncio.to_thread(self._put_file, encode(key), source, over)
+        await self._send(key, source, over=over)
 
-    def _put_file(self, name: str, source: Path, over: bool) -> None:
+    async def _send(self, key: str, source: Path, *, over: bool) -> None:
+        worker = Worker()
+        await worker.run(lambda: self._put_file(encode(key), source, over, worker.breathe))
+
+    def _put_file(self, name: str, source: Path, over: bool, breathe: Callable[[], None]) -> None:
         try:
             size = source.stat().st_size
-            if not over and size <= _CONDITIONAL_BYTES:
-                self._create(name, source.read_bytes())
+            if size <= _WHOLE_BYTES:
+                (self.bucket.write if over else self._create)(name, source.read_bytes())
                 return
             if not over:
                 self._must_not_be(name)
-            self.bucket.upload(name, source)
+            if self._uploads is not None:
+                self._uploads.put(name, source, breathe, over=over)
+            else:
+                log.info("upload_cannot_be_resumed", url=self.bucket.url_of(name), size_bytes=size)
+                self.bucket.send(name, _chunks(source, breathe), size)
         except FileExistsError:
             raise
         except OSError as error:
@@ -76,7 +112,7 @@ class BucketStore:
                 inner = f"{key}/{path.relative_to(source).as_posix()}"
                 there = await self.head(inner)
                 if there is None or there.size_bytes != path.stat().st_size:
-                    await asyncio.to_thread(self._put_file, encode(inner), path, True)
+                    await self._send(inner, path, over=True)
 
     def _create(self, name: str, content: bytes) -> None:
         try:
@@ -153,6 +189,13 @@ def encode(key: str) -> str:
 
 def decode(name: str) -> str:
     return os.fsdecode(_ENCODED.sub(lambda found: bytes([int(found[1], 16)]), os.fsencode(name)))
+
+
+def _chunks(source: Path, breathe: Callable[[], None]) -> Iterator[bytes]:
+    with source.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            breathe()
+            yield chunk
 
 
 def _entry(info: ObjectInfo) -> Entry:

@@ -10,6 +10,7 @@ An inventory names every file of its object: some hundred bytes a file in memory
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -111,7 +112,8 @@ class OcflArchive(Archive):
             if not await asyncio.to_thread(source.exists):
                 raise StorageError(f"{new.name} is gone before it was stored", code=Code.STORAGE_UPLOAD_FAILED)
             await self.medium.delete(staged)  # of another attempt at this version, which no inventory knows
-        await self.medium.put(new.key, source, take=take)
+        with contextlib.suppress(FileExistsError):  # a first try's answer was lost, or another was quicker: it is read
+            await self.medium.put(new.key, source, take=take)
         found, files = await self._read(new)
         if found != new.digest:
             await self.medium.delete(staged)

@@ -86,14 +86,18 @@ LIBRARIES = (
     ("bagit", "Checks bags.", CORE),
     ("aio-pika", "Talks to RabbitMQ.", "ingestd serve"),
     ("aiosqlite", "Keeps the journals.", CORE),
+    ("obstore", "Reads and writes S3, Azure and Google Cloud Storage.", "s3://, az:// and gs://: ingestd[cloud]"),
+    (
+        "botocore", "Goes on with uploads to S3 that were cut short, and completes them on a condition.",
+        "files over 8 MiB to s3:// locations, which begin anew without it: ingestd[s3]",
+    ),
     ("asyncssh", "Stores AIPs on SFTP servers.", "locations on SFTP servers: ingestd[sftp]"),
     ("pydantic", "Checks requests and settings.", CORE),
     ("structlog", "Writes the log.", CORE),
     ("Unidecode", "Makes file names safe.", CORE),
     ("aiofiles", "Reads and writes small files.", CORE),
     ("prometheus-client", "Shows metrics.", "ingestd serve"),
-    ("obstore", "Reads and writes S3, Azure and Google Cloud Storage.", "s3://, az:// and gs://: ingestd[cloud]"),
-)
+)  # fmt: skip
 
 
 async def inventory(pool: Pool) -> Sequence[ToolInfo]:
