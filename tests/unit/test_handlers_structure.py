@@ -107,6 +107,50 @@ async def test_a_struct_map_brings_the_descriptions_that_it_refers_to(bench: Ben
     assert "1999-01-02T03:04:05" == said[1].created_at
 
 
+PART = '<rightsMD ID="%s"><mdWrap MDTYPE="OTHER"><xmlData><x xmlns=""/></xmlData></mdWrap></rightsMD>'
+ENTRY = '<file ID="%s" ADMID="%s"><FLocat LOCTYPE="URL" xlink:href="%s"/></file>'
+OWNERS = (
+    f'<amdSec ID="one">{PART % "r1"}{PART % "r2"}</amdSec><amdSec ID="both">{PART % "r3"}{PART % "r4"}</amdSec>'
+    f'<amdSec ID="gone">{PART % "r5"}</amdSec><amdSec ID="work">{PART % "r6"}</amdSec><fileSec><fileGrp>'
+    f"{ENTRY % ('f1', 'one r3', 'objects/a.txt')}{ENTRY % ('f2', 'r4', 'objects/%20b')}"
+    f"{ENTRY % ('f3', 'gone', 'objects/gone')}</fileGrp></fileSec>"
+)
+
+
+@pytest.mark.parametrize(
+    ("names", "files", "left"),
+    [
+        ("one", ["objects/a.txt"], []),
+        ("r1 r2", ["objects/a.txt"], []),
+        ("r3 r4", ["objects/a.txt", "objects/ b"], []),
+        ("both r5 work none r2", ["objects/a.txt"], ["both", "r5", "work", "none"]),
+        ("work", [], ["work"]),
+    ],
+)
+async def test_an_admid_names_our_section_of_the_file_whose_section_it_named(
+    bench: Bench, tmp_path: Path, names: str, files: list[str], left: list[str]
+) -> None:
+    divs = a_mets().replace('TYPE="letter" ID="dmdSec_1"', f'TYPE="letter" ADMID="{names}"')
+    text = await load(bench, divs.replace("<structMap", f"{OWNERS}<structMap"))
+
+    amds = [
+        f"amdSec_{file.row}"
+        for path in files
+        async for some in bench.journal.files()
+        for file in some
+        if file.path == path
+    ]
+    assert (f'ADMID="{" ".join(amds)}"' if amds else 'TYPE="letter">') in text
+    assert text.count("ADMID") == bool(amds)
+    told = [w.detail.split()[1] async for some in bench.journal.warnings() for w in some]
+    assert sorted(left) == sorted(told)
+    await bench.journal.add_agents(AGENTS)
+    written = tmp_path / "METS.xml"
+    kept = bench.folder / structmap.KEPT
+    await write(bench.journal, bench.package, written, created_at=AT, document_empty_directories=True, struct_map=kept)
+    assert [] == list(await validate(written))
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [

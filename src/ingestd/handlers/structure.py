@@ -18,10 +18,14 @@ from ingestd.mets import structmap, unfit
 from ingestd.mets.identifiers import Identifiers, Kind
 from ingestd.mets.structmap_sections import described_in, dmd_sec
 from ingestd.oais import Facts, File, FileUse, Warning_, escape_name
-from ingestd.references import find, mended
+from ingestd.references import Found, find, mended
 
 STRUCT_MAP = "metadata/mets_structmap.xml"
 _WINDOW = 256
+_WHY = {
+    "DMDID": "no dmdSec of that ID can be taken over",
+    "ADMID": "the fileSec has no one file of the transfer for a section of that ID",
+}
 
 
 async def load_file_labels(task: Task, services: Services) -> AsyncIterator[Outcome]:
@@ -67,7 +71,8 @@ async def mark_license_files(task: Task, services: Services) -> Outcome:
 async def load_struct_map(task: Task, services: Services) -> Outcome:
     """Prove `mets_structmap.xml`, find the files that it names, and keep its structMap for the METS.
 
-    Its dmdSecs come along, for the DMDIDs that name them; references to other sections are left out, with a warning
+    Its dmdSecs come along, for the DMDIDs that name them; an ADMID names the amdSec that our METS has for the file that
+    its fileSec has for the section. References to other sections are left out, with a warning
     (`content.struct_map_unmatched`).
 
     Everything that is wrong is listed (`content.metadata_invalid`): what is not valid METS, more or less than one
@@ -114,8 +119,9 @@ async def _cut(task: Task, out: TextIO, identifiers: Identifiers, left: list[str
     violations: list[Violation] = []
     windows = structmap.cut(task.at(STRUCT_MAP), STRUCT_MAP, identifiers)
     while (window := await asyncio.to_thread(next, windows, None)) is not None:
-        pointers = [piece for piece in window if isinstance(piece, structmap.Pointer)]
-        targets = iter(await find(task.history, task.package.id, [pointer.names for pointer in pointers]))
+        targets = iter(
+            await find(task.history, task.package.id, [names for piece in window for names in _named(piece)])
+        )
         text: list[str] = []
         for piece in window:
             if isinstance(piece, Violation):
@@ -124,23 +130,37 @@ async def _cut(task: Task, out: TextIO, identifiers: Identifiers, left: list[str
                 left += [piece] * (len(left) < LISTED)
             elif isinstance(piece, str):
                 text.append(piece)
+            elif isinstance(piece, structmap.Administered):
+                owners = [(one.left, _file(next(targets))) for one in piece.owned]
+                amds = dict.fromkeys(f"amdSec_{file.row}" for _, file in owners if file)
+                text.append(f' ADMID="{" ".join(amds)}"' if amds else "")
+                left += [one for one, file in owners if file is None][: LISTED - len(left)]
+            elif file := _file(next(targets)):
+                text.append(str(file.id))
             else:
-                target = next(targets)
-                if target is None or target.file is None or target.file.removed:
-                    violations.append(structmap.missing(piece, STRUCT_MAP))
-                else:
-                    text.append(str(target.file.id))
+                violations.append(structmap.missing(piece, STRUCT_MAP))
         await asyncio.to_thread(out.write, "".join(text))
         if len(violations) >= LISTED:
             break
     return violations
 
 
+def _named(piece: structmap.Piece) -> Sequence[Sequence[str]]:
+    """What the files may be called that a piece of the structMap names."""
+    if isinstance(piece, structmap.Pointer):
+        return [piece.names]
+    return [one.names for one in piece.owned] if isinstance(piece, structmap.Administered) else ()
+
+
+def _file(target: Found | None) -> File | None:
+    return target.file if target and target.file and not target.file.removed else None
+
+
 def _unmatched(left: Sequence[structmap.Left]) -> Sequence[Warning_]:
     return [
         Warning_(
             code="content.struct_map_unmatched",
-            detail=f"{one.attribute} {one.name[:100]} was left out: no dmdSec of that ID can be taken over",
+            detail=f"{one.attribute} {one.name[:100]} was left out: {_WHY[one.attribute]}",
             path=f"{STRUCT_MAP}:{one.line}",
         )
         for one in left

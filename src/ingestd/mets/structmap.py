@@ -20,6 +20,7 @@ from lxml import etree
 from ingestd.errors import Violation
 from ingestd.mets.identifiers import Identifiers, Kind
 from ingestd.mets.markup import attribute
+from ingestd.mets.owners import Owners
 from ingestd.mets.validation import LIMIT, combined_schema, forget
 from ingestd.mets.vocabulary import METS, XLINK
 from ingestd.tools.xml import ONE_SCHEMA_AT_A_TIME, RefusedXmlError, Sections, root_of
@@ -36,6 +37,8 @@ _CHUNK_BYTES = 1 << 16
 _DEPTH = 200
 _XML = "http://www.w3.org/XML/1998/namespace"
 _OURS = re.compile(r"(?:amdSec|dmdSec|techMD|rightsMD|sourceMD|digiprovMD|structMap)_\w+|file-.*")
+_PARTS = frozenset({"techMD", "rightsMD", "sourceMD", "digiprovMD"})
+_HREF = f"{XLINK} href"
 _PREFIXES = {XLINK: "xlink", _XML: "xml"}
 _EXAMPLE = '<fptr CONTENTIDS="objects/letter.txt"/>'
 
@@ -63,7 +66,22 @@ class Left:
     line: int
 
 
-Piece: TypeAlias = str | Pointer | Left | Violation
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Owned:
+    """A reference to an administrative section of a file, by what the file is called: its own amdSec is meant."""
+
+    left: Left
+    names: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Administered:
+    """The place of an ADMID, whose references are the `owned`, as far as their files are there."""
+
+    owned: Sequence[Owned]
+
+
+Piece: TypeAlias = str | Pointer | Administered | Left | Violation
 
 
 def missing(pointer: Pointer, name: str) -> Violation:
@@ -89,18 +107,19 @@ def faults(path: Path, name: str) -> Sequence[Violation]:
 def cut(path: Path, name: str, identifiers: Identifiers) -> Iterator[Sequence[Piece]]:
     """Give the structMap as text, in windows, a `Pointer` wherever an identifier goes, and what is wrong with it.
 
-    `identifiers` has the dmdSecs that come along; a reference to any other section is `Left`.
+    `identifiers` has the dmdSecs that come along. A reference to an administrative section that the METS's fileSec has
+    for one file is `Administered`: ours has an amdSec for it. Any other reference is `Left`.
     """
-    cutter = _Cutter(name, identifiers)
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, Owners() as owners:
+            cutter = _Cutter(name, identifiers, owners)
             while chunk := file.read(_CHUNK_BYTES):
                 cutter.parser.Parse(chunk, False)
                 yield cutter.taken()
             cutter.parser.Parse(b"", True)
             yield cutter.taken()
     except expat.ExpatError as error:
-        place = f"{name}:{cutter.parser.CurrentLineNumber}:{cutter.parser.CurrentColumnNumber + 1}"
+        place = f"{name}:{error.lineno}:{error.offset + 1}"
         yield [Violation(path=place, rule="xml", expected="well-formed XML", actual=str(error))]
 
 
@@ -144,7 +163,10 @@ def _not_valid(place: str, message: str) -> Violation:
 
 
 class _Cutter:
-    def __init__(self, name: str, identifiers: Identifiers) -> None:
+    def __init__(self, name: str, identifiers: Identifiers, owners: Owners) -> None:
+        self._owners = owners
+        self._section = ""
+        self._owning: Sequence[str] = ()
         self._name = name
         self._identifiers = identifiers
         self._pieces: list[Piece] = []
@@ -163,6 +185,7 @@ class _Cutter:
     def _start(self, name: str, attributes: list[str]) -> None:
         namespace, _, local = name.rpartition(" ")
         if not self._depth and (namespace, local) != (METS, "structMap"):
+            self._before(local, dict(zip(attributes[::2], attributes[1::2], strict=True)))
             return
         self._depth += 1
         if self._depth > _DEPTH:
@@ -180,12 +203,27 @@ class _Cutter:
             self._point(local, values)
         self._open = True
 
+    def _before(self, local: str, values: dict[str, str]) -> None:
+        """Note whose the administrative sections are."""
+        if local == "amdSec":
+            self._section = values.get("ID", "")
+        elif local in _PARTS:
+            self._owners.add_part(values.get("ID", ""), self._section)
+        elif local == "file":
+            self._owning = values.get("ADMID", "").split()
+        elif local == "FLocat":
+            for section in self._owning:
+                self._owners.add_owner(section, values.get(_HREF, ""))
+
     def _attribute(self, key: str, value: str) -> None:
         namespace, _, local = key.rpartition(" ")
         if not namespace and local == "FILEID":
             return
-        if not namespace and local in {"DMDID", "ADMID"}:
-            value = " ".join(self._carried(local, value.split()))
+        if not namespace and local == "ADMID":
+            self._pieces.append(Administered(owned=list(self._owned(value.split()))))
+            return
+        if not namespace and local == "DMDID":
+            value = " ".join(self._carried(value.split()))
             if not value:
                 return
         if not namespace and local == "ID":
@@ -196,13 +234,23 @@ class _Cutter:
         prefix = f"{_PREFIXES[namespace]}:" if namespace else ""
         self._pieces.append(f' {prefix}{local}="{attribute(value)}"')
 
-    def _carried(self, local: str, names: Sequence[str]) -> Iterator[str]:
-        """Those of the sections referred to that come along. Administrative ones are those of our own files."""
+    def _carried(self, names: Sequence[str]) -> Iterator[str]:
+        """Those of the descriptive sections referred to that come along."""
         for name in names:
-            if local == "DMDID" and self._identifiers.known(Kind.DESCRIPTIVE, own_identifier(name)):
+            if self._identifiers.known(Kind.DESCRIPTIVE, own_identifier(name)):
                 yield own_identifier(name)
             else:
-                self._pieces.append(Left(attribute=local, name=name, line=self.parser.CurrentLineNumber))
+                self._pieces.append(Left(attribute="DMDID", name=name, line=self.parser.CurrentLineNumber))
+
+    def _owned(self, names: Sequence[str]) -> Iterator[Owned]:
+        """Those of the administrative sections referred to that are one file's."""
+        for name in names:
+            left = Left(attribute="ADMID", name=name, line=self.parser.CurrentLineNumber)
+            href = self._owners.of(name)
+            if href:
+                yield Owned(left=left, names=[href, unquote(href)])
+            else:
+                self._pieces.append(left)
 
     def _identifier(self, value: str) -> str:
         name = own_identifier(value)
