@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import json
 import math
@@ -23,10 +24,10 @@ from typing import Any, TypeVar
 import structlog
 
 from ingestd.config import Settings
-from ingestd.errors import Code, ResourceError, Violation
+from ingestd.errors import Code, IngestError, ResourceError, Violation
 from ingestd.sections import AdmissionSettings
 from ingestd.together import Worker
-from ingestd.workfolder import used
+from ingestd.workfolder import fault, used
 
 T = TypeVar("T")
 
@@ -104,7 +105,7 @@ class Admission:
         self._memory = memory or available_memory
         self._released = asyncio.Event()
         self._measured: dict[str, tuple[float, tuple[int, int]]] = {}
-        self._failure: ResourceError | None = None
+        self._failure: IngestError | None = None
         self._left: dict[str, Need] = {}
         self.waiting = 0
         """Packages in hand that wait for room."""
@@ -114,7 +115,7 @@ class Admission:
     # --- for whoever takes requests ----------------------------------------------------------------------------------
 
     @property
-    def failure(self) -> ResourceError | None:
+    def failure(self) -> IngestError | None:
         """Why no request is taken now."""
         return self._failure
 
@@ -133,15 +134,23 @@ class Admission:
         while await self.look() is not None:  # noqa: ASYNC110  nothing tells when a disk gets free
             await asyncio.sleep(self._settings.look_seconds)
 
-    async def look(self) -> ResourceError | None:
-        """Look at what there is; give what is short."""
-        self.room = await Worker().run(lambda: _alone(self._data, self._look))
-        before, self._failure = self._failure, self._short(self.room, Need(size_bytes=0, files=0))
+    async def look(self) -> IngestError | None:
+        """Look at what there is; give what is short, or that the working disk cannot be written."""
+        before, self._failure = self._failure, await Worker().run(self._short_of_any)
         if self._failure is not None and before is None:
             log.warning("no_room", code=self._failure.code.value, detail=self._failure.detail, path=str(self._data))
         elif self._failure is None and before is not None:
             log.info("room_again")
         return self._failure
+
+    def _short_of_any(self) -> IngestError | None:
+        """Blocks."""
+        try:
+            _must_be_writable(self._work)
+            self.room = _alone(self._data, self._look)
+        except OSError as error:
+            return fault(error, self._work / _FOLDER)
+        return self._short(self.room, Need(size_bytes=0, files=0))
 
     # --- for one package ---------------------------------------------------------------------------------------------
 
@@ -314,6 +323,14 @@ def _never(code: Code, unit: str, need: int, kept: int, total: int) -> NeverErro
         remediation="Send it in smaller parts, or ask the operator for a larger working disk (setting data_dir); "
         "the settings `admission` say how the need is reckoned.",
     )
+
+
+def _must_be_writable(folder: Path) -> None:
+    """Raise `OSError` for a folder that is there and may not be written."""
+    if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+        read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+        number = errno.EROFS if read_only else errno.EACCES
+        raise OSError(number, os.strerror(number), str(folder))
 
 
 # --- promises --------------------------------------------------------------------------------------------------------

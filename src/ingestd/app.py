@@ -29,7 +29,7 @@ from ingestd.storage import Locations
 from ingestd.storage.conditional import probe
 from ingestd.tools import Toolbox
 from ingestd.workflow import Workflow
-from ingestd.workfolder import FolderBusy, locked
+from ingestd.workfolder import FolderBusy, locked, prove_folder
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +75,8 @@ async def open_ingest(settings: Settings | None = None, *, shared: bool = False)
     configure_embedded()
     settings = settings or Settings.load()
     workflow = load_workflow(settings)
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    for folder in (settings.data_dir, settings.work_dir, settings.scratch_dir):
+        await asyncio.to_thread(prove_folder, folder, "data_dir")
     async with contextlib.AsyncExitStack() as stack:
         services = await stack.enter_async_context(open_services(settings))
         journal = await ServiceJournal.open(settings.journal_path)

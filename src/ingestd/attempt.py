@@ -40,7 +40,7 @@ from ingestd.premis import now
 from ingestd.results import agents, aip_data, result_data
 from ingestd.sources import Checked
 from ingestd.waiting import NoRoomError, Waits
-from ingestd.workfolder import FolderBusy, fault, hold_folder
+from ingestd.workfolder import FolderBusy, fault
 
 log = structlog.get_logger(__name__)
 
@@ -162,13 +162,14 @@ class Attempt:
         """Do something, holding the package's folder; tell of whatever ends the request in it."""
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(hold_folder(self.folder))
-                return await work()
-            except NoRoomError:
-                await self._clear_unbegun()
-                raise
+                stack.enter_context(self._waits.holding())
+                try:
+                    return await work()
+                except NoRoomError:
+                    await self._clear_unbegun()
+                    raise
             except Exception as error:
-                if self.told or isinstance(error, FolderBusy):
+                if self.told or isinstance(error, (FolderBusy, NoRoomError)):
                     raise
                 await self._tell_of(error)
         return None

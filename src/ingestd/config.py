@@ -355,6 +355,10 @@ class Settings(Model):
         return self.data_dir / "work"
 
     @property
+    def scratch_dir(self) -> Path:
+        return self.data_dir / "scratch"
+
+    @property
     def journal_path(self) -> Path:
         return self.data_dir / "service.db"
 

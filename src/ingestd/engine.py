@@ -7,7 +7,6 @@ goes on at its cursor. What follows a link is said by its exit code in `workflow
 from __future__ import annotations
 
 import asyncio
-import errno
 import inspect
 import time
 from collections import deque
@@ -25,7 +24,7 @@ from ingestd.journal import JobRecord, PackageJournal
 from ingestd.messages import ErrorData
 from ingestd.oais import Facts, File, FileUse, Warning_
 from ingestd.workflow import ChoiceConfig, DirectoriesConfig, FilesConfig, JobStatus, Link, Workflow
-from ingestd.workfolder import ran_out
+from ingestd.workfolder import UnusableError, fault
 
 log = structlog.get_logger(__name__)
 
@@ -320,16 +319,14 @@ def _unsaid(step: Step) -> IngestError:
 
 def _stops(error: IngestError | None) -> bool:
     """What no workflow walks past: the package stops here and can be taken up here."""
-    return isinstance(error, (ResourceError, Cancelled, DependencyError)) or (
+    return isinstance(error, (ResourceError, Cancelled, DependencyError, UnusableError)) or (
         error is not None and error.code in {Code.SYSTEM_BUG, Code.STORAGE_OUTCOME_UNKNOWN}
     )
 
 
 def _from_os(error: OSError, link: Link, folder: Path) -> IngestError:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        found = ran_out(folder)
-        return ResourceError(f"{link.name}: {found.detail}", code=found.code)
-    return SystemFault(f"{link.name}: {error.strerror or error}")
+    found = fault(error, folder)
+    return type(found)(f"{link.name}: {found.detail}", code=found.code, remediation=found.remediation)
 
 
 def _failure_facts(error: IngestError, link_id: str) -> dict[str, str]:

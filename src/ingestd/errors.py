@@ -500,7 +500,10 @@ CATALOGUE: dict[Code, Entry] = {
         "Look at the worker's last log lines; memory is the usual cause.",
     ),
     Code.SYSTEM_CONFIGURATION: _e(
-        "A setting is not valid", _O, Retry.NEVER, "Correct the setting; `ingestd config` shows what is in force."
+        "A setting is not valid, or what it names cannot be used",
+        _O,
+        Retry.NEVER,
+        "Correct the setting; `ingestd config` shows what is in force.",
     ),
     Code.SYSTEM_WORKFLOW_INVALID: _e(
         "The workflow is not valid", _O, Retry.NEVER, "Correct what `ingestd workflow check` names."

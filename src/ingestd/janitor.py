@@ -84,7 +84,7 @@ class Janitor:
             removed.append(kept)
         if not dry_run:
             await asyncio.to_thread(_empty_trash, self._settings.work_dir)
-            await asyncio.to_thread(sweep_scratch, self._settings.data_dir / "scratch")
+            await asyncio.to_thread(sweep_scratch, self._settings.scratch_dir)
         return removed
 
     async def packages(self) -> Sequence[Kept]:

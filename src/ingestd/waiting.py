@@ -8,15 +8,21 @@ its message that is parked in the broker brings it to whichever worker has room 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+
+import structlog
 
 from ingestd.admission import Admission, Need, NeverError
 from ingestd.errors import ResourceError
 from ingestd.leases import Lease, Waiting
 from ingestd.premis import now
 from ingestd.sections import AdmissionSettings
+from ingestd.workfolder import UnusableError, fault, hold_folder
+
+log = structlog.get_logger(__name__)
 
 _EARLY = 0.9
 """What comes back from being parked comes a moment before as much time has passed since it was told."""
@@ -61,7 +67,25 @@ class Waits:
     @property
     def unbegun(self) -> bool:
         """Whether another worker could begin with it as well as this one."""
-        return self._lease is not None and not (self._folder / "journal.db").exists()
+        with contextlib.suppress(OSError):  # of a folder that may not be looked into, nobody knows
+            return self._lease is not None and not (self._folder / "journal.db").exists()
+        return False
+
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[None]:
+        """Hold the package's folder. Raises `FolderBusy`; and `NoRoomError` where none can be made here, if another
+        worker may have the package.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(hold_folder(self._folder))
+            except OSError as error:
+                found = fault(error, self._folder)
+                if self._lease is None or not isinstance(found, (ResourceError, UnusableError)):
+                    raise
+                log.warning("no_working_folder", code=found.code.value, detail=found.detail)
+                raise NoRoomError from error
+            yield
 
     async def left(self) -> Waiting | None:
         """What the next worker is to know of an attempt that only waited so far. Nothing of it may be told later."""

@@ -7,10 +7,12 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ingestd.errors import Code, IngestError, ResourceError, SystemFault
+from ingestd.oais import escape_name
 
 
 def ran_out(where: Path) -> ResourceError:
@@ -29,15 +31,75 @@ def ran_out(where: Path) -> ResourceError:
     return ResourceError(f"no space is left: {free} bytes are free", code=Code.RESOURCE_DISK)
 
 
+_BARRED = {errno.EROFS, errno.EACCES, errno.EPERM}
+_MOUNT = "Mount its file system so that it can be written (one becomes read-only by itself when its disk fails)"
+_ALLOW = "Give the account that ingestd runs as (uid {uid}) the right to read and write there"
+_REMOVE = "Take the file away that is where a folder should be"
+_WHAT_TO_DO: Mapping[int, str] = {
+    errno.EROFS: _MOUNT,
+    errno.EACCES: _ALLOW,
+    errno.EPERM: _ALLOW,
+    errno.ENOTDIR: _REMOVE,
+    errno.EEXIST: _REMOVE,
+}
+
+
+class UnusableError(SystemFault):
+    """A folder of the settings is read-only, forbidden, or none: `system.configuration`."""
+
+    default_code = Code.SYSTEM_CONFIGURATION
+
+
+def unusable(error: OSError, what: str, setting: str = "data_dir") -> UnusableError | None:
+    """Say that a folder of a setting cannot be used, if that is what the error says. `what` is how it is called to
+    whoever reads this.
+    """
+    advice = _WHAT_TO_DO.get(error.errno or 0)
+    if advice is None:
+        return None
+    return UnusableError(
+        f"{what} cannot be used: {os.strerror(error.errno or 0)}",
+        remediation=f"{advice.format(uid=os.geteuid())}, or name another folder (setting {setting}).",
+    )
+
+
+def prove_folder(folder: Path, setting: str) -> None:
+    """Make a folder to work in, if need be, and see that files can be made in it.
+
+    Raises `UnusableError`, which names it, and `ResourceError`.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise unusable(error, f"the folder {folder}", setting) or fault(error, folder) from error
+
+
 def fault(error: Exception, folder: Path) -> IngestError:
-    """Word what should not have happened while a package was worked on in `folder`."""
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        found = ran_out(folder)
-        return ResourceError(f"on the working disk {found.detail}", code=found.code)
+    """Word what should not have happened while a package was worked on in `folder`, which is two below `data_dir`.
+
+    Of the paths of this server nothing is told but what is below that.
+    """
     if isinstance(error, IngestError):
         return error
-    words = error.strerror if isinstance(error, OSError) else str(error)  # an OSError's own words name paths
-    return SystemFault(f"{type(error).__name__}: {words}")
+    if not isinstance(error, OSError):
+        return SystemFault(f"{type(error).__name__}: {error}")
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        found = ran_out(folder)
+        return ResourceError(f"on the working disk {found.detail}", code=found.code)
+    within = _within(error, folder) if error.errno in _BARRED else ""
+    barred = unusable(error, f"on the working disk, {within}") if within else None
+    return barred or SystemFault(f"{type(error).__name__}: {error.strerror}")  # its own words name paths
+
+
+def _within(error: OSError, folder: Path) -> str:
+    """What of the working disk an error is about; empty where it is about something else."""
+    if error.filename is None:
+        return "the working folder" if error.errno == errno.EROFS else ""
+    path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else Path()
+    data = folder.parents[1]
+    return escape_name(str(path.relative_to(data.parent))) if path.is_relative_to(data) else ""
 
 
 class FolderBusy(Exception):

@@ -111,21 +111,22 @@ async def test_a_full_disk_stops_a_package_which_goes_on_when_there_is_room(
 
 @pytest.mark.tool
 async def test_what_may_not_be_written_ends_with_its_name_and_goes_on_when_it_may(disk: Disk, tmp_path: Path) -> None:
-    """Archival storage that became read-only, as file systems do after an error; then a working folder."""
+    """Archival storage that is read-only, as file systems become after an error: it is said before any work."""
     source = tmp_path / "source"
     source.mkdir()
     small_files(source, 3)
     shelf = disk("size=20m")
     (shelf / "aips").mkdir()
     disk("ro")
-    failed = await outcome(tmp_path, source, shelf / "aips")
+    refused = await outcome(tmp_path, source, shelf / "aips")
     disk("rw")
     done = await outcome(tmp_path, source, shelf / "aips")
 
-    assert isinstance(failed, EventData)
-    assert failed.error is not None
-    assert Code.STORAGE_UPLOAD_FAILED is failed.error.code
-    assert "Read-only file system" in failed.error.detail
+    assert isinstance(refused, EventData)
+    assert refused.error is not None
+    assert (Outcome.REJECTED, Code.SYSTEM_CONFIGURATION) == (refused.outcome, refused.error.code)
+    assert f"{shelf / 'aips'} cannot be used: Read-only file system" in refused.error.detail
+    assert "Mount its file system" in refused.error.remediation
     assert isinstance(done, EventData)
     assert Outcome.SUCCEEDED is done.outcome
 
@@ -145,8 +146,28 @@ async def test_a_working_folder_that_may_not_be_written_costs_no_request_and_not
         await house.until(lambda: EventType.AIP_STORED in house.kinds())
 
     assert failed.error is not None
-    assert Code.SYSTEM_BUG is failed.error.code
+    assert Code.SYSTEM_CONFIGURATION is failed.error.code
     assert "Read-only file system" in failed.error.detail
+    assert str(tmp_path) not in failed.error.detail
+
+
+async def test_a_worker_whose_working_folder_may_not_be_written_takes_nothing_and_leaves_what_it_took(
+    disk: Disk, tmp_path: Path
+) -> None:
+    house = House(tmp_path)
+    async with house.open("one") as one, house.open("two") as two:
+        work = tmp_path / "one/data/work"
+        work.mkdir(parents=True)
+        disk("ro", work)
+        await one.take(house.envelope(), returning=False)
+        await house.until(lambda: house.envelope().data.package_id() not in one._running)
+        short = await one.admission.look()
+        await two.take(house.envelope(), returning=True)
+        await house.until(lambda: EventType.AIP_STORED in house.kinds())
+
+    assert short is not None
+    assert (Code.SYSTEM_CONFIGURATION, False) == (short.code, one.admission.ready())
+    assert 1 == house.events[-1].data.attempt
 
 
 @pytest.mark.tool

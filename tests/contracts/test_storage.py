@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingestd.errors import Code, DependencyError, ResourceError, StorageError
+from ingestd.errors import Code, DependencyError, ResourceError, StorageError, SystemFault
 from ingestd.objectstore import Bucket, open_bucket
 from ingestd.premis import DigestAlgorithm
 from ingestd.storage import Archive, Deposit, Held, PackageKind, Stored, folder_manifest
@@ -622,11 +622,11 @@ async def test_a_place_that_cannot_be_written_is_said_without_harm(tmp_path: Pat
 
     with pytest.raises(StorageError) as caught:
         await store(local(tmp_path), source, b"an AIP")
-    with pytest.raises(DependencyError) as checked:
+    with pytest.raises(SystemFault) as checked:
         await local(tmp_path).check()
 
     assert caught.value.code is Code.STORAGE_UPLOAD_FAILED
-    assert checked.value.code is Code.DEPENDENCY_STORAGE_UNAVAILABLE
+    assert checked.value.code is Code.SYSTEM_CONFIGURATION
     assert source.read_bytes() == b"an AIP"
 
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from ingestd.config import Settings
-from ingestd.errors import Code, DependencyError, RequestError, StorageError, SystemFault
+from ingestd.errors import Code, RequestError, StorageError, SystemFault
 from ingestd.keeping import CredentialSettings, Layout, LocationSettings
 from ingestd.storage import Copies, Deposit, Locations, Target, open_archive
 from ingestd.storage.conditional import BucketConditional, LocalConditional
@@ -60,8 +60,8 @@ async def test_as_many_copies_as_are_asked_for_are_enough(tmp_path: Path) -> Non
     assert (["one"], ["two"]) == ([one.location for one in copies.stored], [name for name, _ in copies.failed])
 
 
-async def test_a_place_that_is_away_is_named_at_the_start(tmp_path: Path) -> None:
-    with pytest.raises(DependencyError, match="'two'"):
+async def test_a_place_that_cannot_be_written_is_named_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(SystemFault, match="'two'"):
         await locations(tmp_path, broken=True).check()
 
 

@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     from ingestd.cli.report import print_error
     from ingestd.logs import configure
+    from ingestd.workfolder import unusable
 
     try:
         settings = Settings.load(options.config)
@@ -39,6 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except IngestError as error:
         print_error(error, as_json=getattr(options, "json", False))
         return REFUSED if error.code.category in {"request", "system", "source", "policy"} else FAILED
+    except OSError as error:
+        found = unusable(error, str(error.filename)) if error.filename is not None else None
+        if found is None:
+            raise
+        print_error(found, as_json=getattr(options, "json", False))
+        return REFUSED
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return INTERRUPTED

@@ -104,7 +104,7 @@ async def replicate(options: argparse.Namespace, settings: Settings, locations: 
     """Store a package on another location, from a copy that is good; its pointer file says that it is one."""
     target = _place(locations, options.to)
     name, archive, held = (await _copies(locations, options))[0]
-    scratch = settings.data_dir / "scratch" / f"replicate-{uuid.uuid4()}"
+    scratch = settings.scratch_dir / f"replicate-{uuid.uuid4()}"
     try:
         path = await archive.fetch(held, scratch)
         pointer = await archive.companion(held, pointer_name(held.package))
@@ -150,7 +150,7 @@ async def audit_storage(options: argparse.Namespace, settings: Settings, locatio
 
 async def _round(options: argparse.Namespace, settings: Settings, locations: Locations) -> int:
     bad = checked = 0
-    scratch = settings.data_dir / "scratch" / "audit"
+    scratch = settings.scratch_dir / "audit"
     findings = audit(
         locations,
         names=tuple(options.location),

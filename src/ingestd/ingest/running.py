@@ -229,7 +229,7 @@ class Running:
         except Exception as error:
             # One package stops no other. It is not recorded how far it came: it can be taken up as after a crash. Where
             # nothing ran out, its lease is not given back, so that it counts as one whose worker died.
-            failure = fault(error, self._services.settings.work_dir)
+            failure = fault(error, self._services.settings.work_dir / str(package))
             died = not isinstance(failure, ResourceError)
             log.exception("package_stopped", package=str(package), reason=failure.detail, exc_info=died)
         finally:

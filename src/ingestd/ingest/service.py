@@ -49,7 +49,7 @@ from ingestd.messages import (
 )
 from ingestd.premis import now
 from ingestd.waiting import NoRoomError, is_due
-from ingestd.workfolder import is_busy
+from ingestd.workfolder import UnusableError, is_busy
 
 log = structlog.get_logger(__name__)
 
@@ -102,7 +102,9 @@ class Ingest:
 
     async def _prune(self) -> None:
         while True:
-            with contextlib.suppress(ResourceError):  # the disk is full: there is a next time
+            with contextlib.suppress(
+                ResourceError, UnusableError
+            ):  # the disk is full, or read-only: there is a next time
                 await self._journal.prune(now() - timedelta(seconds=self.settings.keep_published_seconds))
             await asyncio.sleep(PRUNE_SECONDS)
 

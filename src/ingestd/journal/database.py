@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from importlib import resources
@@ -14,16 +15,20 @@ import aiosqlite
 
 from ingestd.errors import Code, ResourceError, SystemFault
 from ingestd.messages.values import safe_text
-from ingestd.workfolder import ran_out
+from ingestd.workfolder import UnusableError, ran_out
 
 Row = Sequence[Any]
+_REMEDIATION = (
+    f"Give the account that ingestd runs as (uid {os.geteuid()}) the right to write the working folder (setting "
+    "data_dir) and every file in it; if that is read-only, look at its file system."
+)
 
 
 class Database:
     """A connection with one writer at a time.
 
-    Raises `ResourceError` when the disk is full, of bytes or of files, and `SystemFault` for every other fault of
-    SQLite.
+    Raises `ResourceError` when the disk is full, of bytes or of files, `UnusableError` when it may not be written, and
+    `SystemFault` for every other fault of SQLite.
     """
 
     def __init__(self, connection: aiosqlite.Connection, folder: Path) -> None:
@@ -131,6 +136,8 @@ def _translated(folder: Path) -> Any:
         # SQLite has no words for a disk that can hold no more files: it only cannot open one.
         if "full" in str(error) or "disk I/O" in str(error) or code is Code.RESOURCE_INODES:
             raise ResourceError(f"the journal cannot be written: {error}", code=code) from error
+        if "readonly" in str(error) or "unable to open" in str(error):
+            raise UnusableError(f"the journal cannot be written: {error}", remediation=_REMEDIATION) from error
         raise SystemFault(f"the journal failed: {error}") from error
     except sqlite3.Error as error:
         raise SystemFault(f"the journal refused what was to be recorded: {error}") from error

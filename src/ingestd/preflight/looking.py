@@ -85,11 +85,14 @@ class Preflight:
         return report
 
     async def must_pass(self, request: PreservationRequest, *, trusted: bool) -> Report:
-        """Look, and raise everything that is wrong as one error."""
+        """Look, and raise everything that is wrong as one error; or what keeps archival storage from taking the AIP."""
         report = await self.look(request, trusted=trusted)
         log.info("preflight", files=report.files, size_bytes=report.size_bytes, limits=report.limits)
         if (error := report.error()) is not None:
             raise error
+        if trusted:  # a service has tried all locations at its start
+            locations = self._services.locations
+            await locations.get(request.target.location or locations.default, trusted=trusted).check()
         return report
 
     async def need(

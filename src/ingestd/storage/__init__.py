@@ -65,6 +65,15 @@ class Target:
                 return held
         return None
 
+    async def check(self) -> None:
+        """Raise an error that names the place, unless something could be stored on every one now."""
+        for name, archive in self.places.items():
+            try:
+                await archive.check()
+            except IngestError as error:
+                detail = f"the location {name!r}: {error.detail}"
+                raise type(error)(detail, code=error.code, remediation=error.remediation) from error
+
     async def companion(self, copy: Stored, package: uuid.UUID, name: str) -> bytes | None:
         """Give a small file that lies beside a copy of an AIP; `copy.beside(name)` says where."""
         archive = self.places.get(copy.location)
@@ -164,12 +173,10 @@ class Locations:
             ) from None
 
     async def check(self) -> None:
-        """Raise `DependencyError`, which names the location, unless something could be stored on every place now."""
-        for name, archive in self.places.items():
-            try:
-                await archive.check()
-            except IngestError as error:
-                raise type(error)(f"the location {name!r}: {error.detail}", code=error.code) from error
+        """Raise an error that names the location, unless something could be stored on every place now:
+        `DependencyError`, or `SystemFault` (`system.configuration`) for a folder that may not be written.
+        """
+        await Target("", self.places, 0).check()
 
     async def find(
         self, package: uuid.UUID, kind: PackageKind = PackageKind.AIP

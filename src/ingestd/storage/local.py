@@ -24,7 +24,7 @@ from ingestd.premis import DigestAlgorithm
 from ingestd.storage.conditional import LocalConditional
 from ingestd.storage.disk import make_folder, name_once, sync_folder, written
 from ingestd.storage.store import Entry, keys_of
-from ingestd.workfolder import ran_out
+from ingestd.workfolder import ran_out, unusable
 
 _CHUNK_BYTES = 1024 * 1024
 _PAGE = 500
@@ -126,7 +126,8 @@ class LocalStore:
             return await asyncio.to_thread(compute)
 
     async def head(self, key: str) -> Entry | None:
-        return await asyncio.to_thread(self._head, key)
+        with _translated(self.root, key):
+            return await asyncio.to_thread(self._head, key)
 
     def _head(self, key: str) -> Entry | None:
         path = self.root / key
@@ -180,7 +181,8 @@ class LocalStore:
         try:
             await asyncio.to_thread(probe)
         except OSError as error:
-            raise DependencyError(
+            barred = unusable(error, f"archival storage at {self.root}", "locations")
+            raise barred or DependencyError(
                 f"cannot write to archival storage at {self.root}: {error.strerror}",
                 code=Code.DEPENDENCY_STORAGE_UNAVAILABLE,
             ) from error

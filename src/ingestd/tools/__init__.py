@@ -21,7 +21,7 @@ class Toolbox:
     """The tools of one service, all on one pool. Each starts when it is first needed; leaving stops them all."""
 
     def __init__(self, settings: Settings) -> None:
-        self.pool = Pool(settings.tools, scratch=settings.data_dir / "scratch")
+        self.pool = Pool(settings.tools, scratch=settings.scratch_dir)
         self.siegfried = Siegfried(self.pool)
         self.exiftool = ExifTool(self.pool)
         self.mediainfo = MediaInfo(self.pool)
