@@ -27,7 +27,8 @@ from ingestd.config import Settings
 from ingestd.errors import Code, IngestError, ResourceError, Violation
 from ingestd.sections import AdmissionSettings
 from ingestd.together import Worker
-from ingestd.workfolder import fault, used
+from ingestd.walking import used
+from ingestd.workfolder import fault
 
 T = TypeVar("T")
 

@@ -7,14 +7,12 @@ wrote is read by `read_declaration`, `manifests_in`, `read_info` and `read_fetch
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
-from itertools import islice
 from pathlib import Path
 
 import aiofiles
@@ -28,7 +26,6 @@ from ingestd.premis import DigestAlgorithm
 
 DECLARATION = "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 """`bagit.txt` (RFC 8493, 2.1.1)."""
-WINDOW = 256
 DECLARED = "bagit.txt"
 VERSIONS = ("0.93", "0.94", "0.95", "0.96", "0.97", "1.0")
 _VERSION = re.compile(r"BagIt-Version: ?(\d+\.\d+)[ \t]*")
@@ -252,33 +249,6 @@ def read_manifest(path: Path) -> Iterator[tuple[str, str]]:
         for line in lines:
             digest, _, name = line.rstrip(b"\n").partition(b"  ")
             yield os.fsdecode(_decode(name)), digest.decode("ascii")
-
-
-def walk(root: Path, under: str = "") -> Iterator[str]:
-    """Give every file below `root/under`, relative to `root`, folder by folder in the order of their bytes.
-
-    Links and special files are given like files: whoever asks decides.
-    """
-    folders = [under] if under else [""]
-    while folders:
-        folder = folders.pop()
-        with os.scandir(root / folder) as found:
-            entries = sorted(found, key=lambda entry: os.fsencode(entry.name))
-        inner = []
-        for entry in entries:
-            path = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.is_dir(follow_symlinks=False):
-                inner.append(path)
-            else:
-                yield path
-        folders += reversed(inner)
-
-
-async def walked(root: Path, under: str = "") -> AsyncIterator[list[str]]:
-    """Walk as `walk` does, off the event loop, in windows."""
-    paths = walk(root, under)
-    while window := await asyncio.to_thread(lambda: list(islice(paths, WINDOW))):
-        yield window
 
 
 def validate(folder: Path) -> None:

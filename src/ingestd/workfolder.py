@@ -160,14 +160,3 @@ def empty(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def used(folder: Path) -> tuple[int, int]:
-    """Bytes and files of a package's working folder; what comes and goes meanwhile is counted as it may."""
-    size = files = 0
-    for parent, folders, names in os.walk(folder):
-        files += len(folders) + len(names)
-        for name in names:
-            with contextlib.suppress(OSError):
-                size += (Path(parent) / name).lstat().st_size
-    return size, files

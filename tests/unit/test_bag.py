@@ -10,7 +10,7 @@ import bagit
 import pytest
 
 from ingestd import bag
-from ingestd.bag import Payload, read_manifest, walk, walked, write_tags
+from ingestd.bag import Payload, read_manifest, write_tags
 from ingestd.errors import Code, ContentError
 from ingestd.premis import DigestAlgorithm
 
@@ -117,22 +117,3 @@ async def test_a_damaged_bag_is_not_valid(tmp_path: Path, damage: str) -> None:
 def test_what_is_no_bag_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ContentError):
         bag.validate(tmp_path)
-
-
-async def test_a_walk_gives_every_file_in_the_order_of_its_bytes_and_follows_no_link(tmp_path: Path) -> None:
-    for name in (b"a/z", b"a/b/c", b"a-b", b"B", b"\xff", b"a/b.txt"):
-        path = tmp_path / os.fsdecode(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path)
-
-    assert ["B", "a-b", "link", "\udcff", "a/b.txt", "a/z", "a/b/c"] == list(walk(tmp_path))
-    assert ["a/b.txt", "a/z", "a/b/c"] == [path async for window in walked(tmp_path, "a") for path in window]
-
-
-async def test_a_walk_comes_in_windows(tmp_path: Path) -> None:
-    for number in range(600):
-        (tmp_path / f"{number:04}").touch()
-
-    assert [256, 256, 88] == [len(window) async for window in walked(tmp_path)]

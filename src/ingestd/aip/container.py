@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
-from ingestd.bag import walk
 from ingestd.errors import Code, ContentError, SourceError, Violation
 from ingestd.fixity import CHUNK_BYTES
 from ingestd.oais import escape_name
 from ingestd.sources.kinds import Archive, archive_in
 from ingestd.sources.names import NameRefused, open_plain, split
 from ingestd.sources.writer import Limits, Meter
+from ingestd.walking import walk
 
 FOLDER = "folder"
 _SUFFIXES = {"none": "", "gzip": ".gz", "bzip2": ".bz2", "xz": ".xz", "zstd": ".zst"}

@@ -19,7 +19,7 @@ from ingestd.janitor import Janitor, Kept
 from ingestd.journal import ServiceJournal
 from ingestd.premis import now, rfc3339
 from ingestd.results import package_id_of
-from ingestd.workfolder import used
+from ingestd.walking import used
 
 
 async def packages(options: argparse.Namespace, settings: Settings) -> int:

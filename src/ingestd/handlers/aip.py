@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from ingestd import __version__
-from ingestd.bag import COUNTED, WINDOW, Payload, described, read_manifest, walk, walked, write_tags
+from ingestd.bag import COUNTED, Payload, described, read_manifest, write_tags
 from ingestd.config import MetsProfile
 from ingestd.errors import Code, StorageError, SystemFault, Violation
 from ingestd.fixity import digest_file, digest_many
@@ -28,6 +28,7 @@ from ingestd.results import record_with_pointer
 from ingestd.storage import Deposit, Stored
 from ingestd.tools.packed import Member, digests
 from ingestd.tools.packing import algorithm_of, pack, packed_name, stored_name
+from ingestd.walking import WINDOW, used, walked
 
 _IDENTIFIER = "External-Identifier"
 _LISTED = 100
@@ -179,7 +180,7 @@ async def compress_aip(task: Task, services: Services) -> Outcome:
     path = packed_path(task)
     if algorithm is CompressionAlgorithm.UNCOMPRESSED:
         facts = await task.history.facts()
-        size = await asyncio.to_thread(_folder_size, path)
+        size, _ = await asyncio.to_thread(used, path)
         return Outcome(facts=Facts(package={"aip_digest": facts["bag_digest"], "aip_size": str(size)}))
     await asyncio.to_thread(path.unlink, missing_ok=True)
     made = await pack(services.pool, bag_folder(task), path, algorithm, int(task.options["level"]))
@@ -202,10 +203,6 @@ async def compress_aip(task: Task, services: Services) -> Outcome:
         tools=[ToolUse(name=made.program, version=made.version, used_for="packing")],
         now_with=made.program,
     )
-
-
-def _folder_size(folder: Path) -> int:
-    return sum(os.lstat(folder / path).st_size for path in walk(folder))
 
 
 # --- verification and storage ----------------------------------------------------------------------------------------

@@ -14,13 +14,13 @@ from pathlib import Path, PurePosixPath
 
 import aiofiles
 
-from ingestd.bag import walked
 from ingestd.errors import Code, ContentError, SourceError, Violation
 from ingestd.fixity import digest_file
 from ingestd.job import UNPACKED_BY, Outcome, Services, Task, ToolUse
 from ingestd.oais import Directory, Facts, File, FileUse, MoreDigest, Rename, TransferType, Warning_, escape_name
 from ingestd.premis import Digest, Event, EventType, Program, now
 from ingestd.sources import Received, receive, source_of
+from ingestd.walking import walked
 
 TOP_LEVEL = ("logs", "metadata", "objects")
 """The only folders of a transfer, as Archivematica lays it out."""

@@ -6,7 +6,7 @@ crash meets the traces of the one before.
 """
 
 # Names are bytes, or str that stands for bytes, and are joined exactly as they are: that is not what pathlib is for.
-# ruff: noqa: PTH101, PTH105, PTH118, PTH208
+# ruff: noqa: PTH101, PTH105, PTH118
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from ingestd.sources.findings import failure
 from ingestd.sources.names import PATH_BYTES
 from ingestd.sources.records import WINDOW, Note, NoteCode, Received, modified_at
 from ingestd.sources.writer import Limits, Meter
+from ingestd.walking import in_order
 
 if TYPE_CHECKING:
     from ingestd.config import UnpackSettings
@@ -107,7 +108,7 @@ async def survey(folder: Path, algorithm: DigestAlgorithm, meter: Meter) -> Asyn
 def _survey(folder: Path, algorithm: DigestAlgorithm, meter: Meter) -> Iterator[Received]:
     at = now()
     os.chmod(folder, _FOLDER_MODE)
-    levels = [iter(_names(folder, ""))]
+    levels = [_names(folder, "")]
     while levels:
         path = next(levels[-1], None)
         if path is None:
@@ -119,7 +120,7 @@ def _survey(folder: Path, algorithm: DigestAlgorithm, meter: Meter) -> Iterator[
         if stat.S_ISDIR(seen.st_mode):
             os.chmod(place, _FOLDER_MODE)
             meter.depth(tuple(map(os.fsencode, path.split("/"))))
-            levels.append(iter(_names(folder, path)))
+            levels.append(_names(folder, path))
             yield Received(path=path, directory=True)
         elif stat.S_ISREG(seen.st_mode):
             os.chmod(place, 0o644)
@@ -138,9 +139,10 @@ def _survey(folder: Path, algorithm: DigestAlgorithm, meter: Meter) -> Iterator[
             yield Received(path=path, left_out=True, note=note)
 
 
-def _names(folder: Path, path: str) -> list[str]:
+def _names(folder: Path, path: str) -> Iterator[str]:
     below = f"{path}/" if path else ""
-    return [below + name for name in sorted(os.listdir(os.path.join(folder, path)), key=os.fsencode)]
+    with os.scandir(os.path.join(folder, path)) as entries:
+        return (below + name for name in in_order(entry.name for entry in entries))
 
 
 @dataclass(kw_only=True, slots=True)

@@ -124,7 +124,7 @@ def _open(path: str) -> Tree:
 
 def _asked_for(tree: Tree) -> list[str]:
     """Give the algorithms that a bag's manifests, or checksum files, ask for: they cost no other read."""
-    names = tree.names("")
+    names = list(tree.names(""))
     paths = names if "bagit.txt" in names else []
     for folder in ("metadata", "data/metadata"):
         with contextlib.suppress(OSError):
@@ -174,10 +174,9 @@ class _Level:
         self.path = path
         self.modified_ns = -1
         self.paths: Iterator[str] = iter(())
-        below = path + "/" if path else ""
         try:
             self.modified_ns = tree.lstat(path).st_mtime_ns
-            self.paths = iter([below + name for name in tree.names(path)])
+            self.paths = _below(path, tree.names(path)) if path else tree.names(path)
         except OSError as error:
             _cannot(error, path, findings)
 
@@ -337,7 +336,7 @@ async def _sweep(tree: Tree, into: Path, known: Known, worker: Worker) -> None:
 
 def _leftovers(tree: Tree, left: Tree) -> Iterator[str]:
     """What is in `left` and not, or as something else, in `tree`; not what is below it."""
-    levels = [iter(left.names(""))]
+    levels = [left.names("")]
     while levels:
         path = next(levels[-1], None)
         if path is None:
@@ -347,7 +346,11 @@ def _leftovers(tree: Tree, left: Tree) -> Iterator[str]:
         if not _same_kind(tree, path, mode):
             yield path
         elif stat.S_ISDIR(mode):
-            levels.append(iter([f"{path}/{name}" for name in left.names(path)]))
+            levels.append(_below(path, left.names(path)))
+
+
+def _below(path: str, names: Iterator[str]) -> Iterator[str]:
+    return (f"{path}/{name}" for name in names)
 
 
 def _same_kind(tree: Tree, path: str, mode: int) -> bool:

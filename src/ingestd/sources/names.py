@@ -4,16 +4,17 @@ A name in an archive is bytes. It is never joined to a folder before `split` has
 """
 
 # Names are bytes, or str that stands for bytes, and are joined exactly as they are: that is not what pathlib is for.
-# ruff: noqa: PTH208
 
 from __future__ import annotations
 
 import errno
 import os
 import re
+from collections.abc import Iterator
 from typing import Self
 
 from ingestd.errors import Code
+from ingestd.walking import in_order
 
 NAME_BYTES = 255
 PATH_BYTES = 3500
@@ -90,9 +91,10 @@ class Tree:
         self._forget()
         os.close(self._root)
 
-    def names(self, path: str) -> list[str]:
+    def names(self, path: str) -> Iterator[str]:
         """The names in the directory at `path` (`""` is the folder itself), in the order of their bytes."""
-        return sorted(os.listdir(self._open_directory(path)), key=os.fsencode)
+        with os.scandir(self._open_directory(path)) as entries:
+            return in_order(entry.name for entry in entries)
 
     def lstat(self, path: str) -> os.stat_result:
         parent, _, name = path.rpartition("/")

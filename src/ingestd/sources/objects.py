@@ -32,6 +32,7 @@ from ingestd.sources.locations import ObjectUrl, too_large
 from ingestd.sources.names import NameRefused, split
 from ingestd.sources.records import WINDOW, Received
 from ingestd.together import Worker
+from ingestd.walking import used
 
 if TYPE_CHECKING:
     from ingestd.config import SourceSettings
@@ -120,7 +121,8 @@ async def receive_objects(
     worker = Worker()
     survey = await _translated(worker, partial(_survey, store, settings, worker))
     await worker.run(partial(_same_as_before, scratch / _TRACE, survey.trace))
-    await worker.run(partial(reserve, survey.size_bytes - await worker.run(partial(_used, into)), str(into)))
+    there, _ = await worker.run(lambda: used(into))
+    await worker.run(lambda: reserve(survey.size_bytes - there, str(into)))
     more = asked_for(survey.names)
     again = Survey()
     entries = entries_of(store, again, None)
@@ -218,10 +220,6 @@ def _is_mark(store: Store, info: ObjectInfo, to: Path) -> bool:
 
 def _is_there(to: Path, info: ObjectInfo) -> bool:
     return to.is_dir() or (to.is_file() and to.stat().st_size == info.size_bytes)
-
-
-def _used(folder: Path) -> int:
-    return sum((Path(parent) / name).lstat().st_size for parent, _, names in os.walk(folder) for name in names)
 
 
 def _make_folders(into: Path, paths: Sequence[str]) -> list[Received]:

@@ -24,6 +24,7 @@ from ingestd.sources.findings import Findings, failure
 from ingestd.sources.names import NameRefused, split
 from ingestd.sources.writer import KEPT_NAMES, Limits, Meter
 from ingestd.together import tasks
+from ingestd.walking import used
 
 if TYPE_CHECKING:
     from ingestd.config import UnpackSettings
@@ -184,24 +185,13 @@ async def _watch(folder: Path, meter: Meter) -> None:
     while True:
         await asyncio.sleep(pause)
         began = clock()
-        used = await asyncio.to_thread(_used, folder)
-        if used > meter.bytes:
+        written, _ = await asyncio.to_thread(used, folder)
+        if written > meter.bytes:
             raise failure(
                 Code.CONTENT_ARCHIVE_BOMB,
                 f"the archive promised {meter.bytes} bytes and unpacked to more: it was stopped",
             )
         pause = max(_LOOK_SECONDS, 10 * (clock() - began))
-
-
-def _used(folder: Path) -> int:
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += (Path(parent) / name).lstat().st_size
-            except FileNotFoundError:
-                continue
-    return total
 
 
 def _count_files(folder: Path, findings: Findings) -> int:
