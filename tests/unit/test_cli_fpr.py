@@ -296,6 +296,19 @@ async def test_a_rule_that_does_not_do_its_work_ends_with_exit_code_1(
     assert "Result        ImageMagick ended with exit code" in capsys.readouterr().out
 
 
+async def test_an_identification_command_is_tried_too_and_says_what_it_printed_means(
+    capsys: pytest.CaptureFixture[str], settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "a.odd-one").write_bytes(b"")
+
+    told = await printed(capsys, settings, "test", "extension", tmp_path / "a.png")
+    assert (".png", "fmt/11", "") == (told["stdout"].strip(), told["puid"], told["problem"])
+
+    assert await run(settings, "test", "extension", tmp_path / "a.odd-one") == 1
+    assert "Format        no identification rule says what it printed" in lines(capsys)
+
+
 async def test_a_file_that_is_not_there_is_an_error(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"a\.xml"):
         await run(settings, "test", "xmllint", tmp_path / "a.xml")

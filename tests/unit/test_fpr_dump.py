@@ -11,7 +11,7 @@ from uuid import UUID, uuid5
 
 import pytest
 
-from ingestd.errors import SourceError
+from ingestd.errors import RequestError, SourceError
 from ingestd.fpr.dump import read_dump
 from ingestd.fpr.export import export_dump
 from ingestd.fpr.layers import Entry
@@ -203,7 +203,7 @@ def test_what_cannot_come_in_as_it_is_is_off_and_said(brought: Registry, notes: 
 
 
 def test_a_folder_that_is_there_is_never_written_to(shipped: Registry, tmp_path: Path) -> None:
-    with pytest.raises(SourceError):
+    with pytest.raises(RequestError, match="is there already"):
         read_dump(json.dumps(DUMP).encode(), shipped).write(tmp_path)
 
 

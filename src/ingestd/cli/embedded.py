@@ -74,7 +74,8 @@ def _read_policy(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RequestError(f"--fpr {path} cannot be read: {error}") from error
+        said = error.strerror if isinstance(error, OSError) else error
+        raise RequestError(f"--fpr {path} cannot be read: {said}", remediation="Name a TOML file.") from error
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:

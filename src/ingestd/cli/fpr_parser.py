@@ -30,7 +30,7 @@ def add_actions(command: argparse.ArgumentParser) -> None:
     checked = add("check", "check the registry as a whole: every record against every other")
     checked.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="laid over the registry in force")
     tried = add("test", "run one rule, or command, on one file: command line, output, verification, event detail")
-    tried.add_argument("rule", metavar="RULE", help="the id of a rule or of a command")
+    tried.add_argument("rule", metavar="RULE", help="the id of a rule, a command or an identification command")
     tried.add_argument("file", type=Path, metavar="FILE")
     tried.add_argument("--output", type=Path, metavar="DIR", help="keep what is written in this folder")
     brought = add("import", "make a site folder of an Archivematica or a3m registry dump, history and all")

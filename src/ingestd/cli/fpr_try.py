@@ -19,12 +19,13 @@ from ingestd.cli.main import FAILED, OK
 from ingestd.config import Settings
 from ingestd.errors import Code, RequestError, SourceError, ToolError
 from ingestd.fpr.commands import CommandRun, Commands
-from ingestd.fpr.contracts import ContractError
-from ingestd.fpr.records import Command, Purpose, Rule, Usage
+from ingestd.fpr.contracts import ContractError, identified_as
+from ingestd.fpr.identified import check_installed, identify
+from ingestd.fpr.records import Command, IdentificationCommand, Purpose, Rule, Usage
 from ingestd.fpr.registry import Registry
 from ingestd.fpr.variables import values_for
 from ingestd.oais import File, Package, escape_name
-from ingestd.premis import now
+from ingestd.premis import EventOutcome, now
 from ingestd.tools import Toolbox
 
 _LINES = 20
@@ -35,7 +36,9 @@ _WHERE = "Neither Debian nor PyPI has it: put `{program}` into a folder of PATH,
 async def test(options: argparse.Namespace, settings: Settings) -> int:
     """Exit code 0 where the command did its work, whatever it found wrong with the file; 1 where it did not."""
     registry = await load(settings)
-    record = find(registry, options.rule, Rule, Command)[0]
+    record = find(registry, options.rule, Rule, Command, IdentificationCommand)[0]
+    if isinstance(record, IdentificationCommand):
+        return await _identify(options, settings, registry, record)
     name = record.command if isinstance(record, Rule) else record.id
     purpose = record.purpose if isinstance(record, Rule) else _purpose(registry, name)
     path = await asyncio.to_thread(options.file.absolute)
@@ -53,6 +56,53 @@ async def test(options: argparse.Namespace, settings: Settings) -> int:
     else:
         _print(told)
     return OK if not told["problem"] else FAILED
+
+
+async def _identify(
+    options: argparse.Namespace, settings: Settings, registry: Registry, command: IdentificationCommand
+) -> int:
+    """Run an identification command; exit code 0 where it could tell."""
+    path = await asyncio.to_thread(options.file.absolute)
+    if not await asyncio.to_thread(path.is_file):
+        raise SourceError(f"{options.file} is not there")
+    file = File(id=uuid.uuid4(), path=path.name, original=path.name)
+    async with Toolbox(settings) as tools:
+        commands = Commands(registry, tools.pool, tools.pool.home())
+        check_installed(command, commands)
+        found = await identify([file], [path], command=command, commands=commands, siegfried=tools.siegfried)
+        run = None if command.adapter else await commands.identify(command, path)
+    (known,), (event,) = found.files, found.events
+    is_known = event.outcome is EventOutcome.POSITIVE
+    printed = run is not None and run.ok and identified_as(run.stdout)
+    why_not = "no identification rule says what it printed" if printed else "it could not tell"
+    told = {
+        "command": command.id,
+        "tool": found.program.name,
+        "version": found.program.version,
+        "exit_code": run.exit_code if run else None,
+        "stdout": run.stdout.decode("utf-8", errors="replace") if run else "",
+        "stderr": run.stderr_tail if run else "",
+        "puid": known.format.puid if is_known and known.format else "",
+        "format": known.format.name if is_known and known.format else "",
+        "event_detail": event.detail,
+        "problem": "; ".join(warning.detail for warning in found.warnings) or ("" if is_known else why_not),
+    }
+    if options.json:
+        print(json.dumps(told, indent=2, ensure_ascii=False))
+    else:
+        _print_identification(told)
+    return OK if is_known else FAILED
+
+
+def _print_identification(told: Mapping[str, Any]) -> None:
+    print(f"Command       {told['command']}")
+    print(f"Tool          {told['tool']} {told['version']}".rstrip())
+    if told["exit_code"] is not None:
+        print(f"Exit code     {told['exit_code']}")
+    _print_text("Stdout", told["stdout"])
+    _print_text("Stderr", told["stderr"])
+    print(f"Event detail  {told['event_detail']}")
+    print(f"Format        {told['problem'] or ' '.join(filter(None, (told['puid'], told['format'])))}")
 
 
 def _purpose(registry: Registry, command: str) -> Purpose | None:

@@ -20,7 +20,7 @@ from uuid import UUID
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from ingestd import premis
-from ingestd.errors import Code, SourceError, Violation
+from ingestd.errors import Code, RequestError, SourceError, Violation
 from ingestd.fpr.check import python_fault, script_faults
 from ingestd.fpr.layers import violations
 from ingestd.fpr.records import (
@@ -90,11 +90,11 @@ class Imported:
     notes: list[str] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
-        """Write the records as a site folder. Raises `SourceError` where there is one already."""
+        """Write the records as a site folder. Raises `RequestError` where there is one already."""
         try:
             folder.mkdir(parents=True)
         except FileExistsError as error:
-            raise SourceError(f"{folder} is there already: name a new folder") from error
+            raise RequestError(f"{folder} is there already", remediation="Name a new folder.") from error
         off = 'kind = "rule"\nid = "*"\nreason = "the imported registry brings its own rules"\n'
         (folder / "00-import.toml").write_text(f"[[disable]]\n{off}", encoding="utf-8")
         for kind in Kind:
