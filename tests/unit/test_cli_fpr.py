@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 
 from ingestd.cli.fpr import fpr
 from ingestd.cli.fpr_parser import add_actions
+from ingestd.cli.main import main
 from ingestd.config import Settings
 from ingestd.errors import IngestError, RequestError, SourceError, SystemFault, ToolError
 from ingestd.fpr.records import Command, Purpose
@@ -357,3 +360,19 @@ async def test_a_registry_that_is_not_sound_is_an_error_of_every_other_action(se
 
     with pytest.raises(SystemFault, match="nothing"):
         await run(settings.model_copy(update={"fpr_folders": (site,)}), "rules")
+
+
+def test_a_file_that_cannot_be_written_is_said_in_words(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    place = tmp_path / "none" / "dump.json"
+
+    assert main(["fpr", "export", str(place)]) == 2
+
+    assert f"{place}: No such file or directory" in capsys.readouterr().err
+
+
+def test_who_reads_no_further_gets_no_traceback() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m ingestd fpr formats | head -n 1", shell=True, capture_output=True, text=True, check=False
+    )
+
+    assert (1, "") == (len(done.stdout.splitlines()), done.stderr)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ingestd import __version__
 from ingestd.config import Settings
-from ingestd.errors import IngestError
+from ingestd.errors import IngestError, RequestError
 from ingestd.messages import CompressionAlgorithm, Priority, ProcessingConfig
 from ingestd.oais import Reingest, TransferType
 
@@ -41,23 +41,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except IngestError as error:
         print_error(error, as_json=getattr(options, "json", False))
         return REFUSED if error.code.category in {"request", "system", "source", "policy"} else FAILED
-    except OSError as error:
-        found = unusable(error, str(error.filename)) if error.filename is not None else None
-        if found is None:
-            raise
-        print_error(found, as_json=getattr(options, "json", False))
-        return REFUSED
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
         return OK
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"error: {os.fsdecode(error.filename)}: {error.strerror}", file=sys.stderr)
-        return FAILED
+        name = os.fsdecode(error.filename)
+        print_error(
+            unusable(error, name) or RequestError(f"{name}: {error.strerror}", remediation="Name another one."),
+            as_json=getattr(options, "json", False),
+        )
+        return REFUSED
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _command(name: str) -> Command:
