@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import os
 import re
 import sys
@@ -17,7 +19,7 @@ import pytest
 from ingestd.errors import Code, DependencyError, StorageError
 from ingestd.keeping import CredentialSettings
 from ingestd.objectstore import NoBucketError, ObjectInfo, open_bucket
-from ingestd.storage.multipart import Uploads
+from ingestd.storage.multipart import Uploads, _says
 from ingestd.storage.objects import BucketStore
 from ingestd.storage.ocfl import OcflArchive
 from ingestd.storage.pairtree import PairtreeArchive
@@ -265,6 +267,17 @@ async def test_a_stream_that_is_cancelled_ends_at_once_and_is_no_object(large: P
     assert await store_.head("large") is None
 
 
+def test_of_a_part_its_sha256_counts_where_the_store_keeps_it() -> None:
+    """As Amazon's does, whose ETags are no MD5 where KMS encrypts; moto tells none of parts."""
+    md5, sha256 = hashlib.md5(b"1"), hashlib.sha256(b"1")
+    digests = md5.digest(), sha256.digest()
+    told = base64.b64encode(sha256.digest()).decode()
+
+    assert _says({"ETag": '"0123"', "ChecksumSHA256": told}, digests)
+    assert not _says({"ETag": f'"{md5.hexdigest()}"', "ChecksumSHA256": told[::-1]}, digests)
+    assert _says({"ETag": f'"{md5.hexdigest()}"'}, digests)
+
+
 # --- the condition
 
 
@@ -281,11 +294,14 @@ def blind(uploads: Uploads) -> Uploads:
 
 
 @pytest.mark.parametrize("looking", [True, False])
-def test_what_is_there_is_not_replaced(uploads: Uploads, large: Path, seen: Watch, looking: bool) -> None:
+def test_what_is_there_is_not_replaced(
+    s3: Server, uploads: Uploads, large: Path, seen: Watch, prefix: str, looking: bool
+) -> None:
     uploads.bucket.write("large", b"another's")
     if looking:
         with pytest.raises(FileExistsError):
             uploads.put("large", large, nothing, over=False)
+        assert still_open(s3, prefix) == []
     else:
         with pytest.raises(DependencyError, match="somebody else"):
             blind(uploads).put("large", large, nothing, over=False)
@@ -351,18 +367,24 @@ def test_of_a_completion_whose_answer_was_lost_it_is_looked_what_became_of_it(
     assert content(uploads) == CONTENT
 
 
+@pytest.mark.parametrize("at", ["partNumber=1", "POST"])
 def test_an_upload_that_another_ends_meanwhile_is_begun_again(
-    s3: Server, uploads: Uploads, large: Path, seen: Watch, prefix: str
+    s3: Server, uploads: Uploads, large: Path, seen: Watch, prefix: str, at: str
 ) -> None:
+    ended: list[str] = []
+
     def end(method: str, path: str, answering: bool) -> None:
-        if "partNumber=3&" in path and answering:
-            seen.then = None
-            for key, upload in still_open(s3, prefix):
-                client(s3).abort_multipart_upload(Bucket=BUCKET, Key=key, UploadId=upload)
+        if "uploadId=" in path and at in f"{method} {path}" and not answering and not ended:
+            ((key, upload),) = still_open(s3, prefix)
+            client(s3).abort_multipart_upload(Bucket=BUCKET, Key=key, UploadId=upload)
+            ended.append(upload)
+        if ended and ended[0] in path and not answering:
+            raise Answer(404, "NoSuchUpload")  # as S3 says; moto ends with an error of its own
 
     seen.then = end
     uploads.put("large", large, nothing, over=False)
 
+    assert ended
     assert content(uploads) == CONTENT
 
 
@@ -380,6 +402,17 @@ def test_a_store_that_has_too_much_to_do_is_asked_again(uploads: Uploads, large:
     uploads.put("large", large, nothing, over=False)
 
     assert content(uploads) == CONTENT
+
+
+def test_a_token_that_has_expired_is_said_as_such(uploads: Uploads, large: Path, seen: Watch) -> None:
+    def expire(method: str, path: str, answering: bool) -> None:
+        raise Answer(400, "ExpiredToken")
+
+    seen.then = expire
+    with pytest.raises(DependencyError) as caught:
+        uploads.put("large", large, nothing, over=True)
+
+    assert caught.value.code is Code.DEPENDENCY_STORAGE_AUTH
 
 
 def test_a_bucket_that_is_not_there_is_said(s3: Server, large: Path) -> None:

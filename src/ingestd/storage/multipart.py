@@ -18,7 +18,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -40,6 +40,8 @@ _ALGORITHM = "SHA256"
 _PASSING = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "TooManyRequests", "OperationAborted"}
 _NO_CONDITIONS = {"NotImplemented", "InvalidArgument", "InvalidRequest", "NotSupported"}
 """How stores answer that do not know the condition; others take no notice of it."""
+_REFUSED = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
+"""Further words for credentials that are not taken, which have the status of a bad request."""
 _OVERTAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchUpload", "InvalidPart"}
 """How a store answers when somebody else, or an earlier try whose answer was lost, was there first."""
 
@@ -96,8 +98,14 @@ class Uploads:
                 client = self._client
             for _ in range(_TRIES):
                 upload = _Upload(self, client, self._name, self._prefix, key, file.fileno(), breathe)
-                with contextlib.suppress(_OvertakenError):
+                try:
                     upload.run(over=over)
+                except _OvertakenError:
+                    continue
+                except ClientError as error:
+                    if _code(error) != "NoSuchUpload":  # which another has ended
+                        raise
+                else:
                     return
         raise DependencyError(
             f"{self.bucket.url}: somebody else uploads {key}, too", code=Code.DEPENDENCY_STORAGE_UNAVAILABLE
@@ -137,8 +145,12 @@ class _Upload:
         kept = sum(part is there.get(part["PartNumber"]) for part in parts)
         if there:
             log.info("upload_resumed", url=self._url, parts=self.count, kept=kept)
-        self._complete(upload, parts, over=over)
-        self._end(one for one in others if one != upload)
+        try:
+            self._complete(upload, parts, over=over)
+        except FileExistsError:
+            self._end({*others, upload})
+            raise
+        self._end({*others} - {upload})
 
     @property
     def _url(self) -> str:
@@ -288,7 +300,7 @@ class _Upload:
             "complete_multipart_upload", **self.where, UploadId=upload, MultipartUpload={"Parts": listed}, **condition
         )
 
-    def _end(self, uploads: Iterator[str]) -> None:
+    def _end(self, uploads: Iterable[str]) -> None:
         """Give up what nobody goes on with: its parts are paid for. One that cannot be given up is no failure."""
         for upload in uploads:
             try:
@@ -402,7 +414,7 @@ def _translated(url: str) -> Iterator[None]:
         if _code(error) == "NoSuchBucket":
             raise no_bucket(url) from None
         said = f"{_code(error)}: {error.response.get('Error', {}).get('Message', '')}"[:300]
-        if _status(error) in {401, 403}:
+        if _status(error) in {401, 403} or _code(error) in _REFUSED:
             raise DependencyError(f"{url} refused the credentials: {said}", code=Code.DEPENDENCY_STORAGE_AUTH) from None
         raise DependencyError(
             f"{url} did not answer as it should: {said}", code=Code.DEPENDENCY_STORAGE_UNAVAILABLE

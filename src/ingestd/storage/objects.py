@@ -79,26 +79,29 @@ class BucketStore:
         await self._send(key, source, over=over)
 
     async def _send(self, key: str, source: Path, *, over: bool) -> None:
-        worker = Worker()
-        await worker.run(lambda: self._put_file(encode(key), source, over, worker.breathe))
-
-    def _put_file(self, name: str, source: Path, over: bool, breathe: Callable[[], None]) -> None:
+        name, worker = encode(key), Worker()
         try:
-            size = source.stat().st_size
+            size = (await asyncio.to_thread(source.stat)).st_size
             if size <= _WHOLE_BYTES:
-                (self.bucket.write if over else self._create)(name, source.read_bytes())
+                await asyncio.to_thread(self._put_whole, name, source, over)
                 return
             if not over:
-                self._must_not_be(name)
-            if self._uploads is not None:
-                self._uploads.put(name, source, breathe, over=over)
-            else:
-                log.info("upload_cannot_be_resumed", url=self.bucket.url_of(name), size_bytes=size)
-                self.bucket.send(name, _chunks(source, breathe), size)
+                await asyncio.to_thread(self._must_not_be, name)
+            await worker.run(lambda: self._put_parts(name, source, size, over, worker.breathe))
         except FileExistsError:
             raise
         except OSError as error:
             raise StorageError(f"cannot read {source.name}: {error.strerror}") from error
+
+    def _put_whole(self, name: str, source: Path, over: bool) -> None:
+        (self.bucket.write if over else self._create)(name, source.read_bytes())
+
+    def _put_parts(self, name: str, source: Path, size: int, over: bool, breathe: Callable[[], None]) -> None:
+        if self._uploads is not None:
+            self._uploads.put(name, source, breathe, over=over)
+        else:
+            log.info("upload_cannot_be_resumed", url=self.bucket.url_of(name), size_bytes=size)
+            self.bucket.send(name, _chunks(source, breathe), size)
 
     def _must_not_be(self, name: str) -> None:
         if self.bucket.head(name) is not None:
