@@ -205,6 +205,12 @@ def test_an_ingest_that_is_killed_before_it_prints_its_result_prints_it_when_it_
     assert printed.read_bytes() == b""
     assert [(1, 1)] == [(request["untold"], request["attempt"]) for request in ingestd.requests()]
 
+    unprinted = ingestd(*command, out=Path("/dev/full"))
+
+    assert unprinted.code == 1, unprinted.err
+    assert "could not be written to standard output" in unprinted.err
+    assert "Traceback" not in unprinted.err
+
     run = ingestd(*command)
 
     assert run.code == 0, run.err

@@ -54,7 +54,7 @@ def _gone_on(record: RequestRecord, newer: str) -> str:
         return ""
     return (
         f"This goes on with package {record.package}, which was interrupted. Since it was begun {newer} was written in"
-        " the source: what was received before that stays as it was. Asked for with `again`, all is received anew."
+        " the source: what was received before that stays as it was; --again receives all anew."
     )
 
 
