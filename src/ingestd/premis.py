@@ -95,6 +95,13 @@ class Format:
     puid: str = ""
     mime: str = ""
 
+    @property
+    def words(self) -> str:
+        """Name and version, the version once: registries say it in the name, too, and `None` where there is none."""
+        name, version = (text.replace(" -", "-") for text in (self.name, self.version))
+        said = version in {"", "None"} or f" {version} " in f" {name} "
+        return self.name if said else f"{self.name} {self.version}"
+
 
 class RightsBasis(StrEnum):
     """PREMIS rightsBasis (4.1.2) as Archivematica's forms have it: donor and policy are written as `Other`."""

@@ -334,3 +334,17 @@ def test_identifiers_of_records_differ(shipped: Registry) -> None:
     for kind in (Command, FormatVersion, Rule, Tool):
         records = list(shipped.every(kind))
         assert len({record.identifier for record in records}) == len(records)
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "words"),
+    [
+        ("TIFF", "", "TIFF"),
+        ("XML", "1.0", "XML 1.0"),
+        ("RTF 1.0-1.4", "1.0 -1.4", "RTF 1.0-1.4"),
+        ("FAT Disk Image", "None", "FAT Disk Image"),
+        ("MPEG 1/2 Audio", "1", "MPEG 1/2 Audio 1"),
+    ],
+)
+def test_a_format_is_called_with_its_version_once(name: str, version: str, words: str) -> None:
+    assert Format(name=name, version=version).words == words

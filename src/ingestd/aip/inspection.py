@@ -12,6 +12,7 @@ from ingestd.aip.container import FOLDER, shown
 from ingestd.aip.manifests import read_tags
 from ingestd.aip.reading import Reading, opened
 from ingestd.aip.records import Concern, Counted, Description, Entry, EventCount, FormatCount, Inspection, RightsCount
+from ingestd.premis import Format
 
 _SAMPLES = 5
 _KINDS = 1000
@@ -82,7 +83,7 @@ def entries(reading: Reading) -> Iterator[Entry]:
             use=use or "",
             identifier=identifier or "",
             original_name=original or "",
-            format=" ".join(part for part in (name, version) if part),
+            format=Format(name=name or "", version=version or "").words,
             puid=puid or "",
             derived_from=source or "",
         )

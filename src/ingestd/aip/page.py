@@ -99,10 +99,7 @@ def _counted(found: Inspection) -> Iterator[str]:
     yield _table(("Use", "#Files", "#Size", ""), rows, bars=True)
     yield "<h2>Formats</h2>\n"
     most = max((counted.files for counted in found.formats), default=0)
-    rows_of_formats = [
-        (f"{f.name} {f.version}".strip(), f.puid, str(f.files), _size(f.size_bytes), _bar(f.files, most))
-        for f in found.formats
-    ]
+    rows_of_formats = [(f.words, f.puid, str(f.files), _size(f.size_bytes), _bar(f.files, most)) for f in found.formats]
     yield _table(("Format", "PUID", "#Files", "#Size", ""), rows_of_formats, bars=True)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ingestd.errors import Violation
-from ingestd.premis import PROGRAM
+from ingestd.premis import PROGRAM, Format
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +26,10 @@ class FormatCount:
     puid: str
     files: int
     size_bytes: int
+
+    @property
+    def words(self) -> str:
+        return Format(name=self.name, version=self.version).words
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

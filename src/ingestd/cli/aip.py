@@ -82,7 +82,7 @@ def _print_inspection(found: aips.Inspection) -> None:
     _print_table("Uses", uses)
     _print_table(
         "Formats",
-        [(f.puid or "-", f"{f.name} {f.version}".strip(), str(f.files), size(f.size_bytes)) for f in found.formats],
+        [(f.puid or "-", f.words, str(f.files), size(f.size_bytes)) for f in found.formats],
     )
     _print_table("Events", [(e.type, e.outcome, str(e.count), e.first, e.last) for e in found.events])
     if found.concerns:

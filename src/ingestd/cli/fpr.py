@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ingestd import premis
 from ingestd.cli.main import FAILED, OK
 from ingestd.config import Settings
 from ingestd.errors import RequestError, SourceError, SystemFault, Violation
@@ -206,8 +207,7 @@ def _rule_row(registry: Registry, rule: Rule, rate: str) -> Sequence[str]:
 
 
 def _described(version: FormatVersion) -> str:
-    has_version = version.version and version.version not in version.description
-    return f"{version.description} {version.version}" if has_version else version.description
+    return premis.Format(name=version.description, version=version.version).words
 
 
 async def formats(options: argparse.Namespace, settings: Settings) -> int:

@@ -218,8 +218,7 @@ class _Report:
 def _words(file: File) -> tuple[str, str]:
     """Give a file's format in words, and its PUID."""
     format_ = file.format or Format(name="")
-    says_version = not format_.version or format_.version in format_.name
-    return format_.name if says_version else f"{format_.name} {format_.version}", format_.puid
+    return format_.words, format_.puid
 
 
 def _seen(file: File, aim: _Aim, window: _Window) -> _Seen:
