@@ -117,6 +117,13 @@ def test_no_file_knows_the_machine_that_it_was_written_on() -> None:
     assert found == []
 
 
+def test_the_floors_name_every_module() -> None:
+    floors = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## Decisions")[0]
+    names = {path.stem for path in SOURCE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+
+    assert [name for name in sorted(names - {"__init__"}) if f"`{name}`" not in floors] == []
+
+
 def test_retired_words_are_not_used_for_modules() -> None:
     retired = {"utils", "util", "helpers", "helper", "common", "misc", "unit", "manager"}
 
