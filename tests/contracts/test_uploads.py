@@ -11,9 +11,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from urllib.parse import urlsplit
 
+import obstore
 import pytest
 
 from ingestd.errors import Code, DependencyError, StorageError
@@ -32,6 +35,8 @@ from tests.storing import digest, store
 PART = 8 * 2**20
 CONTENT = os.urandom(2**20) * 8 + b"2" * PART + b"3" * PART + b"4" * PART + b"the end"
 PARTS = 5
+SHORT = os.urandom(2**20) * 8 + b"the end"
+"""Two parts are enough where nothing is gone on with."""
 _NUMBER = re.compile(r"[?&]partNumber=(\d+)")
 
 
@@ -81,6 +86,13 @@ def plain_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def large(tmp_path: Path) -> Path:
     path = tmp_path / "large"
     path.write_bytes(CONTENT)
+    return path
+
+
+@pytest.fixture
+def short(tmp_path: Path) -> Path:
+    path = tmp_path / "short"
+    path.write_bytes(SHORT)
     return path
 
 
@@ -295,32 +307,32 @@ def blind(uploads: Uploads) -> Uploads:
 
 @pytest.mark.parametrize("looking", [True, False])
 def test_what_is_there_is_not_replaced(
-    s3: Server, uploads: Uploads, large: Path, seen: Watch, prefix: str, looking: bool
+    s3: Server, uploads: Uploads, short: Path, seen: Watch, prefix: str, looking: bool
 ) -> None:
     uploads.bucket.write("large", b"another's")
     if looking:
         with pytest.raises(FileExistsError):
-            uploads.put("large", large, nothing, over=False)
+            uploads.put("large", short, nothing, over=False)
         assert still_open(s3, prefix) == []
     else:
         with pytest.raises(DependencyError, match="somebody else"):
-            blind(uploads).put("large", large, nothing, over=False)
+            blind(uploads).put("large", short, nothing, over=False)
 
     assert content(uploads) == b"another's"
-    assert len(seen.parts) == PARTS  # the tries after the first went on with what the first had sent
+    assert len(seen.parts) == 2  # the tries after the first went on with what the first had sent
 
 
-def test_what_is_there_is_replaced_when_it_is_meant(uploads: Uploads, large: Path) -> None:
+def test_what_is_there_is_replaced_when_it_is_meant(uploads: Uploads, short: Path) -> None:
     uploads.bucket.write("large", b"damaged")
 
-    uploads.put("large", large, nothing, over=True)
+    uploads.put("large", short, nothing, over=True)
 
-    assert content(uploads) == CONTENT
+    assert content(uploads) == SHORT
 
 
 @pytest.mark.parametrize(("status", "code"), [(501, "NotImplemented"), (400, "InvalidArgument")])
 def test_a_store_that_refuses_the_condition_is_looked_into_before(
-    uploads: Uploads, large: Path, seen: Watch, status: int, code: str
+    uploads: Uploads, short: Path, seen: Watch, status: int, code: str
 ) -> None:
     refused: list[str] = []
 
@@ -330,27 +342,27 @@ def test_a_store_that_refuses_the_condition_is_looked_into_before(
             raise Answer(status, code)
 
     seen.then = refuse
-    uploads.put("large", large, nothing, over=False)
+    uploads.put("large", short, nothing, over=False)
 
     assert refused
-    assert content(uploads) == CONTENT
+    assert content(uploads) == SHORT
     with pytest.raises(FileExistsError):
-        uploads.put("large", large, nothing, over=False)
+        uploads.put("large", short, nothing, over=False)
 
 
-def test_a_store_that_takes_no_notice_of_the_condition_is_looked_into_before(plain_s3: Server, large: Path) -> None:
+def test_a_store_that_takes_no_notice_of_the_condition_is_looked_into_before(plain_s3: Server, short: Path) -> None:
     uploads = uploads_to(plain_s3, "plain")
-    uploads.put("large", large, nothing, over=False)
+    uploads.put("large", short, nothing, over=False)
 
     with pytest.raises(FileExistsError):
-        uploads.put("large", large, nothing, over=False)
-    uploads.put("large", large, nothing, over=True)
-    assert content(uploads) == CONTENT
+        uploads.put("large", short, nothing, over=False)
+    uploads.put("large", short, nothing, over=True)
+    assert content(uploads) == SHORT
 
 
 @pytest.mark.parametrize("then", [(500, "InternalError"), (404, "NoSuchUpload"), (412, "PreconditionFailed")])
 def test_of_a_completion_whose_answer_was_lost_it_is_looked_what_became_of_it(
-    uploads: Uploads, large: Path, seen: Watch, then: tuple[int, str]
+    uploads: Uploads, short: Path, seen: Watch, then: tuple[int, str]
 ) -> None:
     lost: list[str] = []
 
@@ -360,16 +372,16 @@ def test_of_a_completion_whose_answer_was_lost_it_is_looked_what_became_of_it(
             raise Answer(*then)
 
     seen.then = lose
-    uploads.put("large", large, nothing, over=False)
+    uploads.put("large", short, nothing, over=False)
 
     assert lost
-    assert len(seen.parts) == PARTS
-    assert content(uploads) == CONTENT
+    assert len(seen.parts) == 2
+    assert content(uploads) == SHORT
 
 
 @pytest.mark.parametrize("at", ["partNumber=1", "POST"])
 def test_an_upload_that_another_ends_meanwhile_is_begun_again(
-    s3: Server, uploads: Uploads, large: Path, seen: Watch, prefix: str, at: str
+    s3: Server, uploads: Uploads, short: Path, seen: Watch, prefix: str, at: str
 ) -> None:
     ended: list[str] = []
 
@@ -382,16 +394,16 @@ def test_an_upload_that_another_ends_meanwhile_is_begun_again(
             raise Answer(404, "NoSuchUpload")  # as S3 says; moto ends with an error of its own
 
     seen.then = end
-    uploads.put("large", large, nothing, over=False)
+    uploads.put("large", short, nothing, over=False)
 
     assert ended
-    assert content(uploads) == CONTENT
+    assert content(uploads) == SHORT
 
 
 # --- what goes wrong
 
 
-def test_a_store_that_has_too_much_to_do_is_asked_again(uploads: Uploads, large: Path, seen: Watch) -> None:
+def test_a_store_that_has_too_much_to_do_is_asked_again(uploads: Uploads, short: Path, seen: Watch) -> None:
     busy = iter([503, 429])
 
     def slow_down(method: str, path: str, answering: bool) -> None:
@@ -399,41 +411,41 @@ def test_a_store_that_has_too_much_to_do_is_asked_again(uploads: Uploads, large:
             raise Answer(status, "SlowDown")
 
     seen.then = slow_down
-    uploads.put("large", large, nothing, over=False)
+    uploads.put("large", short, nothing, over=False)
 
-    assert content(uploads) == CONTENT
+    assert content(uploads) == SHORT
 
 
-def test_a_token_that_has_expired_is_said_as_such(uploads: Uploads, large: Path, seen: Watch) -> None:
+def test_a_token_that_has_expired_is_said_as_such(uploads: Uploads, short: Path, seen: Watch) -> None:
     def expire(method: str, path: str, answering: bool) -> None:
         raise Answer(400, "ExpiredToken")
 
     seen.then = expire
     with pytest.raises(DependencyError) as caught:
-        uploads.put("large", large, nothing, over=True)
+        uploads.put("large", short, nothing, over=True)
 
     assert caught.value.code is Code.DEPENDENCY_STORAGE_AUTH
 
 
-def test_a_bucket_that_is_not_there_is_said(s3: Server, large: Path) -> None:
+def test_a_bucket_that_is_not_there_is_said(s3: Server, short: Path) -> None:
     where = Server(endpoint=s3.endpoint).url("x").replace(BUCKET, "no-such-bucket")
     bucket = open_bucket(where, s3.credentials)
     uploads = open_uploads(bucket, where, s3.credentials)
     assert uploads is not None
 
     with pytest.raises(NoBucketError, match="no-such-bucket"):
-        uploads.put("large", large, nothing, over=True)
+        uploads.put("large", short, nothing, over=True)
 
 
-def test_a_store_that_is_away_is_a_dependency_that_is_away(large: Path) -> None:
+def test_a_store_that_is_away_is_a_dependency_that_is_away(short: Path) -> None:
     with pytest.raises(DependencyError) as caught:
-        uploads_to(Server(endpoint="http://127.0.0.1:1")).put("large", large, nothing, over=True)
+        uploads_to(Server(endpoint="http://127.0.0.1:1")).put("large", short, nothing, over=True)
 
     assert caught.value.code is Code.DEPENDENCY_STORAGE_UNAVAILABLE
 
 
 def test_secrets_are_read_when_they_are_needed_and_wrong_ones_are_said_without_telling_them(
-    plain_s3: Server, large: Path, tmp_path: Path
+    plain_s3: Server, short: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "secrets"
     folder.mkdir()
@@ -442,18 +454,18 @@ def test_secrets_are_read_when_they_are_needed_and_wrong_ones_are_said_without_t
     uploads = uploads_to(plain_s3, "mounted", account=CredentialSettings(folder=folder))
 
     with pytest.raises(DependencyError) as caught:
-        uploads.put("large", large, nothing, over=True)
+        uploads.put("large", short, nothing, over=True)
     (folder / "secret_access_key").write_text(f"{SECRET}\n")
-    uploads.put("large", large, nothing, over=True)
+    uploads.put("large", short, nothing, over=True)
 
     assert caught.value.code is Code.DEPENDENCY_STORAGE_AUTH
     assert "s3cret-wrong" not in caught.value.detail
     uploads.bucket = open_bucket(plain_s3.url("mounted"), plain_s3.credentials)
-    assert content(uploads) == CONTENT
+    assert content(uploads) == SHORT
 
 
 def test_keys_come_from_where_obstore_takes_them_and_from_nowhere_else(
-    plain_s3: Server, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain_s3: Server, short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = tmp_path / "credentials"
     files.write_text(f"[default]\naws_access_key_id={KEY}\naws_secret_access_key={SECRET}\n")
@@ -463,35 +475,77 @@ def test_keys_come_from_where_obstore_takes_them_and_from_nowhere_else(
     nobody = CredentialSettings()
 
     with pytest.raises(DependencyError) as caught:
-        uploads_to(plain_s3, "environment", account=nobody).put("large", large, nothing, over=True)
+        uploads_to(plain_s3, "environment", account=nobody).put("large", short, nothing, over=True)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    uploads_to(plain_s3, "environment", account=nobody).put("large", large, nothing, over=False)
+    uploads_to(plain_s3, "environment", account=nobody).put("large", short, nothing, over=False)
 
     assert caught.value.code is Code.DEPENDENCY_STORAGE_AUTH
-    assert content(uploads_to(plain_s3, "environment")) == CONTENT
+    assert content(uploads_to(plain_s3, "environment")) == SHORT
 
 
-def test_a_file_that_changes_meanwhile_is_not_stored(uploads: Uploads, large: Path, seen: Watch) -> None:
+@pytest.mark.parametrize(
+    ("settings", "environment"),
+    [
+        ({"region": "eu-west-1"}, {}),
+        ({}, {"AWS_REGION": "eu-north-1", "AWS_DEFAULT_REGION": "eu-south-1"}),
+        ({}, {}),
+        ({"endpoint": "https://s3.example.org"}, {"AWS_ENDPOINT_URL": "https://other.example.org"}),
+        ({}, {"AWS_ENDPOINT_URL": "https://s3.example.org"}),
+        ({}, {"AWS_ENDPOINT": "https://s3.example.org"}),
+        ({"region": "eu-west-1"}, {"AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "true"}),
+        ({"endpoint": "https://aips.s3.example.org"}, {"AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "true"}),
+    ],
+)
+def test_uploads_go_where_obstore_goes(
+    settings: dict[str, str], environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    account = CredentialSettings.model_validate({"access_key_id": KEY, "secret_access_key": SECRET, **settings})
+    bucket = open_bucket("s3://aips/a b", account)
+    uploads = open_uploads(bucket, "s3://aips/a b", account)
+    assert uploads is not None
+
+    signed = obstore.sign(cast("Any", bucket._store), "GET", "c+d", timedelta(seconds=60))
+    ours = uploads._client.generate_presigned_url("get_object", {"Bucket": "aips", "Key": "a b/c+d"})
+
+    assert urlsplit(signed)[:3] == urlsplit(ours)[:3]
+
+
+def test_what_the_environment_wants_encrypted_is(
+    s3: Server, short: Path, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SERVER_SIDE_ENCRYPTION", "AES256")
+    uploads = uploads_to(s3, prefix)
+    uploads.put("large", short, nothing, over=False)
+    monkeypatch.setenv("AWS_SERVER_SIDE_ENCRYPTION", "sse-c")
+
+    found = client(s3).head_object(Bucket=BUCKET, Key=f"{prefix}/large")
+    assert found["ServerSideEncryption"] == "AES256"
+    assert open_uploads(uploads.bucket, s3.url(prefix)) is None
+
+
+def test_a_file_that_changes_meanwhile_is_not_stored(uploads: Uploads, short: Path, seen: Watch) -> None:
     def change(method: str, path: str, answering: bool) -> None:
         if method == "POST" and "?uploads" in path:
-            os.truncate(large, PART)
+            os.truncate(short, PART)
 
     seen.then = change
     with pytest.raises(StorageError, match="changed") as caught:
-        uploads.put("large", large, nothing, over=False)
+        uploads.put("large", short, nothing, over=False)
 
     assert caught.value.code is Code.STORAGE_UPLOAD_FAILED
     assert uploads.bucket.head("large") is None
 
 
 def test_without_the_library_a_large_file_is_stored_all_the_same(
-    s3: Server, large: Path, seen: Watch, prefix: str, monkeypatch: pytest.MonkeyPatch
+    s3: Server, short: Path, seen: Watch, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ingestd.storage.session", None)
     store_ = BucketStore.open(s3.url(prefix), s3.credentials)
 
-    asyncio.run(store_.put("large", large))
+    asyncio.run(store_.put("large", short))
 
-    assert b"".join(store_.bucket.stream("large")) == CONTENT
+    assert b"".join(store_.bucket.stream("large")) == SHORT
     assert "GET" not in seen.asked  # nothing is looked for that could be gone on with

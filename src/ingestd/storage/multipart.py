@@ -316,16 +316,18 @@ class _Upload:
             raise self.failures[0]
 
     def _ask(self, operation: str, **values: Any) -> Mapping[str, Any]:
-        """Call the store; again, for a while, where it is away or has too much to do."""
-        give_up, pause = time.monotonic() + self.uploads.patience_seconds, 0.1
+        """Call the store; again, some times and for a while after the first, where it is away or has too much to do."""
+        tries, give_up, pause = 0, 0.0, 0.1
         while True:
+            tries += 1
             self._go_on()
             if "Body" in values:
                 values["Body"].seek(0)
             try:
                 answer: Mapping[str, Any] = getattr(self.client, operation)(**values)
             except (ClientError, BotoCoreError) as error:
-                if not _passes(error) or time.monotonic() + pause > give_up:
+                give_up = give_up or time.monotonic() + self.uploads.patience_seconds
+                if not _passes(error) or (tries >= _TRIES and time.monotonic() > give_up):
                     raise
             else:
                 return answer

@@ -84,7 +84,7 @@ def _client(session: Session, account: CredentialSettings, endpoint: str, bucket
         endpoint_url=endpoint or None,
         config=Config(
             signature_version=UNSIGNED if account.anonymous else "s3v4",
-            s3={"addressing_style": "virtual" if virtual else "path"},
+            s3={"addressing_style": "virtual" if virtual else "path", "us_east_1_regional_endpoint": "regional"},
             connect_timeout=10,
             read_timeout=60,
             retries={"total_max_attempts": 1},  # `multipart` tries again, and hears of a cancellation meanwhile
