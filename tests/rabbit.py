@@ -41,13 +41,19 @@ class RabbitFailedError(RuntimeError):
 class RabbitNode:
     """One node in `folder`, which the caller gives and removes. Use as a context manager, or call start and stop.
 
-    `settings` are lines for rabbitmq.conf. A failure names the end of the node's logs.
+    `settings` are lines for rabbitmq.conf. A failure names the end of the node's logs. A node that is made `beside`
+    another, which must run, can `join` its cluster; it is closed first.
     """
 
-    def __init__(self, folder: Path, *, settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, settings: dict[str, str] | None = None, beside: RabbitNode | None = None
+    ) -> None:
         self.folder = folder
         self.programs = find_programs()
         self.port, self._dist_port, self._epmd_port = free_ports(3)
+        self._founder = beside
+        if beside is not None:
+            self._epmd_port = beside._epmd_port
         self.name = f"ingestd-{os.getpid()}-{self.port}@localhost"
         self._settings = {
             "listeners.tcp.1": f"127.0.0.1:{self.port}",
@@ -110,7 +116,8 @@ class RabbitNode:
         if self.is_running:
             with suppress(RabbitFailedError):
                 self.stop()
-        for pid in processes_with(f"ERL_EPMD_PORT={self._epmd_port}"):
+        shared = f"ERL_EPMD_PORT={self._epmd_port}"
+        for pid in self._pids() if self._founder is not None else processes_with(shared):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._close_output()
@@ -124,6 +131,13 @@ class RabbitNode:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def join(self) -> None:
+        """Become one cluster with the node beside which this one was made."""
+        assert self._founder is not None
+        self.control("stop_app")
+        self.control("join_cluster", self._founder.name)
+        self.control("start_app")
 
     # --- trouble
 
@@ -216,6 +230,8 @@ class RabbitNode:
         (self.folder / "rabbitmq.conf").write_text("".join(lines))
         (self.folder / "advanced.config").write_text("[].\n")
         (self.folder / "enabled_plugins").write_text("[].\n")
+        if self._founder is not None:  # nodes and their tools know each other by it
+            shutil.copy2(self._founder.folder / "home" / ".erlang.cookie", self.folder / "home")
 
     def _speaks_amqp(self) -> bool:
         """Ask for the start of the handshake: the port opens a moment before the node answers."""
