@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import uuid
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -17,8 +18,9 @@ from ingestd.errors import Code, ResourceError
 from ingestd.ingest import Disposition, Ingest
 from ingestd.ingest.running import LOOK_SECONDS
 from ingestd.job import Outcome
+from ingestd.journal import ServiceJournal
 from ingestd.leases import Claim, HeldError, LeaseLostError, Leases
-from ingestd.messages import Cancel, CancelData, Event, EventType, Retry, RetryData
+from ingestd.messages import Cancel, CancelData, Event, EventType, RequestState, Retry, RetryData
 from ingestd.messages import Outcome as Result
 from ingestd.oais import Facts
 from ingestd.premis import now
@@ -240,6 +242,34 @@ async def test_a_result_that_was_not_published_when_its_disk_was_lost_is_publish
         (again,) = [item.event for item in await asyncio.wait_for(publisher, 10)]
 
     assert (told.id, told.data.sequence) == (again.id, again.data.sequence)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+async def test_a_worker_that_dies_before_it_journals_its_result_keeps_the_working_folder_if_it_is_to_be_kept(
+    house: House, monkeypatch: pytest.MonkeyPatch, keep: bool
+) -> None:
+    house.settings = {"keep_work": keep}
+    advance = ServiceJournal.advance
+
+    async def die(self: ServiceJournal, package: uuid.UUID, state: RequestState, *of: Any, **more: Any) -> Event:
+        if state.terminal:
+            await asyncio.Event().wait()
+        return await advance(self, package, state, *of, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ServiceJournal, "advance", die)
+        async with dying(house, "one") as ingest:
+            await ingest.take(house.envelope(), returning=False)
+            while (await changed(house)).result is None:
+                await asyncio.sleep(0.01)
+            folder = ingest.settings.work_dir / str(house.envelope().data.package_id())
+            assert (folder / "journal.db").exists()
+    async with house.open("one") as ingest:
+        assert await ingest.take_up_interrupted() == 0
+        told = await house.told(ingest)
+
+    assert [Result.SUCCEEDED] == [event.data.outcome for event in told]
+    assert folder.exists() == keep
 
 
 async def test_what_failed_at_one_worker_and_is_sent_anew_is_attempted_at_another(house: House) -> None:

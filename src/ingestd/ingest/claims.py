@@ -96,7 +96,8 @@ class Claims:
     async def _adopted(self, claim: Claim) -> RequestRecord:
         """Another worker came to the result."""
         assert claim.result is not None  # noqa: S101  the caller saw it
-        if claim.result.data.state in {RequestState.SUCCEEDED, RequestState.SUCCEEDED_WITH_WARNINGS}:
+        stored = claim.result.data.state in {RequestState.SUCCEEDED, RequestState.SUCCEEDED_WITH_WARNINGS}
+        if stored and not self._settings.keep_work:
             folder = self._settings.work_dir / str(claim.package)
             if not is_busy(folder):
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
