@@ -7,6 +7,7 @@ import base64
 import hashlib
 import os
 import re
+import ssl
 import sys
 import threading
 import time
@@ -511,6 +512,14 @@ def test_uploads_go_where_obstore_goes(
     ours = uploads._client.generate_presigned_url("get_object", {"Bucket": "aips", "Key": "a b/c+d"})
 
     assert urlsplit(signed)[:3] == urlsplit(ours)[:3]
+
+
+def test_authorities_are_the_system_s_as_they_are_for_obstore(s3: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/elsewhere")
+
+    trusted = uploads_to(s3)._client._endpoint.http_session._verify
+
+    assert trusted == ssl.get_default_verify_paths().cafile
 
 
 def test_what_the_environment_wants_encrypted_is(

@@ -422,6 +422,6 @@ def _translated(url: str) -> Iterator[None]:
             f"{url} did not answer as it should: {said}", code=Code.DEPENDENCY_STORAGE_UNAVAILABLE
         ) from None
     except BotoCoreError as error:
-        kind = type(error).__name__
-        code = Code.DEPENDENCY_STORAGE_AUTH if "Credential" in kind else Code.DEPENDENCY_STORAGE_UNAVAILABLE
-        raise DependencyError(f"{url} cannot be asked: {kind}", code=code) from None
+        missing = "Credential" in type(error).__name__
+        code = Code.DEPENDENCY_STORAGE_AUTH if missing else Code.DEPENDENCY_STORAGE_UNAVAILABLE
+        raise DependencyError(f"{url} cannot be asked: {str(error).partition(chr(10))[0][:300]}", code=code) from None

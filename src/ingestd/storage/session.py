@@ -26,7 +26,7 @@ _VARIABLES = {
     "credentials_file": (None, None, os.devnull, None),
     "profile": (None, None, None, None),
     "region": (None, ["AWS_REGION", "AWS_DEFAULT_REGION"], "us-east-1", None),
-    "ca_bundle": (None, "AWS_CA_BUNDLE", ssl.get_default_verify_paths().cafile, None),
+    "ca_bundle": (None, None, ssl.get_default_verify_paths().cafile, None),
     "endpoint": (None, ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"], "", None),
     "virtual": (None, "AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "", None),
     "ServerSideEncryption": (None, "AWS_SERVER_SIDE_ENCRYPTION", "", None),
