@@ -25,6 +25,7 @@ from ingestd.messages import (
     StoredData,
     TimingData,
     ToolData,
+    VirusScanData,
     WarningData,
 )
 from ingestd.mets import pointer_name
@@ -83,6 +84,7 @@ async def result_data(
         "aip": await aip_data(journal, package, algorithm),
         "dip": dip_data(await journal.facts(), package, algorithm),
         "counts": await _counts(journal),
+        "virus_scan": _virus_scan(await journal.facts()),
         "normalization": _normalization(await journal.facts()),
         "warnings": await _warnings(journal),
         "tools": [ToolData(name=n, version=v, used_for=u) for n, v, u in await journal.tools()],
@@ -173,6 +175,18 @@ def _pointer(said: Mapping[str, Any] | None) -> PointerData | None:
     if said is None:
         return None
     return PointerData(url=said["url"], checksum=Checksum(algorithm=said["algorithm"], value=said["digest"]))
+
+
+def _virus_scan(facts: Mapping[str, str]) -> VirusScanData | None:
+    """What the step that decides counted."""
+    if "virus_scan_clean" not in facts:
+        return None
+    return VirusScanData(
+        clean=int(facts["virus_scan_clean"]),
+        infected=int(facts["virus_scan_infected"]),
+        not_scanned=int(facts["virus_scan_not_scanned"]),
+        scanner=facts.get("virus_scanner", ""),
+    )
 
 
 def _normalization(facts: Mapping[str, str]) -> list[NormalizationData]:

@@ -151,3 +151,38 @@ async def test_a_deadline_ends_a_package_as_cancelled(ingest: Ingest, tmp_path: 
     assert result.error is not None
     assert result.error.code == "cancelled.by_deadline"
     assert stored_below(tmp_path / "data" / "aips") == []
+
+
+@pytest.mark.parametrize(
+    ("reached", "from_", "first"),
+    [
+        ("verify_aip", "characterize_file", "receive_transfer"),  # its files are in the bag now
+        ("generate_mets", "identify_file_format", "identify_file_format"),
+        ("generate_mets", "save_directory_tree", "receive_transfer"),  # metadata are in another place now
+        ("characterize_file", "receive_transfer", "receive_transfer"),
+    ],
+)
+async def test_a_retry_comes_to_any_link_that_was_reached(
+    ingest: Ingest, tmp_path: Path, reached: str, from_: str, first: str
+) -> None:
+    """From where the files are as that link found them: there, or else at the start."""
+    source = small_transfer(tmp_path / "source")
+    (source / "metadata/submissionDocumentation").mkdir(parents=True)
+    (source / "metadata/submissionDocumentation/agreement.txt").write_text("yes")
+    preservation = await ingest.begin(source, processing={"validate_formats": False, "scan_for_viruses": False})
+    links: dict[str, str] = {}
+    async for event in preservation:
+        link = event.data.link
+        if link is not None and event.kind is EventType.LINK_STARTED:
+            links.setdefault(link.execute, link.id)
+            if link.execute == reached:
+                await ingest.cancel(str(preservation.package))
+    again = await ingest.retry(str(preservation.package), start=links[from_])
+    starts = {EventType.LINK_STARTED, EventType.LINK_RETRYING}
+    begun = [event.data.link.execute async for event in again if event.data.link and event.kind in starts]
+    result = await again
+
+    assert result.outcome in {Outcome.SUCCEEDED, Outcome.SUCCEEDED_WITH_WARNINGS}, result.error
+    assert result.counts is not None
+    assert (SMALL_FILES, 1) == (result.counts.originals, result.counts.submission_documentation)
+    assert (first, True) == (begun[0], from_ in begun)

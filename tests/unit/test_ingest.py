@@ -14,7 +14,7 @@ from ingestd.ingest import Disposition, running
 from ingestd.janitor import Janitor
 from ingestd.job import Outcome
 from ingestd.journal import ServiceJournal
-from ingestd.messages import Event, EventType, parse_request
+from ingestd.messages import Event, EventType, VirusScanData, parse_request
 from ingestd.messages import Outcome as Result
 from ingestd.oais import Facts, Warning_
 from tests.small_service import House
@@ -34,6 +34,17 @@ async def test_a_request_goes_from_its_acceptance_to_its_result_and_leaves_nothi
     assert list(house.work.iterdir()) == []
     assert [EventType.REQUEST_ACCEPTED, EventType.REQUEST_STARTED] == house.kinds()[:2]
     assert sum(kind.terminal for kind in house.kinds()) == 1
+
+
+async def test_what_the_scan_for_malware_counted_is_in_the_result(house: House) -> None:
+    counted = {"virus_scan_clean": "2", "virus_scan_infected": "0", "virus_scan_not_scanned": "1", "virus_scanner": "s"}
+    house.results["a"] = [Outcome(facts=Facts(package=counted))]
+    async with house.open() as ingest:
+        result = await ingest.preserve(house.source)
+        other = await ingest.preserve(house.source, again=True)
+
+    assert VirusScanData(clean=2, infected=0, not_scanned=1, scanner="s") == result.virus_scan
+    assert other.virus_scan is None
 
 
 async def test_warnings_are_in_the_result_with_their_job_whatever_bytes_their_paths_have(house: House) -> None:

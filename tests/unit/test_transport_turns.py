@@ -26,6 +26,18 @@ def test_whoever_has_the_turn_the_others_are_asked_after_it_the_most_urgent_firs
         assert others == [queue for queue in ("high", "normal", "low") if queue != first]
 
 
+def test_what_is_set_back_takes_no_turn() -> None:
+    with_looks, without = Priorities(QUEUES), Priorities(QUEUES)
+    seen = []
+    for _ in range(10):
+        for _ in range(3):
+            next(iter(with_looks.order()))
+            with_looks.again()
+        seen.append(next(iter(with_looks.order())))
+
+    assert [next(iter(without.order())) for _ in range(10)] == seen
+
+
 def served(tenants: Tenants, queue: deque[str]) -> str:
     """What a worker takes next from a queue: what is set back goes to its end."""
     while True:

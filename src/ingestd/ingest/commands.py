@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +17,7 @@ from ingestd.errors import Code, IngestError, RequestError
 from ingestd.ingest.answers import Answers
 from ingestd.ingest.claims import Claims
 from ingestd.ingest.running import Running
-from ingestd.journal import PackageJournal, RequestRecord, ServiceJournal, Tombstone
+from ingestd.journal import JobRecord, PackageJournal, RequestRecord, ServiceJournal, Tombstone
 from ingestd.leases import HeldError, Lease
 from ingestd.messages import FROM_FAILED, FROM_START, CancelData, RequestState, RetryData
 from ingestd.oais import Facts
@@ -28,6 +28,16 @@ from ingestd.workfolder import FolderBusy, empty, hold_folder
 log = structlog.get_logger(__name__)
 RETRIED = {RequestState.FAILED, RequestState.CANCELLED, RequestState.OUTCOME_UNKNOWN}
 """States from which a request can be retried."""
+
+_BEGUN_ANEW: Mapping[str, str] = {
+    "take_aip_apart": "take_aip_apart",
+    "restructure_for_compliance": "restructure_for_compliance",
+    "move_submission_documentation": "change_object_names",
+    "prepare_aip": "prepare_aip",
+}
+"""Steps that lay the files out in another way. Once one has begun, what was reached before the first run of the step
+beside it does not find them where it looks for them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +126,7 @@ class Commands:
         return next((record for record in found if tenant in {None, record.envelope.data.tenant}), None)
 
     async def _go_back(self, folder: Path, start: str) -> None:
-        """Set a package's journal to where its next attempt is to begin."""
+        """Set a package's journal to where its next attempt is to begin, or empty its folder: it begins anew."""
         try:
             with hold_folder(folder):
                 if start == FROM_START:
@@ -124,7 +134,12 @@ class Commands:
                 elif start != FROM_FAILED:
                     facts = {"next_link": self._link(start), "failed_link": "", "failure": ""}
                     async with _opened(folder / "journal.db") as journal:
-                        await journal.record(Facts(package=facts))
+                        if anew := _begins_anew(await journal.jobs(), self._link(start)):
+                            log.info("begun_anew", package=folder.name, link=start)
+                        else:
+                            await journal.record(Facts(package=facts))
+                    if anew:
+                        await asyncio.to_thread(empty, folder)
         except FolderBusy:
             raise RequestError(
                 f"package {folder.name} is at work in another process", code=Code.REQUEST_IDENTIFIER_INVALID
@@ -160,6 +175,15 @@ class Commands:
             code=Code.REQUEST_IDENTIFIER_INVALID,
             remediation="Name a link by its id or its `execute` (`ingestd workflow graph` shows them), or `start`.",
         )
+
+
+def _begins_anew(jobs: Sequence[JobRecord], link: str) -> bool:
+    """Whether a package can come to a link again only from the start."""
+    first: dict[str, int] = {}
+    for job in jobs:
+        first.setdefault(job.execute, job.row)
+    row = min(job.row for job in jobs if job.link == link)
+    return any(after in first and row < first.get(until, 0) for after, until in _BEGUN_ANEW.items())
 
 
 @contextlib.asynccontextmanager

@@ -16,23 +16,15 @@ from ingestd.messages.commands import (
     read_command,
 )
 from ingestd.messages.events import (
-    AipData,
     BatchData,
-    CountsData,
-    DipData,
-    EncryptionData,
     ErrorData,
     Event,
     EventData,
     EventType,
     FixityData,
     LinkData,
-    NormalizationData,
-    NormalizedData,
     Outcome,
-    PointerData,
     RequestState,
-    StoredData,
     TimingData,
     ToolData,
     WarningData,
@@ -40,6 +32,17 @@ from ingestd.messages.events import (
     routing_word,
 )
 from ingestd.messages.options import CHOICES, LEFT_OUT, REINGEST, CompressionAlgorithm, ProcessingConfig
+from ingestd.messages.packages import (
+    AipData,
+    CountsData,
+    DipData,
+    EncryptionData,
+    NormalizationData,
+    NormalizedData,
+    PointerData,
+    StoredData,
+    VirusScanData,
+)
 from ingestd.messages.requests import (
     MAX_BODY_BYTES,
     Batch,
@@ -103,6 +106,7 @@ __all__ = [
     "StoredData",
     "TimingData",
     "ToolData",
+    "VirusScanData",
     "WarningData",
     "end_of",
     "parse_request",

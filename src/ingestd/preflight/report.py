@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ingestd.errors import IngestError, Violation
+from ingestd.errors import Code, IngestError, Violation
 from ingestd.manifests import LISTED
 from ingestd.oais import Warning_
 from ingestd.sources import Checked
+
+_FIELDS = {Code.REQUEST_EXPIRED: "expires_at"}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -44,4 +46,5 @@ class Report:
 
 
 def _violations(error: IngestError) -> Sequence[Violation]:
-    return error.violations or [Violation(path="", rule=error.code.value, actual=error.detail)]
+    path = _FIELDS.get(error.code) or ("source.location" if error.code.category == "source" else "")
+    return error.violations or [Violation(path=path, rule=error.code.value, actual=error.detail)]

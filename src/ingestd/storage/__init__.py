@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from ingestd.errors import Code, IngestError, RequestError, SourceError, StorageError, SystemFault, Violation
+from ingestd.errors import Code, IngestError, RequestError, SourceError, StorageError, SystemFault, Violation, nearest
 from ingestd.keeping import CredentialSettings, Layout, LocationSettings
 from ingestd.objectstore import is_object_url
 from ingestd.storage.archive import Archive
@@ -170,6 +170,9 @@ class Locations:
             raise RequestError(
                 f"there is no storage location {name!r}; there are: {', '.join(self.names)}",
                 code=Code.REQUEST_UNKNOWN_LOCATION,
+                violations=(
+                    Violation(path="target.location", rule="known", expected=nearest(name, self.names), actual=name),
+                ),
             ) from None
 
     async def check(self) -> None:

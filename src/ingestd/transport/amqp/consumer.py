@@ -173,6 +173,7 @@ class Consumer:
     async def _take(self, delivery: Delivery, envelope: RequestEnvelope) -> Disposition | None:
         """Take a request, or set it back (None) so that another tenant has its turn."""
         if not delivery.returning and not self._tenants.takes(envelope.data.tenant, left=delivery.left):
+            self._priorities.again()
             message, key = mail.set_back(delivery, envelope)
             await publish(self._channel, Address(exchange=self._settings.requests, key=key, kept=True), message)
             return None

@@ -28,11 +28,20 @@ class Priorities:
     def __init__(self, queues: Mapping[Priority, str]) -> None:
         self._queues = queues
         self._turns = itertools.cycle(_spread(WEIGHTS))
+        self._first = next(self._turns)
+        self._had_turn = False
 
     def order(self) -> Iterator[str]:
-        first = next(self._turns)
+        if self._had_turn:
+            self._first = next(self._turns)
+        self._had_turn = True
+        first = self._first
         yield self._queues[first]
         yield from (queue for priority, queue in self._queues.items() if priority is not first)
+
+    def again(self) -> None:
+        """What came was set back: the turn is not over, so a look for other tenants stays in one queue."""
+        self._had_turn = False
 
 
 def _spread(weights: Mapping[Priority, int]) -> list[Priority]:
