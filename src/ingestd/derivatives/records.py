@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ingestd.fpr.records import Command, Purpose
 from ingestd.oais import File, FileUse, RuleUse, Warning_, escape_name
-from ingestd.premis import Digest, Event, EventType, Program
+from ingestd.premis import Digest, Event, EventType, Program, now
 
 FAILED = "tool.normalization_failed"
 """Code of the warning that a command did not make what it should."""
@@ -58,6 +58,11 @@ class Made:
         return Program(self.tool, self.tool_version)
 
     @property
+    def at(self) -> datetime:
+        """When it was made: its digest is that of what was just written."""
+        return self.digest.calculated_at
+
+    @property
     def detail(self) -> str:
         """Word eventDetail of a `normalization` event as Archivematica does."""
         command = f'ArchivematicaFPRCommandID="{self.command.identifier}"'
@@ -77,6 +82,7 @@ class NotMade:
     for_all: bool = False
     empty: bool = False
     stderr_tail: str = ""
+    at: datetime = field(default_factory=now, compare=False)
 
     def warning(self, file: File, link: str, loss: str) -> Warning_:
         """Word it as a warning; `loss` says what every file that wants the tool goes without."""

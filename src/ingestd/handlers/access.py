@@ -11,6 +11,7 @@ import shutil
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 
 from ingestd.derivatives import (
@@ -161,7 +162,9 @@ class _Work:
                 one.warnings.append(answer.warning(one.file, self._kind.link, self._kind.loss))
                 continue
             facts = recorded(answer, f"{self._kind.folder}/{answer.path.name}", one.file, self._kind.use)
-            one.facts = replace(facts, events=(_normalized(facts.file, answer.detail, [answer.program]), *facts.events))
+            one.facts = replace(
+                facts, events=(_normalized(facts.file, answer.detail, answer.at, [answer.program]), *facts.events)
+            )
 
     def _order(self, one: _Provided) -> Order:
         rule, command = one.rules[0]
@@ -189,7 +192,7 @@ class _Work:
         copy = replace(
             supplied, id=id_, path=path, original=path, digest=digest, format=None, derived_from=file.id, row=0
         )
-        return Recorded(file=copy, events=(_normalized(copy, MANUAL), *created(id_, digest)))
+        return Recorded(file=copy, events=(_normalized(copy, MANUAL, digest.calculated_at), *created(id_, digest)))
 
 
 def _chosen(registry: Registry, purpose: Purpose, file: File, *, defaults: bool) -> Sequence[tuple[Rule, Command]]:
@@ -201,10 +204,10 @@ def _chosen(registry: Registry, purpose: Purpose, file: File, *, defaults: bool)
     return [(rule, command) for name, rule in rules.items() if (command := registry.command(name))]
 
 
-def _normalized(copy: File, detail: str, programs: Sequence[Program] = ()) -> Event:
+def _normalized(copy: File, detail: str, at: datetime, programs: Sequence[Program] = ()) -> Event:
     """Say it of the copy: it is nothing that happened to the original in the AIP."""
     note = f"%SIPDirectory%{escape_name(copy.path)}"
-    return Event(object=copy.id, type=EventType.NORMALIZATION, at=now(), detail=detail, note=note, programs=programs)
+    return Event(object=copy.id, type=EventType.NORMALIZATION, at=at, detail=detail, note=note, programs=programs)
 
 
 def _copy(source: Path, target: Path) -> None:

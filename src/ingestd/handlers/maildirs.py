@@ -198,7 +198,7 @@ async def _mbox(task: Task, services: Services, maker: Maker, directory: Directo
     event = Event(
         object=made.id,
         type=EventType.NORMALIZATION,
-        at=now(),
+        at=made.at,
         detail=made.detail,
         note=f"%transferDirectory%{escape_name(directory.original)}{os.sep}",
         programs=[made.program],

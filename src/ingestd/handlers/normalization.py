@@ -24,7 +24,7 @@ from ingestd.derivatives import (
 from ingestd.fpr.records import Purpose
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.oais import Facts, File, FileUse, Warning_
-from ingestd.premis import Event, EventType, now
+from ingestd.premis import Event, EventType
 
 LINK = "Normalize for preservation"
 _LOSS = "files that it should normalize have no preservation copy"
@@ -93,7 +93,7 @@ def _normalized(original: File, made: Made, path: str) -> Event:
     return Event(
         object=original.id,
         type=EventType.NORMALIZATION,
-        at=now(),
+        at=made.at,
         detail=made.detail,
         note=note,
         programs=[made.program],

@@ -8,6 +8,7 @@ import os
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from xml.sax.saxutils import escape
@@ -96,6 +97,7 @@ class _Answer:
     finding: Finding | None = None
     code: str = ""
     problem: str = ""
+    at: datetime = field(default_factory=now)
 
     @property
     def policy(self) -> str:
@@ -199,7 +201,6 @@ async def _run(task: Task, services: Services, check: _Check, folder: str, answe
 
 
 def _told(task: Task, plan: _Plan, answers: Sequence[_Answer], kept: Facts) -> Outcome:
-    at = now()
     events: list[Event] = []
     warnings = [_missing(name) for name in sorted(plan.missing)]
     for answer in answers:
@@ -213,7 +214,7 @@ def _told(task: Task, plan: _Plan, answers: Sequence[_Answer], kept: Facts) -> O
             Event(
                 object=file.id,
                 type=EventType.VALIDATION,
-                at=at,
+                at=answer.at,
                 detail=f'{answer.detail}; policy="{answer.policy}"',
                 outcome=finding.outcome,
                 note=note,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from ingestd.derivatives import (
     FAILED,
@@ -23,7 +24,7 @@ from ingestd.fpr.records import Purpose
 from ingestd.fpr.registry import Registry
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.oais import Directory, Facts, File, FileUse, Warning_
-from ingestd.premis import Event, EventOutcome, EventType, Program, now
+from ingestd.premis import Event, EventOutcome, EventType, Program
 
 FOLDER = "objects/metadata/OCRfiles"
 LINK = "Transcribe"
@@ -132,7 +133,7 @@ class _Told:
         detail = f'{made.source_detail}; command="{made.command.identifier}"; language="{order.language}"'
         gone, deletions = replaced(order, made)
         self.files += [*gone, facts.file]
-        read = _event(order.file, EventOutcome.TRANSCRIBED, detail, note, [made.program])
+        read = _event(order.file, EventOutcome.TRANSCRIBED, detail, note, made.program, made.at)
         self.events += [*deletions, read, *facts.events]
         use = ToolUse(name=made.tool, version=made.tool_version, used_for="transcription")
         self.used[made.tool, made.tool_version] = use
@@ -141,13 +142,14 @@ class _Told:
         program = Program(answer.tool, answer.tool_version)
         detail = program.words(command=str(order.command.identifier), language=order.language)
         if answer.empty:
-            self.events.append(_event(order.file, EventOutcome.NOT_TRANSCRIBED, detail, _NO_TEXT, [program]))
+            self.events.append(_event(order.file, EventOutcome.NOT_TRANSCRIBED, detail, _NO_TEXT, program, answer.at))
             return
         code = _FAILED if answer.code == FAILED else answer.code
         warning = answer.warning(order.file, LINK, _LOSS)
         self.warnings.append(Warning_(code=code, detail=warning.detail, path=warning.path, link=LINK))
         if not answer.for_all:
-            self.events.append(_event(order.file, EventOutcome.NOT_TRANSCRIBED, detail, answer.detail, [program]))
+            told = _event(order.file, EventOutcome.NOT_TRANSCRIBED, detail, answer.detail, program, answer.at)
+            self.events.append(told)
 
     def tools(self) -> Sequence[ToolUse]:
         return list(self.used.values())
@@ -157,13 +159,13 @@ def _absent_languages(answer: Made | NotMade) -> set[str]:
     return {found[1] or found[2] for found in _NO_LANGUAGE.finditer(answer.stderr_tail)}
 
 
-def _event(file: File, outcome: EventOutcome, detail: str, note: str, programs: Sequence[Program]) -> Event:
+def _event(file: File, outcome: EventOutcome, detail: str, note: str, program: Program, at: datetime) -> Event:
     return Event(
         object=file.id,
         type=EventType.TRANSCRIPTION,
-        at=now(),
+        at=at,
         detail=detail,
         outcome=outcome,
         note=note,
-        programs=programs,
+        programs=[program],
     )

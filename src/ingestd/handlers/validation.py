@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -96,6 +97,7 @@ class _Answer:
     detail: str = ""
     code: str = ""
     problem: str = ""
+    at: datetime = field(default_factory=now)
 
 
 def _plan(files: Sequence[File], services: Services) -> _Plan:
@@ -199,7 +201,6 @@ def _read(work: _Work, check: _Check, run: Run, report: bytes) -> _Answer:
 
 
 def _told(task: Task, plan: _Plan, answers: Sequence[_Answer]) -> Outcome:
-    at = now()
     events: list[Event] = []
     warnings = [_missing(name) for name in sorted(plan.missing)]
     for answer in answers:
@@ -213,7 +214,7 @@ def _told(task: Task, plan: _Plan, answers: Sequence[_Answer]) -> Outcome:
             Event(
                 object=file.id,
                 type=EventType.VALIDATION,
-                at=at,
+                at=answer.at,
                 detail=answer.detail,
                 outcome=finding.outcome,
                 note=note,

@@ -15,7 +15,7 @@ from ingestd.config import OnInfected, ScannerChoice
 from ingestd.errors import Code, ContentError, ToolError, Violation
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.oais import Facts, File, Warning_, escape_name
-from ingestd.premis import Event, EventOutcome, EventType, Program, now, since_reingestion
+from ingestd.premis import Event, EventOutcome, EventType, Program, since_reingestion
 from ingestd.tools.clamav import Engine, Scanned, Verdict, find_scanner
 
 NO_SCANNER = "no scanner is installed"
@@ -94,12 +94,11 @@ def _told(files: Sequence[File], found: Sequence[Scanned], engine: Engine) -> Ou
 def _events(
     files: Sequence[File], found: Sequence[Scanned], detail: str = "", programs: Sequence[Program] = ()
 ) -> Sequence[Event]:
-    at = now()
     return [
         Event(
             object=file.id,
             type=EventType.VIRUS_CHECK,
-            at=at,
+            at=one.at,
             detail=detail,
             outcome=_OUTCOMES[one.verdict],
             note=one.note,

@@ -24,13 +24,15 @@ import struct
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ingestd.config import ClamAVSettings, ScannerChoice
 from ingestd.errors import Code, DependencyError, ToolError
+from ingestd.premis import now
 from ingestd.tools.pool import Pool
 
 SOCKETS = ("/run/clamav/clamd.ctl", "/var/run/clamav/clamd.ctl", "/run/clamd.scan/clamd.sock")
@@ -67,6 +69,7 @@ class Scanned:
 
     verdict: Verdict
     note: str = ""
+    at: datetime = field(default_factory=now, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
