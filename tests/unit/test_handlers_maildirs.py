@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import mailbox
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from email.message import EmailMessage
@@ -16,7 +17,7 @@ from ingestd.handlers.names import change_object_names
 from ingestd.handlers.normalization import normalize
 from ingestd.handlers.reports import REPORT, write_normalization_report
 from ingestd.handlers.transfer import remove_hidden_files_and_directories
-from ingestd.oais import Facts, FileUse, TransferType
+from ingestd.oais import Facts, FileUse, Reingest, TransferType
 from ingestd.premis import EventType, Format
 from tests.normalizing import TEXT, command, rule
 from tests.normalizing import bench as workshop
@@ -216,6 +217,29 @@ async def test_messages_are_in_the_dip_with_their_mbox_alone(tmp_path: Path) -> 
         assert ["1.txt", "Mail.mbox", "notes.txt"] == sorted(file.path.rpartition("-")[2] for file in copies)
         said = [line for line in (made.root / REPORT).read_text().splitlines() if ",access," in line]
         assert 2 == sum(",with its maildir," in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("box", "copies"),
+    [
+        ("objects/Mail-5c1d.mbox", ["Mail-5c1d.mbox", "Mail.mbox"]),
+        ("objects/other.mbox", ["New.host", "host_2_S", "other.mbox"]),
+    ],
+)
+async def test_in_a_reingest_the_mbox_beside_a_maildir_says_that_it_is_one(
+    tmp_path: Path, box: str, copies: list[str]
+) -> None:
+    async with workshop(tmp_path) as made:
+        made.package = replace(MAIL, type=TransferType.REINGEST, reingest=Reingest.PARTIAL)
+        message = a_message().as_bytes()
+        await prepared(made, {MESSAGE: message, "objects/Mail/new/1.New.host": message, box: b"From - \n"})
+
+        await made.run(normalize_maildirs)
+        await made.run(normalize_maildirs, options={"purpose": "access"})
+        await made.run_files(normalize_for_access, under="objects")
+
+        made_now = await made.files(uses=(FileUse.ACCESS, FileUse.PRESERVATION))
+        assert copies == sorted(re.sub(r".*/[0-9a-f-]{36}-(?:\d+\.)?(?:M1P1\.)?", "", file.path) for file in made_now)
 
 
 @pytest.mark.parametrize(("site", "copies"), [(KEPT, 0), (KEPT + NO_MBOX, 2)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ingestd.derivatives.maildirs import MAILDIR, with_its_maildir
+from ingestd.derivatives.maildirs import MAILDIR, outermost, taken_for_mail, with_its_maildir
 from ingestd.derivatives.making import Maker, rule_for
 from ingestd.derivatives.records import (
     FAILED,
@@ -30,9 +30,11 @@ __all__ = [
     "Recorded",
     "created",
     "made_before",
+    "outermost",
     "recorded",
     "replaced",
     "rule_for",
     "rule_uses",
+    "taken_for_mail",
     "with_its_maildir",
 ]

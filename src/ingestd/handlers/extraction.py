@@ -375,7 +375,7 @@ def _failed(done: CommandRun) -> IngestError:
 def _warning(file: File, error: IngestError) -> Warning_:
     """Say of a container why it was not unpacked; of what is wrong within it, the first is named."""
     first = next(iter(error.violations), None)
-    example = f": {first.path}: expected {first.expected}" if first else ""
+    example = f": {first.path}: expected {first.expected}" if first and first.expected not in error.detail else ""
     detail = f"not unpacked: {error.detail}{example}"
     return Warning_(code=error.code, detail=detail[:_TOLD_CHARACTERS], path=escape_name(file.path))
 

@@ -11,9 +11,9 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
-from ingestd.derivatives import MAILDIR, Maker, NotMade, Order, recorded
+from ingestd.derivatives import MAILDIR, Maker, NotMade, Order, outermost, recorded, taken_for_mail
 from ingestd.fpr.records import FormatVersion, Purpose
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.metadata.mail import ATTACHMENTS, FOLDERS, Attachment, UnreadableMailError, attachments, no_maildir
@@ -57,17 +57,10 @@ async def _maildirs(task: Task) -> AsyncIterator[Directory]:
                 place and directory.path.startswith(f"{place}/")
             ):
                 parent = str(PurePosixPath(directory.path).parent)
-                outer = await asyncio.to_thread(_outermost, task.root, PurePosixPath(parent))
+                outer = await asyncio.to_thread(outermost, task.root, PurePosixPath(parent))
                 if outer == parent:
                     received = str(PurePosixPath(directory.original).parent)
                     yield (await task.history.directory_received_as(received)) or replace(directory, path=parent)
-
-
-def _outermost(root: Path, path: PurePosixPath) -> str:
-    """Of a folder and those it is in, the outermost that is a maildir; empty if none is."""
-    folders = [folder for folder in (path, *path.parents) if str(folder) != "."]
-    found = [folder for folder in folders if all((root / folder / name).is_dir() for name in FOLDERS)]
-    return str(found[-1]) if found else ""
 
 
 async def _free_place(task: Task) -> str:
@@ -161,13 +154,16 @@ async def normalize_maildirs(task: Task, services: Services) -> AsyncIterator[Ou
 
     It goes beside the maildir, or with option `purpose` = `access` into the DIP.
     """
-    if task.package.type is not TransferType.MAILDIR:
+    purpose = Purpose(task.options.get("purpose", "preservation"))
+    # In a reingest, the mbox beside the maildir is what says that it is one.
+    if task.package.type is not TransferType.MAILDIR and (not task.package.reingest or purpose is Purpose.PRESERVATION):
         return
     maker = Maker.of(
         services.settings, services.commands, package=task.package, folder=task.folder, root=task.root, files=1
     )
     async for directory in _maildirs(task):
-        yield await _mbox(task, services, maker, directory, Purpose(task.options.get("purpose", "preservation")))
+        if await asyncio.to_thread(taken_for_mail, task.package, task.root, directory.path):
+            yield await _mbox(task, services, maker, directory, purpose)
 
 
 async def _mbox(task: Task, services: Services, maker: Maker, directory: Directory, purpose: Purpose) -> Outcome:
