@@ -8,6 +8,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import io
 import logging
 import os
 import shutil
@@ -84,11 +85,11 @@ def open_uploads(server: Server, prefix: str = "") -> list[tuple[str, str]]:
     return [(one["Key"], one["UploadId"]) for one in found.get("Uploads", [])]
 
 
-def parts_there(server: Server, prefix: str = "") -> dict[int, int]:
-    """Numbers and sizes of the parts of the one upload that is open."""
+def parts_there(server: Server, prefix: str = "") -> set[int]:
+    """Numbers of the parts of the one upload that is open."""
     ((key, upload),) = open_uploads(server, prefix)
     found = client(server).list_parts(Bucket=BUCKET, Key=key, UploadId=upload)
-    return {part["PartNumber"]: part["Size"] for part in found.get("Parts", [])}
+    return {part["PartNumber"] for part in found.get("Parts", [])}
 
 
 Watcher = Callable[[str, str, bool], None]
@@ -117,15 +118,17 @@ def watched_moto(watcher: Watcher) -> Iterator[Server]:
         method, path = str(environ["REQUEST_METHOD"]), str(environ["PATH_INFO"])
         if environ["QUERY_STRING"]:
             path += f"?{environ['QUERY_STRING']}"
-        handled = False
+        size = int(environ.get("CONTENT_LENGTH") or 0)
+        body = environ["wsgi.input"].read(size)
+        if len(body) < size:  # who sent it died; moto would take it for the whole
+            start_response("400 IncompleteBody", [])
+            return []
+        environ["wsgi.input"] = io.BytesIO(body)
         try:
             watcher(method, path, False)
             answer: Iterable[bytes] = backend(environ, start_response)
-            handled = True
             watcher(method, path, True)
         except Answer as other:
-            if not handled:
-                environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start_response(other.status, [("Content-Length", str(len(other.body)))], sys.exc_info())
             return [other.body]
         return answer

@@ -115,12 +115,6 @@ def uploads_to(server: Server, prefix: str = "", **more: Any) -> Uploads:
     return found
 
 
-def whole_parts(server: Server, prefix: str) -> set[int]:
-    """(moto keeps what came of a part whose sender died as one.)"""
-    last = len(CONTENT) % PART
-    return {part for part, size in parts_there(server, prefix).items() if size == (PART, last)[part == PARTS]}
-
-
 def content(uploads: Uploads, key: str = "large") -> bytes:
     return b"".join(uploads.bucket.stream(key))
 
@@ -154,7 +148,7 @@ def test_what_was_sent_before_a_crash_is_not_sent_again(
 ) -> None:
     uploads.checksums = checksums
     cut_short(uploads, large, seen)
-    there = whole_parts(s3, prefix)
+    there = parts_there(s3, prefix)
 
     again = uploads_to(s3, prefix)
     again.checksums = checksums
@@ -170,7 +164,7 @@ def test_a_part_that_is_not_the_file_s_is_sent_again(
     s3: Server, uploads: Uploads, large: Path, seen: Watch, prefix: str
 ) -> None:
     cut_short(uploads, large, seen, after=3)
-    wrong, where = max(whole_parts(s3, prefix)), {"Bucket": BUCKET, "Key": f"{prefix}/large"}
+    wrong, where = max(parts_there(s3, prefix)), {"Bucket": BUCKET, "Key": f"{prefix}/large"}
     ((_, upload),) = still_open(s3, prefix)
     body = b"x" * (PART if wrong < PARTS else len("the end"))
     client(s3).upload_part(**where, UploadId=upload, PartNumber=wrong, Body=body)
@@ -231,7 +225,7 @@ async def test_an_archive_goes_on_with_an_upload_after_a_death(
     with pytest.raises(DependencyError):
         await store(archive(), large, CONTENT)
     seen.then = None
-    there, seen.parts = whole_parts(s3, prefix), []
+    there, seen.parts = parts_there(s3, prefix), []
     stored = await store(archive(), large, CONTENT)
 
     assert set(seen.parts) == set(range(1, PARTS + 1)) - there
@@ -259,7 +253,7 @@ async def test_an_upload_that_is_cancelled_ends_at_once_and_can_be_gone_on_with(
     took = time.monotonic() - begun
     go_on.set()
     seen.then = None
-    there, seen.parts = whole_parts(s3, prefix), []
+    there, seen.parts = parts_there(s3, prefix), []
     await bucket_store.put("large", large)
 
     assert took < 5
