@@ -219,6 +219,12 @@ def test_a_parked_copy_has_a_key_that_brings_it_back(key: str, expected: str) ->
     assert expected == way_back
 
 
+def test_a_dead_letter_is_known_by_its_message_s_id_or_else_by_its_request_s() -> None:
+    assert "m" == mail.identity(delivery(message_id="m"), None)
+    assert REQUEST["id"] == mail.identity(delivery(), None)
+    assert 32 == len(mail.identity(delivery(b"no JSON"), None))
+
+
 def test_a_dead_letter_says_why_and_where_it_came_from() -> None:
     message = mail.dead(
         delivery(b"{", exchange="ingestd.requests", message_id="m", headers={"kept": "yes"}),

@@ -218,6 +218,9 @@ class PreservationRequest(Incoming):
     idempotency_key: Label | None = None
     """The same key makes the same AIP; by default a digest of source, checksum and options."""
     priority: Priority = Priority.NORMAL
+    """The routing key chooses the queue, and with it the turn; `submit` makes the key from this, and a retried request
+    waits there.
+    """
     processing: dict[str, Any] = Field(default_factory=dict)
     """Processing options that differ from the defaults."""
     fpr: OwnPolicy = OwnPolicy()

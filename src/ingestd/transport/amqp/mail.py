@@ -186,9 +186,8 @@ def _name(delivery: Delivery) -> str:
 
 def identity(delivery: Delivery, envelope: RequestEnvelope | None) -> str:
     """The message id of a copy. Without one of its own, a bare request is known by it, so it must never change."""
-    if delivery.message_id:
-        return delivery.message_id
-    return envelope.id if envelope else hashlib.sha256(delivery.body).hexdigest()[:32]
+    named = delivery.message_id or (envelope.id if envelope else _name(delivery))
+    return named or hashlib.sha256(delivery.body).hexdigest()[:32]
 
 
 def digest(delivery: Delivery, envelope: RequestEnvelope) -> str:
