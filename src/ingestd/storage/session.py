@@ -88,7 +88,7 @@ def _client(session: Session, account: CredentialSettings, endpoint: str, bucket
             connect_timeout=10,
             read_timeout=60,
             retries={"total_max_attempts": 1},  # `multipart` tries again, and hears of a cancellation meanwhile
-            max_pool_connections=PARTS_AT_ONCE,
+            max_pool_connections=8 * PARTS_AT_ONCE,  # of several packages at once
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         ),
