@@ -227,7 +227,7 @@ class Attempt:
             return False
         claim = self._lease.claim
         if claim.storing is not None and not (self.folder / "journal.db").exists():
-            found = await found_stored(claim.storing, package, target, self._services.locations)
+            found = await found_stored(claim.storing, package, target, self._services.locations, self.folder / "copies")
             if found is not None:
                 warned = bool(found["warnings"])
                 outcome = Outcome.SUCCEEDED_WITH_WARNINGS if warned else Outcome.SUCCEEDED

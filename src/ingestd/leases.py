@@ -51,6 +51,8 @@ class Storing(BaseModel):
     algorithm: str
     digest: str
     data: dict[str, Any]
+    has_dip: bool = False
+    """Whether a DIP was made, which is stored after the AIP."""
 
 
 class Waiting(BaseModel):

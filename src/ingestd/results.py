@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from ingestd import __version__
@@ -28,7 +30,7 @@ from ingestd.messages import (
     VirusScanData,
     WarningData,
 )
-from ingestd.mets import pointer_name
+from ingestd.mets import pointer_name, replicated
 from ingestd.oais import FileUse, Package
 from ingestd.premis import SYSTEM_AGENT, Agent, AgentType, DigestAlgorithm, now
 from ingestd.storage import Stored, Target
@@ -142,6 +144,17 @@ def dip_data(facts: Mapping[str, str], package: Package, algorithm: DigestAlgori
         texts=int(facts["dip_texts"]),
         stored=[stored_data(copy) for copy in json.loads(facts["dip_stored"])],
     )
+
+
+async def of_replica(
+    package: uuid.UUID, place: str, before: Sequence[Stored], companions: Mapping[str, bytes]
+) -> Mapping[str, bytes]:
+    """Say in the pointer file of another copy of an AIP that it is one, and of which; for `Target.store`."""
+    name = pointer_name(package)
+    if not before or name not in companions:
+        return companions
+    say = partial(replicated, companions[name], package, source=before[0].location, target=place)
+    return {**companions, name: await asyncio.to_thread(say)}
 
 
 async def record_with_pointer(target: Target, copy: Stored, package: uuid.UUID) -> dict[str, Any]:

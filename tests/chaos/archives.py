@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ingestd import aip
 from ingestd.keeping import CredentialSettings, LocationSettings
 from ingestd.storage import Archive, open_archive
 from tests.objectstores import Server
+from tests.sftp_server import sshd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,20 @@ def two_shelves(folder: Path) -> Shelf:
         locations={"primary": {"locations": ["first", "second"]}, "first": pairtree, "second": ocfl},
         archives=[open_archive(LocationSettings.model_validate(place)) for place in (pairtree, ocfl)],
     )
+
+
+@contextlib.contextmanager
+def sftp_shelf(folder: Path) -> Iterator[Shelf]:
+    """A copy in a folder, where workers keep their leases, and one on an SFTP server of its own."""
+    with sshd(folder / "sshd") as server:
+        near, far = (folder / "near").as_uri(), {"url": server.url(folder / "far"), "credentials": "vault"}
+        account = server.credentials
+        settings = {"private_key": str(account.private_key), "host_keys": list(account.host_keys)}
+        yield Shelf(
+            locations={"primary": {"locations": ["near", "far"]}, "near": near, "far": far},
+            archives=[open_archive(near), open_archive(LocationSettings.model_validate(far), {"vault": account})],
+            settings={"CREDENTIALS": json.dumps({"vault": settings})},
+        )
 
 
 def bucket_shelf(server: Server, prefix: str) -> Shelf:
@@ -66,4 +82,5 @@ async def hold_archive(shelf: Shelf, packages: set[str], scratch: Path) -> int:
             size += path.stat().st_size
             told = await aip.verify(path, scratch=into)
             assert told.valid, (one.url, told.findings)
+        await archive.medium.aclose()
     return size

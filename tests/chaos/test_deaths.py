@@ -8,13 +8,13 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.chaos.archives import Shelf, bucket_shelf, folder_shelf, hold_archive, two_shelves
+from tests.chaos.archives import Shelf, bucket_shelf, folder_shelf, hold_archive, sftp_shelf, two_shelves
 from tests.chaos.fleet import DONE, LONG, Client, Fleet, Worker, chance, client, figure, hold_account, hold_links
 from tests.objectstores import Server, watched_moto
 from tests.rabbit import RabbitNode
@@ -256,12 +256,19 @@ def sample(dice: random.Random, every: list[tuple[int, bool]], count: int) -> li
     return dice.sample(every, count // 2) + dice.sample(late, count - count // 2)
 
 
-@pytest.mark.parametrize("make", [folder_shelf, two_shelves] if LONG else [two_shelves])
+@pytest.fixture(params=["folder", "two folders", "sftp"] if LONG else ["two folders"])
+def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shelf]:
+    if request.param == "sftp":
+        with sftp_shelf(tmp_path / "aips") as made:
+            yield made
+    else:
+        yield {"folder": folder_shelf, "two folders": two_shelves}[request.param](tmp_path / "aips")
+
+
 async def test_a_worker_that_dies_while_it_stores_in_folders_stores_one_aip_in_each(
-    make: Callable[[Path], Shelf], url: str, tmp_path: Path
+    shelf: Shelf, url: str, tmp_path: Path
 ) -> None:
     dice = chance("folder")
-    shelf = make(tmp_path / "aips")
     fleet = Fleet(tmp_path / "fleet", url, shelf=shelf)
     requests: list[str] = []
     died = Counter[str]()
@@ -283,11 +290,11 @@ async def test_a_worker_that_dies_while_it_stores_in_folders_stores_one_aip_in_e
                     worker.lose()
                     died["disk lost"] += 1
                 worker.start()
-                await acme.results([identity])
+                one = (await acme.results([identity]))[identity]
+                assert one.data["outcome"] in DONE, json.dumps(one.data["error"], indent=1)
             found = await acme.results(requests)
             await acme.drained()
             hold_account(acme, requests)
-    assert {message.data["outcome"] for message in found.values()} <= DONE
     await hold_archive(shelf, {message.data["aip"]["id"] for message in found.values()}, tmp_path / "fetched")
     figure(
         "folder",

@@ -21,11 +21,11 @@ from ingestd.errors import Code, StorageError, SystemFault, Violation
 from ingestd.fixity import digest_file, digest_many
 from ingestd.job import Outcome, Services, Task, ToolUse
 from ingestd.messages import CompressionAlgorithm
-from ingestd.mets import pointer_name, replicated, structmap, validate, write
+from ingestd.mets import structmap, validate, write
 from ingestd.oais import KEPT, VERSIONS, Facts, File, Warning_, escape_name
 from ingestd.premis import DigestAlgorithm, Event, EventOutcome, EventType, Program, now
-from ingestd.results import record_with_pointer
-from ingestd.storage import Deposit, Stored
+from ingestd.results import of_replica, record_with_pointer
+from ingestd.storage import Deposit
 from ingestd.tools.packed import Member, digests
 from ingestd.tools.packing import algorithm_of, pack, packed_name, stored_name
 from ingestd.walking import WINDOW, used, walked
@@ -339,7 +339,7 @@ async def store_aip(task: Task, services: Services) -> Outcome:
             companions=await asyncio.to_thread(_companions, task.folder / "companions"),
             supersedes=json.loads(facts.get(KEPT, "{}")).get("digest", ""),
         ),
-        of_copy=partial(_of_replica, task),
+        of_copy=partial(of_replica, task.package.id),
     )
     await asyncio.to_thread(shutil.rmtree, bag_folder(task), ignore_errors=True)
     warnings = [
@@ -355,17 +355,6 @@ def _companions(folder: Path) -> dict[str, bytes]:
     if not folder.is_dir():
         return {}
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-async def _of_replica(
-    task: Task, place: str, before: Sequence[Stored], companions: Mapping[str, bytes]
-) -> Mapping[str, bytes]:
-    """Say in the pointer file of another copy that it is one, and of which."""
-    name = pointer_name(task.package.id)
-    if not before or name not in companions:
-        return companions
-    say = partial(replicated, companions[name], task.package.id, source=before[0].location, target=place)
-    return {**companions, name: await asyncio.to_thread(say)}
 
 
 async def keep_failed_package(task: Task, services: Services) -> Outcome:
