@@ -367,6 +367,26 @@ class TestTheReport:
 
             assert "objects/a.txt,Text 1,x-fmt/111," in (made.root / REPORT).read_text(encoding="utf-8")
 
+    async def test_warns_of_copies_that_are_of_other_formats_than_their_command_says(self, tmp_path: Path) -> None:
+        async with bench(tmp_path, COPY) as made:
+            await receive(made, {f"objects/{name}.txt": b"x" for name in ("fine", "none", "picture", "unseen")})
+            await run(made)
+            formats = {
+                "fine": Format(name="Text", puid="x-fmt/22"),  # of the same group
+                "none": Format(name="Unknown"),
+                "picture": Format(name="TIFF", puid="fmt/353"),
+                "unseen": None,
+            }
+            copies = await made.files(uses=(FileUse.PRESERVATION,))
+            named = [replace(one, format=formats[PurePosixPath(one.path).name.partition("-")[0]]) for one in copies]
+            await made.journal.record(Facts(files=named))
+
+            (outcome,) = await made.run(write_normalization_report)
+
+            said = {warning.path.partition("-")[0]: warning.detail for warning in outcome.facts.warnings}
+            assert ["objects/none", "objects/picture"] == sorted(said)
+            assert said["objects/picture"].endswith("says that it writes Generic TXT, and this is: TIFF")
+
     async def test_says_what_became_of_originals_for_a_dip_too(self, tmp_path: Path) -> None:
         site = command("bad", "echo 'no way' >&2; exit 1") + rule("bad", "access") + rule("bad", "thumbnail")
         async with bench(tmp_path, site) as made:

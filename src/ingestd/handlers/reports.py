@@ -18,7 +18,8 @@ import aiofiles
 
 from ingestd.derivatives import MANUAL, rule_for, with_its_maildir
 from ingestd.fpr.commands import Commands
-from ingestd.fpr.records import Command, Purpose
+from ingestd.fpr.identified import command_of
+from ingestd.fpr.records import UNKNOWN, Command, FormatVersion, Purpose
 from ingestd.job import Outcome, Services, Task
 from ingestd.messages import NormalizedData
 from ingestd.oais import DIP, Facts, File, FileUse, Warning_, escape_name
@@ -68,6 +69,9 @@ async def write_normalization_report(task: Task, services: Services) -> Outcome:
     where there is no rule `kept as it is` (fit for preservation, by the registry), `no rule` or `format not known`. The
     package's facts get the counts: `normalization_<purpose>_<outcome>`, and in `normalized` what was made of which
     format, for each purpose `messages.NormalizedData` as JSON.
+
+    A copy that is of another group of formats than its command says is a warning (`tool.normalization_unlike`): the
+    program ended well, and wrote something else.
     """
     aims = [aim for aim in _AIMS if aim.always or task.package.processing.get(aim.option)]
     report = _Report(task, services.commands, aims)
@@ -80,7 +84,7 @@ async def write_normalization_report(task: Task, services: Services) -> Outcome:
             await out.write(_text(window))
     await asyncio.to_thread(os.replace, passing, task.at(REPORT))
     counts = {f"normalization_{name}": str(count) for name, count in report.outcomes.items()}
-    return Outcome(facts=Facts(package={**counts, "normalized": report.made()}))
+    return Outcome(facts=Facts(package={**counts, "normalized": report.made()}, warnings=report.warnings()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +120,9 @@ class _Report:
         self._registry = commands.registry
         self._aims = aims
         self._able: dict[str, Command | None] = {}
+        self._by_siegfried = command_of(task.package.processing, self._registry).adapter is not None
+        self._unlike: list[Warning_] = []
+        self._unlike_count = 0
 
     async def lines(self) -> AsyncGenerator[Sequence[Sequence[str]], None]:
         problems = [_Problems(self._task, aim.link) for aim in self._aims]
@@ -147,7 +154,9 @@ class _Report:
         followed = rule if outcome not in {"no rule", "manual", "with its maildir"} else None
         self.outcomes[f"{seen.aim.purpose}_{outcome.replace(' ', '_')}"] += 1
         if seen.copy and seen.made:
-            self._made[seen.aim.purpose][name, puid, *_words(seen.copy), self._command_of(seen.made)] += 1
+            by = self._command_of(seen.made)
+            self._made[seen.aim.purpose][name, puid, *_words(seen.copy), by] += 1
+            self._hold_against(seen.copy, self._registry.command(by))
         details = [seen.made.detail if seen.made else "", seen.problem]
         return (
             escape_name(seen.file.path),
@@ -160,6 +169,31 @@ class _Report:
             escape_name(seen.copy.path) if seen.copy else "",
             "; ".join(filter(None, details)),
         )
+
+    def _hold_against(self, copy: File, command: Command | None) -> None:
+        """Note a copy that is of another group of formats than its command says. What only a site's own identification
+        does not know is no such copy.
+        """
+        said = self._registry.find(FormatVersion, command.output_format) if command else None
+        found = self._registry.version_of(copy.format)
+        if command is None or said is None or said.id == UNKNOWN or not (found or self._is_unknown(copy)):
+            return
+        if found and self._registry.group_of(found) == self._registry.group_of(said):
+            return
+        self._unlike_count += 1
+        if self._unlike_count <= _TOLD:
+            is_, should = _words(copy)[0], Format(name=said.description, version=said.version).words
+            detail = f"{command.id} says that it writes {should}, and this is: {is_}"
+            path = escape_name(copy.path)
+            self._unlike.append(Warning_(code="tool.normalization_unlike", detail=detail, path=path))
+
+    def _is_unknown(self, copy: File) -> bool:
+        return self._by_siegfried and copy.format is not None and not copy.format.puid
+
+    def warnings(self) -> Sequence[Warning_]:
+        more = self._unlike_count - len(self._unlike)
+        detail = f"{more} more copies are of other formats than their commands say: logs/normalization.csv"
+        return [*self._unlike, *([Warning_(code="tool.normalization_unlike", detail=detail)] if more else [])]
 
     def _command_of(self, made: Event) -> str:
         """Give the command that an event names: that of the rule, or what stood in for it."""
