@@ -172,6 +172,20 @@ async def test_what_is_not_what_it_says_is_refused_with_all_findings(ingest: Ing
     assert {"data/objects/letter.txt", "data/objects/photos/tower.jpg"} <= found
 
 
+@pytest.mark.parametrize("place", ["metadata", "data/metadata"])
+async def test_a_transfer_is_not_what_stands_in_its_folder_metadata(ingest: Ingest, tmp_path: Path, place: str) -> None:
+    more = tmp_path / "more"
+    (more / place).mkdir(parents=True)
+    (more / place / "metadata.csv").write_text("filename,dc.title\nobjects,Papers\n")
+    (more / "bagit.txt").write_text("BagIt-Version: 1.0\n")
+
+    result = await reingest(ingest, archivematica(tmp_path / "theirs"), reingest=adding(more))
+
+    assert result.error is not None
+    assert Code.CONTENT_STRUCTURE_INVALID is result.error.code
+    assert f"Give its folder {place} instead." == result.error.remediation
+
+
 async def test_what_nobody_holds_is_rejected(ingest: Ingest) -> None:
     result = await reingest(ingest, f"urn:uuid:{uuid.uuid4()}")
 

@@ -205,13 +205,27 @@ def _keep_tags(bag: Path, place: Path) -> None:
 
 
 async def receive_added_metadata(task: Task, services: Services) -> AsyncIterator[Outcome]:
-    """Bring what the request adds into `metadata/`, where the links that read metadata look."""
+    """Bring what the request adds into `metadata/`, where the links that read metadata look.
+
+    Raises `ContentError` (`content.structure_invalid`) for a bag or a transfer: nothing would read what is in it.
+    """
     if task.added is not None:
         async for outcome in _receive_added(task, services, task.added):
             yield outcome
+        await asyncio.to_thread(_refuse_transfers, task.at(_METADATA))
     await asyncio.to_thread(task.at(_DOCUMENTATION).mkdir, parents=True, exist_ok=True)
     folders = [Directory(path=path, original=path) for path in (_METADATA, _DOCUMENTATION)]
     yield Outcome(facts=Facts(directories=folders))
+
+
+def _refuse_transfers(root: Path) -> None:
+    for place in ("data/metadata", "metadata"):
+        if (root / place).is_dir() and (place == "metadata" or (root / "bagit.txt").is_file()):
+            raise ContentError(
+                "what is to be added is a bag or a transfer, and not what stands in its folder metadata",
+                violations=(Violation(path=place, rule="added", expected="metadata.csv and its like at the top"),),
+                remediation=f"Give its folder {place} instead.",
+            )
 
 
 async def _receive_added(task: Task, services: Services, added: RequestSource) -> AsyncIterator[Outcome]:

@@ -183,7 +183,7 @@ class ReingestOf(Incoming):
     """`metadata`: descriptions, rights and identifiers alone; `partial`: preservation copies and a DIP anew, too, as
     `processing` asks for them; `full`: the content is examined anew, too, from the scan for malware on."""
     metadata: RequestSource | None = None
-    """A folder, archive or bag of what stands in `metadata/` of a transfer: `metadata.csv`, `rights.csv`, …"""
+    """A folder, archive or URL of what stands in `metadata/` of a transfer: `metadata.csv`, `rights.csv`, …"""
 
 
 class Priority(StrEnum):
