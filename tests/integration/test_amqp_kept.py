@@ -39,6 +39,22 @@ async def test_every_priority_has_its_queue_and_none_waits_behind_all_of_another
     assert order.index("low-0") < 8
 
 
+async def test_a_tenant_s_requests_of_each_priority_come_in_their_order(settings: AmqpSettings) -> None:
+    await client.declare(settings)
+    for priority in (Priority.LOW, Priority.NORMAL, Priority.HIGH):
+        for number in range(4):
+            envelope = parse_request(request(f"{priority}-{number}", priority=priority, tenant="a"))
+            await client.submit(settings, envelope, "a")
+    intake = FakeIntake(slots=12)
+    async with serving(intake, settings):
+        await intake.until(lambda: len(intake.taken) == 12)
+
+    order = [taken.envelope.id for taken in intake.taken]
+    for priority in Priority:
+        assert [f"{priority}-{number}" for number in range(4)] == [name for name in order if name.startswith(priority)]
+    assert order.index("high-3") < order.index("low-1")
+
+
 async def test_one_tenant_s_many_requests_do_not_hold_up_another_s_one(settings: AmqpSettings) -> None:
     await client.declare(settings)
     intake = FakeIntake(slots=2)

@@ -17,7 +17,7 @@ from pamqp.commands import Basic
 
 from ingestd.config import AmqpSettings
 from ingestd.errors import Code, IngestError, RequestError, SystemFault
-from ingestd.messages import RequestEnvelope
+from ingestd.messages import Priority, RequestEnvelope
 from ingestd.transport.amqp import mail
 from ingestd.transport.amqp.connection import Backoff, BrokerError, answered, lost, root, wire
 from ingestd.transport.amqp.mail import Delivery, Invalid, Unreadable
@@ -69,7 +69,7 @@ class Consumer:
         self._arrived: asyncio.Queue[Delivery | None] = asyncio.Queue()
         self._queues = tuple(lanes(settings).values())
         self._priorities = Priorities(lanes(settings))
-        self._tenants = Tenants()
+        self._tenants = {priority: Tenants() for priority in Priority}
         self._pauses = pauses or Backoff(min_seconds=1, max_seconds=60)
 
     async def run(self) -> None:
@@ -172,7 +172,8 @@ class Consumer:
 
     async def _take(self, delivery: Delivery, envelope: RequestEnvelope) -> Disposition | None:
         """Take a request, or set it back (None) so that another tenant has its turn."""
-        if not delivery.returning and not self._tenants.takes(envelope.data.tenant, left=delivery.left):
+        tenants = self._tenants[mail.priority_of(delivery)]
+        if not delivery.returning and not tenants.takes(envelope.data.tenant, left=delivery.left):
             self._priorities.again()
             message, key = mail.set_back(delivery, envelope)
             await publish(self._channel, Address(exchange=self._settings.requests, key=key, kept=True), message)

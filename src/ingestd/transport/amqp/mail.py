@@ -161,6 +161,12 @@ def read(delivery: Delivery) -> RequestEnvelope | Invalid | Unreadable:
     return envelope.model_copy(update={"data": envelope.data.model_copy(update=asked)}) if asked else envelope
 
 
+def priority_of(delivery: Delivery) -> Priority:
+    """The priority that a request's routing key names, and with it its queue."""
+    key = f"{delivery.routing_key}."
+    return next((each for each, words in REQUEST_KEYS.items() if key.startswith(f"{words}.")), Priority.NORMAL)
+
+
 def tenant_of(delivery: Delivery) -> str:
     """The tenant that a request's routing key names, empty where it names none: whose answers are waited for."""
     for words in REQUEST_KEYS.values():

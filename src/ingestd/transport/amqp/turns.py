@@ -2,7 +2,7 @@
 
 Of ten requests that a worker takes while all priorities wait, six are of high priority, three of normal, one of low;
 a priority that nobody waits in leaves its turns to the others. And a worker takes no two requests of one tenant after
-another while it finds one of somebody else's among the next `LOOK` in the queue: those before it go to the end. So a
+another from a queue while it finds one of somebody else's among its next `LOOK`: those before it go to the end. So a
 tenant with one request does not wait for another's thousand. Where nobody else is found the whole queue went round
 once, and comes in its order; then requests are taken as they come for ten times as long as the look took.
 """
@@ -59,7 +59,7 @@ def _spread(weights: Mapping[Priority, int]) -> list[Priority]:
 
 
 class Tenants:
-    """Who was served last, and how far was looked for somebody else."""
+    """Who was served last from one queue, and how far was looked for somebody else."""
 
     def __init__(self) -> None:
         self._last = ""
