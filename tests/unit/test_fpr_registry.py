@@ -301,6 +301,29 @@ def test_every_wrong_record_is_named_not_only_the_first(tmp_path: Path) -> None:
     assert {violation.rule for violation in error.violations} == {"command-unknown", "enum"}
 
 
+def test_what_is_no_regular_expression_is_refused_and_named(tmp_path: Path) -> None:
+    content = """[[tool]]
+id = "ours"
+name = "Ours"
+version_command = ["ours"]
+version_pattern = "("
+"""
+
+    (violation,) = refusal(site(tmp_path, content)).violations
+
+    assert violation.path == "site/ours.toml: tool ours: version_pattern"
+    assert "no regular expression" in violation.expected
+
+
+def test_a_file_that_cannot_be_read_is_not_passed_over(tmp_path: Path) -> None:
+    folder = site(tmp_path, "")
+    (folder / "rules.csv").symlink_to("gone")
+
+    (violation,) = refusal(folder).violations
+
+    assert (violation.path, violation.rule) == ("site/rules.csv", "file-unreadable")
+
+
 def test_a_folder_that_is_not_there_is_no_empty_layer(tmp_path: Path) -> None:
     error = refusal(tmp_path / "fpr.d")
 

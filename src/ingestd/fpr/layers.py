@@ -109,9 +109,14 @@ def _read(name: str, folder: Traversable) -> Layer:
     reading = _Reading(layer=name)
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir(), key=lambda item: item.name):
-        if file.name.startswith(".") or not file.name.endswith((".csv", ".toml")) or not file.is_file():
+        if file.name.startswith(".") or not file.name.endswith((".csv", ".toml")):
             continue
-        content = file.read_bytes()
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            said = error.strerror or str(error)
+            reading.problems.append(Violation(path=f"{name}/{file.name}", rule="file-unreadable", actual=said))
+            continue
         digest.update(f"{file.name}\0{len(content)}\0".encode())
         digest.update(content)
         for kind, where, values in _rows(file.name, content, reading):

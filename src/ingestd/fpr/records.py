@@ -18,12 +18,22 @@ from functools import cached_property
 from typing import Annotated, ClassVar, Literal, Self
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 _NAMESPACE = uuid5(NAMESPACE_URL, "urn:ingestd:fpr")
 
 _ARGUMENTS = re.compile(r"\$\{?[@#1]")
 
+
+def _compiles(text: str) -> str:
+    try:
+        re.compile(text)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"it is no regular expression: {error}") from error
+    return text
+
+
+RegularExpression = Annotated[str, AfterValidator(_compiles)]
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/+-]*$", max_length=200)]
 Reference = Annotated[str, StringConstraints(pattern=r"^(?:[A-Za-z0-9][A-Za-z0-9._:/+-]*)?$", max_length=200)]
 
@@ -197,7 +207,7 @@ class Tool(Record):
     """What is looked for on PATH; empty for what ingestd does itself."""
     version_command: tuple[str, ...] = ()
     """Arguments, the program first, of the run that prints the version."""
-    version_pattern: str = ""
+    version_pattern: RegularExpression = ""
     """Regular expression whose group 1 is the version, searched in what that run printed."""
     python_module: str = ""
     """A module that the tool's scripts import; the tool can only be had where it can be imported."""
@@ -232,17 +242,15 @@ class Reading(BaseModel):
     """Exit codes that go with a pass."""
     partial_codes: tuple[int, ...] = ()
     """Exit codes that say partial pass: sound enough to be used, not as the specification has it."""
-    pass_pattern: str = ""
-    partial_pattern: str = ""
-    fail_pattern: str = ""
-    note_pattern: str = ""
+    pass_pattern: RegularExpression = ""
+    partial_pattern: RegularExpression = ""
+    fail_pattern: RegularExpression = ""
+    note_pattern: RegularExpression = ""
     """What in the print goes into the note, group 1 of each match, in XML as what it spells; everything but empty
     lines, if this is empty."""
 
     @model_validator(mode="after")
-    def _compiles(self) -> Self:
-        for pattern in (self.pass_pattern, self.partial_pattern, self.fail_pattern, self.note_pattern):
-            re.compile(pattern)
+    def _gives_a_note(self) -> Self:
         if self.note_pattern and re.compile(self.note_pattern).groups < 1:
             raise ValueError("note_pattern has no group that is the note")
         return self
