@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from ingestd import aip
-from ingestd.keeping import CredentialSettings, LocationSettings
+from ingestd.keeping import LocationSettings
 from ingestd.storage import Archive, open_archive
 from tests.objectstores import Server
 from tests.sftp_server import sshd
@@ -55,16 +57,12 @@ def sftp_shelf(folder: Path) -> Iterator[Shelf]:
 
 
 def bucket_shelf(server: Server, prefix: str) -> Shelf:
-    account: dict[str, Any] = {
-        "endpoint": server.endpoint,
-        "region": "us-east-1",
-        "access_key_id": server.credentials.access_key_id.get_secret_value(),
-        "secret_access_key": server.credentials.secret_access_key.get_secret_value(),
-    }
+    given = server.credentials.model_dump(exclude_unset=True)
+    account = {name: it.get_secret_value() if isinstance(it, SecretStr) else it for name, it in given.items()}
     place = {"url": server.url(prefix), "credentials": "store"}
     return Shelf(
         locations={"primary": place},
-        archives=[open_archive(LocationSettings(**place), {"store": CredentialSettings(**account)})],
+        archives=[open_archive(LocationSettings(**place), {"store": server.credentials})],
         settings={"CREDENTIALS": json.dumps({"store": account})},
     )
 
