@@ -234,6 +234,22 @@ def test_credentials_do_not_change_what_is_asked_for() -> None:
 # --- events
 
 
+@pytest.mark.parametrize("letter", ["x", "é", "\n", "\udc80"])
+def test_an_error_leaves_room_for_the_rest_of_its_event_and_says_what_it_leaves_out(letter: str) -> None:
+    long = Violation(path=letter * 3000, rule="r", expected=letter * 900, actual=letter * 900)
+    data = ErrorData.of(ContentError("no", violations=(long,) * 300))
+
+    assert 1 <= len(data.violations) < 100
+    assert 300 == len(data.violations) + data.violations_left_out
+    assert len(data.model_dump_json().encode()) < 40 * 1024
+
+
+def test_what_is_wrong_in_few_words_is_all_listed() -> None:
+    data = ErrorData.of(ContentError("no", violations=(Violation(path="a/b", rule="r"),) * 100))
+
+    assert (100, 0) == (len(data.violations), data.violations_left_out)
+
+
 @given(st.text())
 def test_any_text_makes_one_word_of_a_routing_key(text: str) -> None:
     assert re.fullmatch(r"[a-z0-9_-]{1,64}", routing_word(text))
@@ -304,9 +320,9 @@ def test_an_error_with_very_much_to_say_is_cut() -> None:
     violations = tuple(Violation(path="p" * 9000, rule="r", actual="a" * 9000) for _ in range(1000))
     data = ErrorData.of(ContentError("d" * 9000, violations=violations, stderr_tail="x" * 9000 + "end"))
 
-    assert (2000, 100) == (len(data.detail), len(data.violations))
+    assert (2000, 1000) == (len(data.detail), len(data.violations) + data.violations_left_out)
     assert data.stderr_tail.endswith("end")
-    assert len(data.model_dump_json()) < 1_000_000
+    assert len(data.model_dump_json()) < 40 * 1024
 
 
 @pytest.mark.parametrize(

@@ -133,8 +133,9 @@ def print_error_data(error: ErrorData) -> None:
         expected = f", {'' if asks else 'expected '}{violation.expected}" if violation.expected else ""
         actual = f", found {violation.actual}" if violation.actual else ""
         print(f"  - {violation.path or '.'}: {violation.rule}{expected}{actual}", file=sys.stderr)
-    if len(error.violations) > _SHOWN_VIOLATIONS:
-        print(f"  … and {len(error.violations) - _SHOWN_VIOLATIONS} more (see --json)", file=sys.stderr)
+    more = max(0, len(error.violations) - _SHOWN_VIOLATIONS) + error.violations_left_out
+    if more:
+        print(f"  … and {more} more (see --json)", file=sys.stderr)
     if error.stderr_tail:
         print(f"  its last words: {error.stderr_tail.strip()[-500:]}", file=sys.stderr)
     print(f"What to do: {error.remediation}", file=sys.stderr)

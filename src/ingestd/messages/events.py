@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,9 @@ from ingestd.premis import now
 TYPE_PREFIX = "org.ingestd."
 
 _VIOLATION_CHARACTERS = 500
+_VIOLATIONS_BYTES = 24 * 1024
+"""Of an event, which has 64 KiB at most."""
+_MOST_VIOLATIONS = 100
 _WORD = re.compile(r"[^a-z0-9_-]+")
 
 
@@ -135,6 +139,8 @@ class ErrorData(Outgoing):
     title: str
     detail: str
     violations: list[ViolationData] = []
+    violations_left_out: int = 0
+    """How many more were found than there is room for in a message."""
     remediation: str
     link: str | None = None
     tool: ToolFailureData | None = None
@@ -151,15 +157,8 @@ class ErrorData(Outgoing):
             retry=error.entry.retry,
             title=error.entry.title,
             detail=safe_text(shortened(error.detail, 2000)),
-            violations=[
-                ViolationData(
-                    path=safe_text(v.path[:4096]),
-                    rule=v.rule,
-                    expected=safe_text(shortened(v.expected, _VIOLATION_CHARACTERS)),
-                    actual=safe_text(shortened(v.actual, _VIOLATION_CHARACTERS)),
-                )
-                for v in error.violations[:100]
-            ],
+            violations=(listed := _listed(error.violations)),
+            violations_left_out=len(error.violations) - len(listed),
             remediation=error.remediation,
             link=link,
             tool=ToolFailureData(
@@ -187,6 +186,24 @@ class ErrorData(Outgoing):
             tool=errors.ToolFailure(**tool.model_dump()) if tool else None,
             stderr_tail=self.stderr_tail,
         )
+
+
+def _listed(violations: Sequence[Violation]) -> list[ViolationData]:
+    """As many violations as an event has room for, and one at least."""
+    listed: list[ViolationData] = []
+    room = _VIOLATIONS_BYTES
+    for violation in violations[:_MOST_VIOLATIONS]:
+        data = ViolationData(
+            path=safe_text(violation.path[:4096]),
+            rule=violation.rule,
+            expected=safe_text(shortened(violation.expected, _VIOLATION_CHARACTERS)),
+            actual=safe_text(shortened(violation.actual, _VIOLATION_CHARACTERS)),
+        )
+        room -= len(data.model_dump_json().encode())
+        if listed and room < 0:
+            break
+        listed.append(data)
+    return listed
 
 
 class LinkData(Outgoing):
