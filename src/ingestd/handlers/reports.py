@@ -28,6 +28,8 @@ from ingestd.premis import Event, EventType, Format
 REPORT = "logs/normalization.csv"
 _COMMAND = re.compile(r'ArchivematicaFPRCommandID="([^"]+)"')
 _TOLD = 50
+_SUMMED = 20
+"""A result has to fit into a message with all else that it says; the report has everything."""
 COLUMNS = ("file", "format", "PUID", "purpose", "rule", "command", "outcome", "derivative", "detail")
 
 
@@ -204,7 +206,7 @@ class _Report:
     def made(self) -> str:
         """Sum up what was made, for each purpose."""
         told = {
-            purpose: [self._told(*item) for item in made.most_common(_TOLD)] for purpose, made in self._made.items()
+            purpose: [self._told(*item) for item in made.most_common(_SUMMED)] for purpose, made in self._made.items()
         }
         return json.dumps(
             {purpose: [one.model_dump(mode="json") for one in several] for purpose, several in told.items()}

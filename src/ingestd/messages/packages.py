@@ -98,7 +98,7 @@ class NormalizationData(Outgoing):
     """`normalized`, `default`, `manual`, `failed`, `tool not installed`, `not asked for`, `kept as it is`, `no rule`,
     `format not known`."""
     made: list[NormalizedData] = []
-    """From which format into which: those with the most files, at most 50."""
+    """From which format into which: those with the most files, at most 20."""
 
 
 class CountsData(Outgoing):
