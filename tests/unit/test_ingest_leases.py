@@ -265,6 +265,7 @@ async def test_a_worker_that_dies_before_it_journals_its_result_keeps_the_workin
             folder = ingest.settings.work_dir / str(house.envelope().data.package_id())
             assert (folder / "journal.db").exists()
     async with house.open("one") as ingest:
+        await ingest.janitor.swept.wait()  # while it looks at a folder, nobody else removes it
         assert await ingest.take_up_interrupted() == 0
         told = await house.told(ingest)
 
