@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,15 +16,21 @@ from hypothesis import strategies as st
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
-from ingestd.errors import Code, RequestError
+from ingestd.errors import Code, ContentError, RequestError, Violation
 from ingestd.messages import (
     MAX_BODY_BYTES,
+    ErrorData,
     Event,
     EventData,
     EventType,
+    LinkData,
+    NormalizationData,
+    NormalizedData,
     Outcome,
     RequestEnvelope,
     RequestState,
+    TimingData,
+    WarningData,
     parse_request,
 )
 from ingestd.transport.amqp import mail
@@ -300,6 +307,36 @@ def test_an_event_is_known_by_its_message_id_and_type() -> None:
         "application/cloudevents+json",
     )
     assert (message.delivery_mode, message.headers) == (DeliveryMode.PERSISTENT, {"traceparent": "00-ab"})
+
+
+def test_an_event_with_everything_at_its_limit_fits_into_a_message_and_keeps_its_counts() -> None:
+    long = "ä" * 300
+    violations = tuple(Violation(path=f"{long}{number}", rule="r", actual=long) for number in range(150))
+    made = NormalizedData(format=long, into=long, command=long, files=1)
+    links = [LinkData(id=str(uuid.uuid4()), name=long, group="g", execute="e") for _ in range(60)]
+    data = EventData(
+        request_id="r-1",
+        sequence=1,
+        state=RequestState.FAILED,
+        client_context={"theirs": "x" * 4000},
+        warnings=[WarningData(code=f"c.{number}", count=7, samples=[long] * 3) for number in range(60)],
+        normalization=[NormalizationData(purpose="access", outcomes={"normalized": 9}, made=[made] * 20)] * 3,
+        error=ErrorData.of(ContentError("wrong", code=Code.CONTENT_STRUCTURE_INVALID, violations=violations)),
+        timing=TimingData(accepted_at=datetime.now(UTC), seconds=3, links=links),
+    )
+    whole = Event(type=EventType.LINK_FAILED.full, subject="r-1", data=data)
+    assert len(whole.model_dump_json().encode()) > 2 * MAX_BODY_BYTES
+
+    body = mail.event_message(whole, correlation_id=None).body
+
+    told = Event.model_validate_json(body).data
+    assert len(body) <= MAX_BODY_BYTES
+    assert [7] * 60 == [warning.count for warning in told.warnings]
+    assert {"normalized": 9} == told.normalization[0].outcomes
+    assert told.error is not None
+    assert 150 == len(told.error.violations) + told.error.violations_left_out
+    assert told.error.violations
+    assert body == mail.event_message(whole, correlation_id=None).body
 
 
 def test_progress_has_a_routing_key_of_tenant_aggregate_and_event() -> None:

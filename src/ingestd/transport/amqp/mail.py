@@ -25,6 +25,7 @@ from ingestd.messages import (
     MAX_BODY_BYTES,
     ControlCommand,
     Event,
+    EventData,
     EventType,
     Priority,
     RequestEnvelope,
@@ -43,6 +44,7 @@ ROUTING_KEY: Final = "x-ingestd-routing-key"
 MAX_ATTEMPT: Final = 1_000_000
 MAX_STAMP: Final = 2**33
 _MAX_HEADERS = 64
+_FEW = 5
 _MAX_HEADER_CHARS = 1000
 _ROUTES = {"cc", "bcc"}
 _BROKERS_OWN = ("x-death", "x-first-death", "x-last-death", "x-delivery-", "x-acquired-", "x-opt-")
@@ -319,7 +321,7 @@ def request_message(envelope: RequestEnvelope) -> Message:
 def event_message(event: Event, *, correlation_id: str | None) -> Message:
     """An event or result as it is published. Its message id is the CloudEvent's: consumers know a repetition by it."""
     return Message(
-        event.model_dump_json().encode(),
+        body_of(event),
         headers={"traceparent": event.traceparent} if event.traceparent else {},
         content_type=CONTENT_TYPE,
         delivery_mode=DeliveryMode.PERSISTENT,
@@ -328,6 +330,41 @@ def event_message(event: Event, *, correlation_id: str | None) -> Message:
         type=event.type,
         timestamp=event.time,
     )
+
+
+def body_of(event: Event) -> bytes:
+    """An event in at most `MAX_BODY_BYTES`. Where it is longer, what stands in the package's own logs is left out, by
+    and by: samples of warnings, which formats became which, what the links took, most violations, what a program said.
+    """
+    body = event.model_dump_json().encode()
+    for lighter in (_without_samples, _without_conversions, _without_links, _with_few_violations):
+        if len(body) > MAX_BODY_BYTES:
+            event = event.model_copy(update={"data": lighter(event.data)})
+            body = event.model_dump_json().encode()
+    return body
+
+
+def _without_samples(data: EventData) -> EventData:
+    return data.model_copy(update={"warnings": [one.model_copy(update={"samples": []}) for one in data.warnings]})
+
+
+def _without_conversions(data: EventData) -> EventData:
+    return data.model_copy(
+        update={"normalization": [one.model_copy(update={"made": []}) for one in data.normalization]}
+    )
+
+
+def _without_links(data: EventData) -> EventData:
+    return data.model_copy(update={"timing": data.timing and data.timing.model_copy(update={"links": []})})
+
+
+def _with_few_violations(data: EventData) -> EventData:
+    error = data.error
+    if error is None:
+        return data
+    left_out = error.violations_left_out + len(error.violations[_FEW:])
+    few = {"violations": error.violations[:_FEW], "violations_left_out": left_out, "stderr_tail": ""}
+    return data.model_copy(update={"error": error.model_copy(update=few)})
 
 
 def progress_key(event: Event) -> str:
