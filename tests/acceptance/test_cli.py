@@ -635,9 +635,11 @@ def test_what_is_wrong_is_told_before_anything_is_done(ingestd: Program, transfe
 
 
 def test_a_package_that_failed_is_listed_fetched_and_removed(ingestd: Program, tmp_path: Path, output: Path) -> None:
-    output.write_text("a file is in the way", encoding="utf-8")
-    (tmp_path / "letter.txt").write_text("Dear all", encoding="utf-8")
-    failed = ingestd("ingest", tmp_path / "letter.txt", "--output", output)
+    with zipfile.ZipFile(tmp_path / "letters.zip", "w") as archive:
+        archive.writestr("letter.txt", "Dear all")
+    damaged = (tmp_path / "letters.zip").read_bytes().replace(b"Dear all", b"Dear ALL")
+    (tmp_path / "letters.zip").write_bytes(damaged)
+    failed = ingestd("ingest", tmp_path / "letters.zip", "--output", output)
     (folder,) = ingestd.work_folders
 
     listed = ingestd("packages")

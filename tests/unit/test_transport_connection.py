@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 
 import pytest
-from aio_pika import exceptions
+from aio_pika import Connection, exceptions
 
 from ingestd.config import AmqpSettings
 from ingestd.errors import Code, SystemFault
@@ -28,6 +29,22 @@ SECRET = "s3cr%40t"
 
 def settings(url: str) -> AmqpSettings:
     return AmqpSettings.model_validate({"url": url})
+
+
+async def test_a_connection_that_failed_is_closed() -> None:
+    """The library's own is not, and wants to be when it is collected: on its loop, which may be gone."""
+    kept: list[BrokerError] = []
+    try:
+        async with connected(settings("amqp://127.0.0.1:1/"), "test"):
+            pass
+    except BrokerError as error:
+        kept.append(error)  # and with it all that stood on the way
+
+    found = [one for one in gc.get_objects() if isinstance(one, Connection) and one.url.port == 1]
+
+    assert kept
+    assert found
+    assert all(connection.is_closed for connection in found)
 
 
 @pytest.mark.parametrize(

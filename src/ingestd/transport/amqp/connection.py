@@ -61,6 +61,29 @@ def safe_url(settings: AmqpSettings) -> str:
     return f"{parts.scheme}://{user}{name}{f':{port}' if port else ''}{parts.path}"
 
 
+class _Connection(aio_pika.Connection):
+    """One that is closed when it could not connect, or could not be closed in time.
+
+    The library's own is not. When it is collected it wants to be closed, on a loop that may not be there any more.
+    """
+
+    async def connect(self, timeout: aio_pika.abc.TimeoutType = None) -> None:
+        try:
+            await super().connect(timeout)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(
+        self, exc: BaseException | type[BaseException] | None = aio_pika.exceptions.ConnectionClosed
+    ) -> None:
+        try:
+            await super().close(exc)
+        except BaseException:
+            await super().close(exc)  # its transport is gone: this only says so
+            raise
+
+
 @contextlib.asynccontextmanager
 async def connected(settings: AmqpSettings, name: str) -> AsyncIterator[aio_pika.abc.AbstractConnection]:
     """Connect, and close at the end. `name` is what RabbitMQ's own tools show.
@@ -86,6 +109,7 @@ async def _connect(settings: AmqpSettings, name: str) -> aio_pika.abc.AbstractCo
                 ssl_context=context,
                 heartbeat=settings.heartbeat_seconds,
                 client_properties={"connection_name": name},
+                connection_class=_Connection,
             )
     except BrokerError as error:
         detail = _without_secret(error.detail, settings)
