@@ -296,7 +296,7 @@ async def _write(sftp: SFTPClient, path: bytes, content: bytes) -> None:
 
 
 async def _send(sftp: SFTPClient, source: Path, path: bytes) -> None:
-    with await asyncio.to_thread(source.open, "rb") as file:
+    with source.open("rb") as file:  # at once: opened in a thread, it would stay open if that is cancelled
         async with sftp.open(path, "wb") as out:
             while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
                 await out.write(chunk)
